@@ -1,0 +1,17 @@
+from cyclades._version import __version__ as __version__
+from cyclades.pipeline.chain import Pipeline as Pipeline
+from cyclades.pipeline.chain import Result as Result
+from cyclades.stages.core.catalogue import Catalogue as Catalogue
+from cyclades.stages.core.catalogue import read_catalogue as read_catalogue
+from cyclades.stages.core.context import Context as Context
+from cyclades.stages.core.errors import CycladesError as CycladesError
+from cyclades.stages.core.flags import Flag as Flag
+from cyclades.stages.core.image import SkyImage as SkyImage
+from cyclades.stages.core.io import open_image as open_image
+from cyclades.stages.core.io import read_image as read_image
+from cyclades.stages.core.products import Background as Background
+from cyclades.stages.core.products import Components as Components
+from cyclades.stages.core.products import Detections as Detections
+from cyclades.stages.core.registry import create_stage as create_stage
+from cyclades.stages.core.registry import list_stages as list_stages
+from cyclades.stages.core.source import ImageSet as ImageSet

@@ -1,0 +1,1 @@
+"""Background: level and rms maps of an image."""

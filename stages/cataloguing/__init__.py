@@ -1,0 +1,1 @@
+"""Cataloguing: from measured components to linked tables."""

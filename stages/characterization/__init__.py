@@ -1,0 +1,1 @@
+"""Characterization: positions, fluxes and shapes, with their errors."""

@@ -1,0 +1,1 @@
+"""Contracts: images, products, stages, registry, catalogue, tiling."""

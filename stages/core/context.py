@@ -1,0 +1,84 @@
+"""What a run lends to its stages: threads, random numbers, a bounded cache, a note book."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import numpy as np
+
+logger = logging.getLogger("cyclades.context")
+T = TypeVar("T")
+
+
+class Context(AbstractContextManager["Context"]):
+    """Shared resources of one run, made and closed by the chain.
+
+    Stages are frozen descriptions; whatever lives only while they run lives here.
+
+    Parameters
+    ----------
+    workers : int
+        Threads that a stage may use in all. Native libraries are held to this number too.
+    seed : int
+        Root of every random draw of the run.
+    device : str
+        ``"cpu"`` or a torch device string; classical stages ignore it.
+    cache_items : int
+        How many cached values are kept at most (least recently used go first).
+
+    Attributes
+    ----------
+    notes : dict
+        What a stage decided while it ran (a measured noise autocorrelation, a fallback, a
+        threshold derived from a false-discovery rate); the provenance record keeps it.
+    """
+
+    def __init__(
+        self, *, workers: int = 1, seed: int = 0, device: str = "cpu", cache_items: int = 64
+    ) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, not {workers}")
+        self.workers = workers
+        self.seed = seed
+        self.device = device
+        self.notes: dict[str, Any] = {}
+        self._cache: OrderedDict[Hashable, Any] = OrderedDict()
+        self._cache_items = cache_items
+        self._limits: Any = None
+
+    def __enter__(self) -> "Context":
+        from threadpoolctl import threadpool_limits
+
+        self._limits = threadpool_limits(limits=self.workers)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop cached values and give the thread limits back."""
+        self._cache.clear()
+        if self._limits is not None:
+            self._limits.restore_original_limits()
+            self._limits = None
+
+    def generator(self, *key: int) -> np.random.Generator:
+        """Return the random generator of a tile (or of any other integer key) of this run."""
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+
+    def cached(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the cached value of `key`, making it with `make` where it is absent."""
+        if key in self._cache:
+            self._cache.move_to_end(key)
+        else:
+            self._cache[key] = make()
+            while len(self._cache) > self._cache_items:
+                self._cache.popitem(last=False)
+        return self._cache[key]
+
+    def note(self, key: str, value: Any) -> None:
+        """Record a decision for the provenance record."""
+        logger.debug("%s: %s", key, value)
+        self.notes[key] = value

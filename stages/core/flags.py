@@ -1,0 +1,61 @@
+"""The one definition of the catalogue's flag bits."""
+
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+class Flag(IntFlag):
+    """Bits of the `flags` column; `DESCRIPTIONS` says what each means."""
+
+    EDGE = 1
+    BLANK_NEIGHBOUR = 2
+    FIT_FAILED = 4
+    SIZE_AT_LIMIT = 8
+    TOO_FEW_PIXELS = 16
+    NEGATIVE = 32
+    NEGATIVE_BACKGROUND = 64
+    BLENDED = 128
+    POOR_FIT = 256
+    TOO_MANY_COMPONENTS = 512
+    NO_SKY_POSITION = 1024
+    NO_BEAM = 2048
+    BELOW_BEAM = 4096
+    ERRORS_FROM_BEAM = 8192
+
+
+DESCRIPTIONS: dict[Flag, str] = {
+    Flag.EDGE: "the island touches the edge of the image",
+    Flag.BLANK_NEIGHBOUR: "the island touches blank or masked pixels",
+    Flag.FIT_FAILED: "the fit did not converge; values are moments of the segment",
+    Flag.SIZE_AT_LIMIT: "a fitted size stopped at its limit; its error is not meaningful",
+    Flag.TOO_FEW_PIXELS: "too few pixels for a free shape; the beam's shape was fitted",
+    Flag.NEGATIVE: "a negative source",
+    Flag.NEGATIVE_BACKGROUND: "the background level is negative by more than half the rms: "
+    "subtracting it raised the flux",
+    Flag.BLENDED: "fitted together with other components of its island",
+    Flag.POOR_FIT: "the residual of the fit is much larger than the noise",
+    Flag.TOO_MANY_COMPONENTS: "the island has more peaks than may be fitted together; "
+    "only the brightest were fitted jointly",
+    Flag.NO_SKY_POSITION: "the image has no celestial coordinates here",
+    Flag.NO_BEAM: "no beam is known: total flux is a pixel sum, sizes are not deconvolved",
+    Flag.BELOW_BEAM: "fitted size significantly below the beam's",
+    Flag.ERRORS_FROM_BEAM: "errors assume the beam as noise autocorrelation",
+}
+
+
+def decode(value: int) -> list[str]:
+    """Return the names of the bits set in a `flags` value."""
+    return [flag.name.lower() for flag in Flag if flag.name and int(value) & flag]
+
+
+def describe(value: int) -> list[str]:
+    """Return one sentence for each bit set in a `flags` value."""
+    return [DESCRIPTIONS[flag] for flag in Flag if int(value) & flag]
+
+
+def count(values: ArrayLike) -> dict[str, int]:
+    """Return how many rows have each bit set, by name."""
+    flags = np.asarray(values, np.int64)
+    return {f.name.lower(): int(np.count_nonzero(flags & f)) for f in Flag if f.name}

@@ -1,0 +1,122 @@
+"""One plane of the sky in memory."""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclades.stages.core.beam import PointSpread
+from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.tiling import Box, full_box
+
+if TYPE_CHECKING:
+    import radio_beam
+    from astropy.io.fits import Header
+    from astropy.units import UnitBase
+    from astropy.wcs import WCS
+
+
+@dataclass(frozen=True, eq=False)
+class SkyImage:
+    """A single plane: what every stage reads.
+
+    Parameters
+    ----------
+    data : ndarray, shape (ny, nx), float32
+        Native-endian and C-contiguous; NaN where blank or masked.
+    unit : astropy unit, optional
+        Unit of the pixels (``Jy / beam``); dimensionless where the header says nothing.
+    wcs : astropy.wcs.WCS, optional
+        Celestial WCS of exactly this plane; without it sky columns are absent.
+    psf : PointSpread, optional
+        The beam or PSF on this plane.
+    frequency : float
+        Hz; NaN where unknown.
+    mask : ndarray of bool, shape (ny, nx), optional
+        True where the user excluded pixels (their data are NaN).
+    weight : ndarray, shape (ny, nx), optional
+        Relative inverse variances; the rms is then measured on image * sqrt(weight).
+    origin : (int, int)
+        (y, x) of this plane's first pixel in the full image.
+    full_shape : (int, int)
+        Shape of the full image.
+    name : str
+        What to call the image in products and messages.
+    header : astropy.io.fits.Header, optional
+        Header of the full image, for products.
+    """
+
+    data: NDArray[np.float32]
+    unit: "UnitBase | None" = None
+    wcs: "WCS | None" = None
+    psf: PointSpread | None = None
+    frequency: float = np.nan
+    mask: NDArray[np.bool_] | None = None
+    weight: NDArray[np.float32] | None = None
+    origin: tuple[int, int] = (0, 0)
+    full_shape: tuple[int, int] = (0, 0)
+    name: str = "image"
+    header: "Header | None" = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        data = np.asarray(self.data)
+        if data.ndim != 2 or 0 in data.shape:
+            raise InputError(
+                f"{self.name}: an image is one plane with two axes, not an array of shape "
+                f"{data.shape}; choose a plane first."
+            )
+        data = np.ascontiguousarray(data, np.float32)
+        for label in ("mask", "weight"):
+            plane = getattr(self, label)
+            if plane is not None and plane.shape != data.shape:
+                raise InputError(
+                    f"{self.name}: the {label} has shape {plane.shape}, the image {data.shape}; "
+                    "give one on the image's own pixels."
+                )
+        infinite = np.isinf(data)
+        if self.mask is not None or infinite.any():
+            bad = infinite if self.mask is None else infinite | self.mask
+            data = np.where(bad, np.float32(np.nan), data)
+        object.__setattr__(self, "data", data)
+        if self.full_shape == (0, 0):
+            object.__setattr__(self, "full_shape", data.shape)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.data.shape[0], self.data.shape[1]
+
+    @property
+    def box(self) -> Box:
+        """Where the plane lies in the full image."""
+        return full_box(self.shape).shift(*self.origin)
+
+    @property
+    def beam(self) -> "radio_beam.Beam | None":
+        """The beam at the reference pixel."""
+        return None if self.psf is None else self.psf.beam
+
+    def cutout(self, box: Box) -> "SkyImage":
+        """Return the part of the plane inside a box of full-image pixels."""
+        inside = box.intersect(self.box)
+        if inside.empty:
+            raise InputError(f"{self.name}: the box {tuple(box)} lies outside the image.")
+        local = inside.shift(-self.origin[0], -self.origin[1])
+        cut = local.slices
+        wcs = None if self.wcs is None else self.wcs.slice(cut)
+        psf = self.psf
+        if psf is not None and wcs is not None:
+            psf = replace(psf, wcs=wcs)
+        return self.replace(
+            data=self.data[cut],
+            wcs=wcs,
+            psf=psf,
+            mask=None if self.mask is None else self.mask[cut],
+            weight=None if self.weight is None else self.weight[cut],
+            origin=(inside.y0, inside.x0),
+        )
+
+    def replace(self, **changes: Any) -> "SkyImage":
+        """Return a copy with some attributes changed."""
+        return replace(self, **changes)

@@ -1,0 +1,141 @@
+"""The four stage contracts.
+
+A stage is a frozen pydantic model: its fields are the only declaration of its parameters, and
+configuration, command line, documentation and provenance derive from them. It holds no run-time
+state, so it is cheap to compare, to replace and to send to a worker.
+"""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from cyclades.stages.core.catalogue import Catalogue
+    from cyclades.stages.core.context import Context
+    from cyclades.stages.core.image import SkyImage
+    from cyclades.stages.core.products import Background, Components, Detections
+    from cyclades.stages.core.source import ImageSource
+
+KINDS = ("background", "detection", "characterization", "cataloguing")
+
+
+def parameter(default: Any, description: str, *, unit: str = "", **bounds: Any) -> Any:
+    """Declare a stage parameter: default, description, unit and bounds in one place.
+
+    Parameters
+    ----------
+    default : object
+        Default value; ``...`` makes the parameter required.
+    description : str
+        One sentence for people.
+    unit : str
+        Unit of the value in words (``"beams"``, ``"local rms"``, ``"pixels"``).
+    **bounds
+        ``gt``, ``ge``, ``lt``, ``le`` as in `pydantic.Field`.
+    """
+    return Field(default, description=description, json_schema_extra={"unit": unit}, **bounds)
+
+
+class Capabilities(NamedTuple):
+    """What a stage needs from its neighbours and what it gives them."""
+
+    needs_beam: bool = False
+    """The stage cannot work without a beam or PSF."""
+    needs_weights: bool = False
+    """The stage loads trained network weights."""
+    gives_segments: bool = False
+    """A detector that says which pixels belong to each detection."""
+    gives_summits: bool = False
+    """A detector that says where the components of each detection peak."""
+
+
+class Stage(BaseModel):
+    """Base of every stage: a name, a sentence, its parameters and its capabilities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    kind: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+
+class BackgroundStage(Stage):
+    """Estimates the level and the rms of an image."""
+
+    kind: ClassVar[str] = "background"
+
+    @abstractmethod
+    def estimate(self, image: "SkyImage", *, context: "Context") -> "Background":
+        """Return level and rms maps of the image's shape and unit, NaN where it is blank."""
+        raise NotImplementedError
+
+
+class DetectionStage(Stage):
+    """Finds the pixels, boxes or summits of sources."""
+
+    kind: ClassVar[str] = "detection"
+
+    @abstractmethod
+    def detect(
+        self, image: "SkyImage", background: "Background", *, context: "Context"
+    ) -> "Detections":
+        """Return what was found; a detector leaves out what it does not know."""
+        raise NotImplementedError
+
+
+class CharacterizationStage(Stage):
+    """Measures the components of complete detections."""
+
+    kind: ClassVar[str] = "characterization"
+
+    @abstractmethod
+    def measure(
+        self,
+        image: "SkyImage",
+        background: "Background",
+        detections: "Detections",
+        *,
+        context: "Context",
+    ) -> "Components":
+        """Return one row a component, for every leaf row of `detections`."""
+        raise NotImplementedError
+
+
+class CataloguingStage(Stage):
+    """Builds the catalogue: the first entry of the `cataloguing` list."""
+
+    kind: ClassVar[str] = "cataloguing"
+
+    @abstractmethod
+    def build(
+        self,
+        image: "SkyImage",
+        background: "Background",
+        detections: "Detections",
+        components: "Components",
+        *,
+        context: "Context",
+    ) -> "Catalogue":
+        """Return the three linked tables."""
+        raise NotImplementedError
+
+
+class RefinementStage(Stage):
+    """Refines a catalogue: any later entry of the `cataloguing` list.
+
+    A refinement runs once on the merged catalogue, never on a tile, and names the columns that
+    it needs and the columns that it adds.
+    """
+
+    kind: ClassVar[str] = "cataloguing"
+    needs: ClassVar[tuple[str, ...]] = ()
+    adds: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def refine(
+        self, catalogue: "Catalogue", source: "ImageSource", *, context: "Context"
+    ) -> "Catalogue":
+        """Return a catalogue with the added columns; the one given is not changed."""
+        raise NotImplementedError
