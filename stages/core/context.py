@@ -1,6 +1,7 @@
 """What a run lends to its stages: threads, random numbers, a bounded cache, a note book."""
 
 import logging
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
@@ -47,11 +48,17 @@ class Context(AbstractContextManager["Context"]):
         self._cache: OrderedDict[Hashable, Any] = OrderedDict()
         self._cache_items = cache_items
         self._limits: Any = None
+        self._numba_threads = 0
 
     def __enter__(self) -> "Context":
         from threadpoolctl import threadpool_limits
 
         self._limits = threadpool_limits(limits=self.workers)
+        # numba keeps a thread count of its own, and refuses more than it was started with
+        numba = sys.modules.get("numba")
+        if numba is not None:
+            self._numba_threads = numba.get_num_threads()
+            numba.set_num_threads(min(self.workers, numba.config.NUMBA_NUM_THREADS))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -63,6 +70,9 @@ class Context(AbstractContextManager["Context"]):
         if self._limits is not None:
             self._limits.restore_original_limits()
             self._limits = None
+        if self._numba_threads:
+            sys.modules["numba"].set_num_threads(self._numba_threads)
+            self._numba_threads = 0
 
     def generator(self, *key: int) -> np.random.Generator:
         """Return the random generator of a tile (or of any other integer key) of this run."""
@@ -72,11 +82,12 @@ class Context(AbstractContextManager["Context"]):
         """Return the cached value of `key`, making it with `make` where it is absent."""
         if key in self._cache:
             self._cache.move_to_end(key)
-        else:
-            self._cache[key] = make()
-            while len(self._cache) > self._cache_items:
-                self._cache.popitem(last=False)
-        return self._cache[key]
+            found: T = self._cache[key]
+            return found
+        value = self._cache[key] = make()
+        while len(self._cache) > self._cache_items:
+            self._cache.popitem(last=False)
+        return value
 
     def note(self, key: str, value: Any) -> None:
         """Record a decision for the provenance record."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SIGMA_TO_FWHM = float(np.sqrt(8.0 * np.log(2.0)))
 Floats = NDArray[np.float64]
+_ROUND = 1e-9
 
 
 def covariance_from_shape(major: ArrayLike, minor: ArrayLike, position_angle: ArrayLike) -> Floats:
@@ -50,8 +51,8 @@ def shape_from_covariance(covariance: ArrayLike) -> tuple[Floats, Floats, Floats
     Returns
     -------
     major, minor, position_angle : ndarray, shape (...)
-        Axes in the unit of the covariance's square root; degrees in [0, 180). A negative
-        eigenvalue (an over-deconvolved axis) gives a zero axis; NaN stays NaN.
+        Axes in the unit of the covariance's square root; degrees in [0, 180), 0 for a round
+        shape. A negative eigenvalue (an over-deconvolved axis) gives a zero axis; NaN stays NaN.
     """
     c = np.asarray(covariance, float)
     mean = 0.5 * (c[..., 0, 0] + c[..., 1, 1])
@@ -62,6 +63,8 @@ def shape_from_covariance(covariance: ArrayLike) -> tuple[Floats, Floats, Floats
         major = SIGMA_TO_FWHM * np.sqrt(np.maximum(mean + radius, 0.0))
         minor = SIGMA_TO_FWHM * np.sqrt(np.maximum(mean - radius, 0.0))
         angle = np.degrees(0.5 * np.arctan2(cross, difference)) % 180.0
+        # Rounding alone must not give a round beam an angle, nor turn -0 into 180.
+        angle = np.where((radius <= _ROUND * np.abs(mean)) | (angle >= 180.0), 0.0, angle)
     return major, minor, angle
 
 
@@ -100,7 +103,7 @@ def sky_positions(wcs: "WCS", x: ArrayLike, y: ArrayLike, *, icrs: bool = True) 
     from astropy.coordinates import SkyCoord
     from astropy.wcs.utils import wcs_to_celestial_frame
 
-    lon, lat = wcs.wcs_pix2world(np.atleast_1d(x), np.atleast_1d(y), 0)
+    lon, lat = wcs.all_pix2world(np.atleast_1d(x), np.atleast_1d(y), 0)
     if wcs.wcs.lng == 1:
         lon, lat = lat, lon
     position = SkyCoord(lon, lat, unit="deg", frame=wcs_to_celestial_frame(wcs))

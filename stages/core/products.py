@@ -20,6 +20,12 @@ class Background:
     level: NDArray[np.float32]
     rms: NDArray[np.float32]
 
+    def __post_init__(self) -> None:
+        # Compiled stages take contiguous native float32, whatever the maps were cut from.
+        for name in ("level", "rms"):
+            plane = np.ascontiguousarray(getattr(self, name), np.float32)
+            object.__setattr__(self, name, plane)
+
 
 @dataclass(frozen=True, eq=False)
 class Segments:
@@ -35,7 +41,7 @@ class Segments:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, row: int) -> Integers:
+    def __getitem__(self, row: int | np.integer[Any]) -> Integers:
         return self.indices[self.offsets[row] : self.offsets[row + 1]]
 
     @property
@@ -49,6 +55,16 @@ class Segments:
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
         indices = np.concatenate(rows) if rows else np.zeros(0)
         return cls(indices.astype(np.int64), offsets.astype(np.int64))
+
+    @classmethod
+    def concatenate(cls, parts: list["Segments"]) -> "Segments":
+        """Join several tables of segments, the rows of the first before those of the next."""
+        shifts = np.cumsum([0] + [part.offsets[-1] for part in parts])
+        offsets = [part.offsets[1:] + shift for part, shift in zip(parts, shifts, strict=False)]
+        return cls(
+            np.concatenate([part.indices for part in parts]),
+            np.concatenate([np.zeros(1, np.int64), *offsets]),
+        )
 
     def take(self, rows: Integers) -> "Segments":
         """Return the segments of some rows, in the order given."""

@@ -91,7 +91,7 @@ def grid(shape: tuple[int, int], step: int | tuple[int, int]) -> Iterator[Box]:
 class Window(NamedTuple):
     """A window of the image: the pixels it owns, and the pixels it reads."""
 
-    index: int
+    number: int
     core: Box
     padded: Box
 

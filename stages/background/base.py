@@ -1,0 +1,270 @@
+"""What the mesh estimators share: cells, source masking, two passes, maps."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclades.stages.background.mesh import (
+    Floats,
+    Map,
+    Mesh,
+    fill_missing,
+    median_filter,
+    smooth,
+)
+from cyclades.stages.core.beam import PointSpread
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.geometry import shape_from_covariance
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.products import Background
+from cyclades.stages.core.stage import BackgroundStage, parameter
+
+DEFAULT_BOX = 64
+"""Side of a box in pixels where no beam is known."""
+
+MINIMUM_FRACTION = 0.5
+"""Usable part of a cell below which it is filled from its neighbours."""
+
+MINIMUM_PIXELS = 4
+"""Usable pixels below which a cell says nothing, however small it is."""
+
+CellStatistics = Callable[[Map, NDArray[np.bool_], int, int], tuple[Floats, Floats]]
+
+
+class MeshBackground(BackgroundStage):
+    """Base of the estimators that take clipped statistics in the cells of a mesh.
+
+    First the statistics of all pixels give a map in which sources stand out; they are masked, and
+    the level is taken again from the pixels that are left. What the residual still shows in its
+    cells is added to the level (which removes most of the smoothing that a box causes), and the
+    rms is measured on the residual, where a slope of the level does not widen it.
+    """
+
+    box_beams: float = parameter(
+        20.0, "Side of a box in geometric mean FWHMs of the beam.", unit="beams", gt=0
+    )
+    box_size: int | None = parameter(
+        None,
+        "Side of a box in pixels; overrides box_beams. Without a beam the default is 64 pixels.",
+        unit="pixels",
+        ge=3,
+    )
+    mask_seed_threshold: float = parameter(
+        5.0,
+        "Regions with a pixel that deviates by this much are left out as sources or holes.",
+        unit="local rms",
+        gt=0,
+    )
+    mask_flood_threshold: float = parameter(
+        3.0, "Deviation down to which a region left out reaches.", unit="local rms", gt=0
+    )
+
+    def box(self, image: SkyImage) -> int:
+        """Side of a box in pixels."""
+        if self.box_size is not None:
+            return self.box_size
+        if image.psf is None:
+            return DEFAULT_BOX
+        return max(3, round(self.box_beams * image.psf.size))
+
+    def mesh(self, image: SkyImage) -> Mesh:
+        """Return boxes side by side, to be read twice a beam: the noise holds no more."""
+        return Mesh.anchored(image.shape, image.origin, self.box(image), stride=stride(image.psf))
+
+    @abstractmethod
+    def statistics(self, data: Map, usable: NDArray[np.bool_], mesh: Mesh) -> tuple[Floats, Floats]:
+        """Return clipped location and scale of each cell.
+
+        Parameters
+        ----------
+        data : ndarray of float32, shape (ny, nx)
+            C-contiguous; not finite only where not usable.
+        usable : ndarray of bool, shape (ny, nx)
+            Pixels that count.
+        mesh : Mesh
+            Cells of the plane.
+
+        Returns
+        -------
+        location, scale : ndarray, shape of the mesh
+            The scale is unbiased for Gaussian noise. NaN where a cell has too few pixels.
+        """
+
+    def estimate(self, image: SkyImage, *, context: Context) -> Background:
+        """Return level and rms maps of the image's shape and unit, NaN where it is blank."""
+        data = image.data
+        usable = np.isfinite(data)
+        root = None
+        if image.weight is not None:
+            with np.errstate(invalid="ignore"):
+                usable &= np.isfinite(image.weight) & (image.weight > 0)
+                root = np.sqrt(image.weight)
+        blank = ~usable
+        if not usable.any():
+            empty = np.full(data.shape, np.nan, np.float32)
+            return Background(empty, empty.copy())
+        from cyclades.stages.background.masking import source_mask
+
+        mesh = self.mesh(image)
+        floor = noise_floor(data[usable])
+        location, scale = self.statistics(data, usable, mesh)
+        if root is not None:
+            scale = self.statistics(data * root, usable, mesh)[1]
+        location, scale = without_bumps(location, scale, 3 if mesh.y.margin == 0 else 5)
+        level = mesh.interpolate(self.complete(location, data, usable))
+        rms = self.rms_map(scale, data, usable, root, mesh, floor)
+
+        radius = 2 if image.psf is None else int(np.ceil(0.5 * image.psf.size))
+        sources = source_mask(
+            data, level, rms, self.mask_seed_threshold, self.mask_flood_threshold, radius
+        )
+        if (usable & ~sources).any():
+            usable &= ~sources
+        del sources, rms
+
+        location, _ = self.statistics(data, usable, mesh)
+        level = mesh.interpolate(self.complete(location, data, usable))
+        residual = data - level
+        location, scale = self.statistics(residual, usable, mesh)
+        level += mesh.interpolate(self.complete(location, residual, usable))
+        if root is not None:
+            scale = self.statistics(residual * root, usable, mesh)[1]
+        rms = self.rms_map(scale, residual, usable, root, mesh, floor)
+        level[blank] = np.nan
+        rms[blank] = np.nan
+        return Background(level, rms)
+
+    def complete(self, cells: Floats, data: Map, usable: NDArray[np.bool_]) -> Floats:
+        """Fill cells with too few pixels from their neighbours, or from the whole plane."""
+        if not np.isfinite(cells).any():
+            return np.full(cells.shape, clipped(data[usable])[0])
+        return fill_missing(cells)
+
+    def rms_map(
+        self,
+        scale: Floats,
+        data: Map,
+        usable: NDArray[np.bool_],
+        root: Map | None,
+        mesh: Mesh,
+        floor: float,
+    ) -> Map:
+        """Smooth positive map of the scales of cells; `root` is the root of the weights.
+
+        Logarithms are interpolated, so that the map stays positive next to a steep edge.
+        """
+        cells = np.where(scale > 0, scale, np.nan)
+        if not np.isfinite(cells).any():
+            values = data[usable] if root is None else data[usable] * root[usable]
+            cells = np.full(cells.shape, max(clipped(values)[1], floor))
+        rms = mesh.interpolate(smooth(np.log(fill_missing(cells))))
+        np.exp(rms, out=rms)
+        if root is not None:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                rms /= root
+        return np.maximum(rms, np.float32(floor), out=rms)
+
+
+def without_bumps(location: Floats, scale: Floats, size: int) -> tuple[Floats, Floats]:
+    """Replace cells that stand out by the medians of their `size` x `size` neighbourhoods.
+
+    A source as large as a box passes for background in the box that it fills, and would never be
+    masked. Slopes within the noise are kept.
+    """
+    typical, noise = median_filter(location, size), median_filter(scale, size)
+    with np.errstate(invalid="ignore"):
+        stands_out = (np.abs(location - typical) > noise) | (scale > 1.5 * noise)
+    return np.where(stands_out, typical, location), np.where(stands_out, noise, scale)
+
+
+def stride(psf: PointSpread | None) -> int:
+    """Pixels between samples that are half the beam's minor FWHM apart at most; 1 without."""
+    if psf is None:
+        return 1
+    return max(1, int(0.5 * float(shape_from_covariance(psf.covariance)[1])))
+
+
+def noise_floor(values: Map) -> float:
+    """Smallest rms that float32 pixels of this size can show; positive even for zeros."""
+    limits = np.finfo(np.float32)
+    largest = max(abs(float(values.min())), abs(float(values.max())))
+    return max(float(limits.eps) * largest, float(limits.tiny))
+
+
+def clipped(values: NDArray[np.floating], sigma: float = 3.0) -> tuple[float, float]:
+    """Median and standard deviation of values clipped at `sigma`, corrected for the clipping."""
+    kept = np.sort(np.asarray(values, float))
+    for _ in range(10):
+        centre, spread = float(np.median(kept)), float(kept.std()) * clipping_correction(sigma)
+        low, high = np.searchsorted(kept, [centre - sigma * spread, centre + sigma * spread])
+        if high - low in (0, len(kept)):
+            break
+        kept = kept[low:high]
+    return float(np.median(kept)), float(kept.std()) * clipping_correction(sigma)
+
+
+def clipping_correction(sigma: float) -> float:
+    """Ratio of the standard deviation of a Gaussian to that of its part within +-`sigma`."""
+    from math import erf, exp, pi, sqrt
+
+    inside = erf(sigma / sqrt(2.0))
+    cut = sqrt(2.0 / pi) * sigma * exp(-0.5 * sigma**2) / inside
+    return 1.0 / sqrt(1.0 - cut)
+
+
+def measure_cells(
+    data: Map, usable: NDArray[np.bool_], mesh: Mesh, measure: CellStatistics
+) -> tuple[Floats, Floats]:
+    """Apply an estimator that wants planes of whole cells to any mesh of cells side by side.
+
+    Parameters
+    ----------
+    data : ndarray of float32, shape (ny, nx)
+        Plane.
+    usable : ndarray of bool, shape (ny, nx)
+        Pixels that count.
+    mesh : Mesh
+        Cells without margins; every `mesh.stride`-th pixel of a cell is used.
+    measure : callable
+        ``measure(data, masked, height, width)`` returns location and scale of the cells of a
+        plane that is cut into whole cells of `height` x `width` pixels.
+
+    Returns
+    -------
+    location, scale : ndarray, shape of the mesh
+        NaN where less than half of a cell is usable.
+    """
+    location, scale = np.full(mesh.shape, np.nan), np.full(mesh.shape, np.nan)
+    for rows, y_pixels, height in mesh.y.runs():
+        for columns, x_pixels, width in mesh.x.runs():
+            cells = (rows.stop - rows.start, height, columns.stop - columns.start, width)
+            every = (slice(None), slice(None, None, mesh.stride)) * 2
+            block = data[y_pixels, x_pixels].reshape(cells)[every]
+            good = usable[y_pixels, x_pixels].reshape(cells)[every]
+            poor = good.mean((1, 3)) < MINIMUM_FRACTION
+            poor |= good.sum((1, 3)) < MINIMUM_PIXELS
+            if poor.all():
+                continue
+            _, h, _, w = block.shape
+            plane = (cells[0] * h, cells[2] * w)
+            found = measure(
+                np.ascontiguousarray(block.reshape(plane)),
+                np.ascontiguousarray(~good.reshape(plane)),
+                h,
+                w,
+            )
+            location[rows, columns] = np.where(poor, np.nan, found[0])
+            scale[rows, columns] = np.where(poor, np.nan, found[1])
+    return location, scale
+
+
+def gaussian_scale(measure: CellStatistics) -> float:
+    """What an estimator gives for the scale of unit Gaussian noise: clipping narrows it."""
+    from scipy.special import ndtri
+
+    side = 256
+    values = ndtri((np.arange(side**2) + 0.5) / side**2).astype(np.float32)
+    plane = np.random.default_rng(0).permutation(values).reshape(side, side)
+    return float(measure(plane, np.zeros(plane.shape, bool), side, side)[1][0, 0])

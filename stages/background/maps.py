@@ -1,0 +1,76 @@
+"""Background and rms maps of the user's own, from FITS files."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from cyclades.stages.background.grid import GridBackground
+from cyclades.stages.background.mesh import Map
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.io import open_image
+from cyclades.stages.core.products import Background
+from cyclades.stages.core.stage import parameter
+
+
+class MapsBackground(GridBackground):
+    """Level and rms from FITS images on the image's own pixels.
+
+    A map without BUNIT is taken to be in the image's unit, one with another unit is converted.
+    Pixels where a given map is blank, or the rms is not positive, are blank in both.
+    """
+
+    name: ClassVar[str] = "maps"
+    summary: ClassVar[str] = (
+        "level and rms from FITS files; what is left out is estimated as by grid"
+    )
+
+    level: str | None = parameter(None, "FITS image of the level.")
+    rms: str | None = parameter(None, "FITS image of the rms.")
+
+    def estimate(self, image: SkyImage, *, context: Context) -> Background:
+        """Return the maps, cut to the image's window; a map left out is estimated."""
+        given = {
+            name: None if path is None else read_map(path, image, name)
+            for name, path in (("background", self.level), ("rms", self.rms))
+        }
+        level, rms = given["background"], given["rms"]
+        if level is None or rms is None:
+            estimated = super().estimate(image, context=context)
+            level = estimated.level if level is None else level
+            rms = estimated.rms if rms is None else rms
+        with np.errstate(invalid="ignore"):
+            good = np.isfinite(image.data) & np.isfinite(level) & (rms > 0) & (rms < np.inf)
+        nan = np.float32(np.nan)
+        return Background(np.where(good, level, nan), np.where(good, rms, nan))
+
+
+def read_map(path: str, image: SkyImage, name: str) -> Map:
+    """Read the part of a map that lies under an image, in the image's unit.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read, or its shape or unit do not fit the image.
+    """
+    from astropy.units import UnitConversionError, dimensionless_unscaled
+
+    source = open_image(path, blank_zeros=False)
+    if source.shape != image.full_shape:
+        raise InputError(
+            f"The {name} map {path} has shape {source.shape}, the image {image.full_shape}; "
+            "give one on the image's own pixels."
+        )
+    values = source.window(image.box).data
+    unit = image.unit or dimensionless_unscaled
+    if source.unit in (unit, dimensionless_unscaled):
+        return values
+    try:
+        factor = source.unit.to(unit)
+    except UnitConversionError as error:
+        raise InputError(
+            f"The {name} map {path} is in {source.unit}, the image in {unit}; "
+            "give a map in the image's unit."
+        ) from error
+    return np.asarray(values * np.float32(factor))

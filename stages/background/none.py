@@ -1,0 +1,31 @@
+"""A constant level, for images whose background is known; the rms is mapped all the same."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from cyclades.stages.background.grid import GridBackground
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.products import Background
+from cyclades.stages.core.stage import parameter
+
+
+class NoBackground(GridBackground):
+    """Zero or a constant as the level, and the rms by the estimator of `grid`.
+
+    An interferometer without short spacings has no background, and a mesh finer than a source
+    would subtract its flux. The rms is the scatter around the local level, as for every other
+    estimator, so that a slow wave does not hide the noise.
+    """
+
+    name: ClassVar[str] = "none"
+    summary: ClassVar[str] = "level zero or a constant; the rms is mapped as by grid"
+
+    level: float = parameter(0.0, "The level.", unit="unit of the image")
+
+    def estimate(self, image: SkyImage, *, context: Context) -> Background:
+        """Return the constant level and the rms map, NaN where the image is blank."""
+        rms = super().estimate(image, context=context).rms
+        level = np.where(np.isfinite(rms), np.float32(self.level), np.float32(np.nan))
+        return Background(level, rms)

@@ -1,0 +1,170 @@
+"""Shapes on the sky: catalogue rows as region files, the image's coverage as a MOC."""
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cyclades.stages.core.errors import InputError, OutputError
+from cyclades.stages.core.geometry import Floats, sky_positions
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
+    from mocpy import MOC
+    from regions import Region
+
+    from cyclades.stages.core.image import SkyImage
+
+_DECIMALS = 8
+"""Of degrees or pixels in region files: 0.04 milliarcseconds."""
+_MOC_SAMPLES = 512
+"""Blocks along the longer side of the image: what the coverage resolves."""
+
+_EMPTY = {"reg": "# Region file format: DS9\nicrs\n", "crtf": "#CRTFv0\n"}
+_LABEL = {"reg": "text", "crtf": "label"}
+
+
+def _values(table: "QTable", name: str, unit: str) -> Floats:
+    column = table[name]
+    return np.asarray(column.to_value(unit) if hasattr(column, "to_value") else column, float)
+
+
+def table_regions(table: "QTable", *, label: str = "text") -> "list[Region]":
+    """Return the FWHM ellipses of components or sources, or the boxes of islands, as regions.
+
+    On the sky where the table has sky columns, else in 0-based pixels. Rows without a finite
+    position or size are left out. A row's name is in the region's metadata, under `label`.
+    """
+    from astropy import units as u
+    from astropy.coordinates import SkyCoord
+    from regions import (
+        EllipsePixelRegion,
+        EllipseSkyRegion,
+        PixCoord,
+        RectanglePixelRegion,
+        RegionMeta,
+    )
+
+    names = [str(name) for name in table["name"]]
+    if "major" not in table.colnames:
+        low_x, high_x, low_y, high_y = (
+            _values(table, name, "pix") for name in ("x_min", "x_max", "y_min", "y_max")
+        )
+        return [
+            RectanglePixelRegion(
+                PixCoord(0.5 * (x0 + x1), 0.5 * (y0 + y1)),
+                x1 - x0 + 1.0,
+                y1 - y0 + 1.0,
+                meta=RegionMeta({label: name}),
+            )
+            for x0, x1, y0, y1, name in zip(low_x, high_x, low_y, high_y, names, strict=True)
+        ]
+    sky = "ra" in table.colnames
+    first, second = (
+        (_values(table, "ra", "deg"), _values(table, "dec", "deg"))
+        if sky
+        else (_values(table, "x", "pix"), _values(table, "y", "pix"))
+    )
+    size = "arcsec" if sky else "pix"
+    major, minor = _values(table, "major", size), _values(table, "minor", size)
+    angle = _values(table, "position_angle", "deg")
+    known = np.isfinite(first + second + major + minor + angle) & (minor > 0.0)
+    rows = np.flatnonzero(known)
+    # The height of a region at angle zero points north, so that with the major axis as height
+    # the angle of the region is the position angle; CASA's files have the same order.
+    angles = angle * u.deg
+    if not sky:
+        return [
+            EllipsePixelRegion(
+                PixCoord(first[i], second[i]),
+                minor[i],
+                major[i],
+                angles[i],
+                meta=RegionMeta({label: names[i]}),
+            )
+            for i in rows
+        ]
+    position = SkyCoord(first, second, unit="deg", frame="icrs")
+    width, height = minor * u.arcsec, major * u.arcsec
+    return [
+        EllipseSkyRegion(
+            position[i], width[i], height[i], angles[i], meta=RegionMeta({label: names[i]})
+        )
+        for i in rows
+    ]
+
+
+def write_regions(table: "QTable", path: Path, format: str) -> None:
+    """Write a table as DS9 (``reg``) or CASA (``crtf``) regions.
+
+    Raises
+    ------
+    OutputError
+        Where the format is not one of the two.
+    """
+    from regions import Regions
+
+    if format not in ("reg", "crtf"):
+        raise OutputError(f"Region files are reg or crtf, not {format!r}.")
+    regions = table_regions(table, label=_LABEL[format])
+    options: dict[str, Any] = {"format": "ds9", "precision": _DECIMALS}
+    if format == "crtf":
+        on_sky = "ra" in table.colnames and "major" in table.colnames
+        options = {
+            "format": "crtf",
+            "fmt": f".{_DECIMALS}f",
+            "coordsys": "icrs" if on_sky else "image",
+        }
+    text = Regions(regions).serialize(**options) if regions else _EMPTY[format]
+    path.write_text(text, encoding="utf-8")
+
+
+def moc_from_image(image: "SkyImage", *, samples: int = _MOC_SAMPLES) -> "MOC":
+    """Return the part of the sky where an image has valid pixels.
+
+    Parameters
+    ----------
+    image : SkyImage
+        Blank pixels are not covered.
+    samples : int
+        Blocks of pixels along the longer side. A block with a valid pixel is covered at the
+        HEALPix order whose cells are about two blocks wide, so that no holes open between them.
+
+    Raises
+    ------
+    InputError
+        Where the image has no celestial coordinates.
+    """
+    from mocpy import MOC
+
+    if image.wcs is None:
+        raise InputError(
+            f"{image.name} has no celestial coordinates, so that its coverage is unknown; "
+            "leave out the format moc."
+        )
+    from astropy import units as u
+
+    ny, nx = image.shape
+    step = max(1, -(-max(ny, nx) // samples))
+    valid = np.isfinite(image.data)
+    starts_y, starts_x = np.arange(0, ny, step), np.arange(0, nx, step)
+    blocks = np.logical_or.reduceat(
+        np.logical_or.reduceat(valid, starts_y, axis=0), starts_x, axis=1
+    )
+    row, column = np.nonzero(blocks)
+    x = np.minimum(starts_x[column] + 0.5 * (step - 1), nx - 1.0)
+    y = np.minimum(starts_y[row] + 0.5 * (step - 1), ny - 1.0)
+    pixel = np.sqrt(image.wcs.proj_plane_pixel_area().to_value("deg2"))
+    # HEALPix cells of order k are 58.6 deg / 2^k wide.
+    order = int(np.clip(np.floor(np.log2(58.6 / (2.0 * step * pixel))), 0, 29))
+    if not x.size:
+        return MOC.from_lonlat([] * u.deg, [] * u.deg, max_norder=order)
+    position = sky_positions(image.wcs, x, y)
+    known = np.isfinite(position.ra.deg) & np.isfinite(position.dec.deg)
+    return MOC.from_lonlat(position.ra[known], position.dec[known], max_norder=order)
+
+
+def write_moc(image: "SkyImage", path: str | PathLike[str]) -> None:
+    """Write the coverage of an image as a FITS MOC."""
+    moc_from_image(image).save(str(path), format="fits", overwrite=True)

@@ -1,0 +1,428 @@
+"""Images in: FITS files as `SkyImage` or, lazily, as an `ImageSource`."""
+
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from cyclades.stages.core.errors import ConfigurationError, InputError
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.registry import suggestion
+from cyclades.stages.core.stage import parameter
+from cyclades.stages.core.tiling import Box, full_box
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+    from astropy.units import UnitBase
+    from astropy.wcs import WCS
+
+    from cyclades.stages.core.beam import PointSpread
+    from cyclades.stages.core.masks import Mask
+    from cyclades.stages.core.planes import FitsPlane
+
+logger = logging.getLogger("cyclades.io")
+
+_SUFFIXES = (".gz", ".bz2", ".fz", ".xz", ".zst", ".zip", ".z")
+_FITS_SUFFIXES = (".fits", ".fit", ".fts")
+_REGION_SUFFIXES = (".reg", ".ds9", ".crtf")
+_SCAN_PIXELS = 4_000_000
+
+
+def _as_beam(value: Any) -> Any:
+    """Check the grammar of a beam; keep a `radio_beam.Beam` as a string."""
+    from cyclades.stages.core.beam_shape import BeamShape
+
+    if value is None:
+        return None
+    if hasattr(value, "major"):
+        return str(BeamShape.from_beam(value))
+    BeamShape.parse(str(value))
+    return str(value)
+
+
+def _as_frequency(value: Any) -> Any:
+    if value is None:
+        return None
+    from cyclades.stages.core.headers import parse_frequency
+
+    return parse_frequency(value if isinstance(value, str) else float(value))
+
+
+def _as_unit(value: Any) -> Any:
+    if value is None:
+        return None
+    from cyclades.stages.core.units import parse_unit
+
+    if parse_unit(str(value)) is None:
+        raise ValueError(f"{str(value)!r} is not a unit; write it like Jy/beam, mJy/beam or K")
+    return str(value)
+
+
+def _as_extension(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+def _as_plane(value: Any) -> Any:
+    if isinstance(value, str):
+        value = [part for part in value.replace(",", " ").split() if part]
+    return (value,) if isinstance(value, int) else value
+
+
+def _as_path(value: Any) -> Any:
+    return None if value is None else str(value)
+
+
+class ImageOptions(BaseModel):
+    """How an image is read: the `image` section of a configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    extension: Annotated[int | str | None, BeforeValidator(_as_extension)] = parameter(
+        None, "Number or name of the FITS extension; the first image where left out."
+    )
+    plane: Annotated[tuple[int, ...], BeforeValidator(_as_plane)] = parameter(
+        (), "Plane of a cube: one 0-based index for each further axis longer than one."
+    )
+    beam: Annotated[str | None, BeforeValidator(_as_beam)] = parameter(
+        None,
+        "Beam FWHM as 5.4arcsec, 6.4x5.4arcsec@0deg (position angle as BPA) or 4pixel; the "
+        "header's where left out.",
+    )
+    frequency: Annotated[float | None, BeforeValidator(_as_frequency)] = parameter(
+        None,
+        "Frequency, a number or a string such as 1.4GHz; the header's where left out.",
+        unit="Hz",
+    )
+    unit: Annotated[str | None, BeforeValidator(_as_unit)] = parameter(
+        None, "Unit that the pixels are in, whatever BUNIT says; nothing is converted."
+    )
+    mask: Annotated[str | None, BeforeValidator(_as_path)] = parameter(
+        None,
+        "Pixels to leave out: a FITS image that is not zero there, or a DS9 region file.",
+    )
+    weight: Annotated[str | None, BeforeValidator(_as_path)] = parameter(
+        None, "FITS image of relative inverse variances; pixels without weight are blank."
+    )
+    blank_zeros: bool | None = parameter(
+        None, "Whether exact zeros are blank pixels; decided from the data where left out."
+    )
+
+
+class FitsSource:
+    """An `ImageSource` over one plane of a FITS file; only the windows asked for are read.
+
+    It can be sent to a worker process, where the file is opened anew; a plane that had to be
+    loaded whole (gzip) is not sent.
+
+    Parameters
+    ----------
+    path : str or Path
+        FITS file.
+    options : ImageOptions
+        How to read it.
+    mask, weight : ndarray, shape (ny, nx), optional
+        Given in memory instead of by the options' paths.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be used, in one sentence.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        options: ImageOptions | None = None,
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        weight: NDArray[np.float32] | None = None,
+    ) -> None:
+        from cyclades.stages.core.planes import open_plane
+
+        self.path = Path(path).expanduser()
+        self.options = options or ImageOptions()
+        self._plane = open_plane(
+            self.path, extension=self.options.extension, plane=self.options.plane
+        )
+        self._arrays = (mask, weight)
+        for label, array in (("mask", mask), ("weight", weight)):
+            if array is not None:
+                self._check_shape(label, array.shape)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        known = {
+            name: self.__dict__[name] for name in ("zeros_are_blank",) if name in self.__dict__
+        }
+        return _reopen, (str(self.path), self.options, self._arrays, known)
+
+    @property
+    def name(self) -> str:
+        """File name without its suffixes."""
+        name = self.path.name
+        for suffixes in (_SUFFIXES, _FITS_SUFFIXES):
+            stem, dot, last = name.rpartition(".")
+            if stem and (dot + last).lower() in suffixes:
+                name = stem
+        return name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the plane."""
+        return self._plane.shape
+
+    @property
+    def wcs(self) -> "WCS | None":
+        """Celestial WCS of the plane."""
+        return self._plane.wcs
+
+    @cached_property
+    def unit(self) -> "UnitBase":
+        """Unit of the pixels: the user's, else the header's."""
+        from cyclades.stages.core.headers import header_unit
+        from cyclades.stages.core.units import parse_unit
+
+        if self.options.unit is not None:
+            return parse_unit(self.options.unit)
+        return header_unit(self._plane.header, self.name)
+
+    @cached_property
+    def frequency(self) -> float:
+        """Frequency of the plane in Hz: the user's, else the header's, else NaN."""
+        from cyclades.stages.core.headers import header_frequency
+
+        if self.options.frequency is not None:
+            return self.options.frequency
+        return header_frequency(self._plane.header, self._plane.planes)
+
+    @cached_property
+    def psf(self) -> "PointSpread | None":
+        """Beam on the plane: the user's, else the file's, else None."""
+        from cyclades.stages.core.beam_shape import BeamShape
+
+        given = self.options.beam
+        beam = self._plane.beam if given is None else BeamShape.parse(given)
+        if beam is None or (given is None and self.wcs is None):
+            return None
+        try:
+            return beam.place(self.wcs, self.shape)
+        except InputError as error:
+            raise InputError(f"{self.path.name}: {error}") from None
+
+    @cached_property
+    def header(self) -> "Header":
+        """Clean 2-D header of the full plane, for products."""
+        from cyclades.stages.core.headers import product_header
+
+        nothing = np.broadcast_to(np.float32(0), (1, 1))
+        return product_header(
+            SkyImage(
+                nothing,
+                unit=self.unit,
+                wcs=self.wcs,
+                psf=self.psf,
+                frequency=self.frequency,
+                header=self._plane.header,
+            )
+        )
+
+    @cached_property
+    def zeros_are_blank(self) -> bool:
+        """Whether exact zeros are read as blank; decided once for the whole plane."""
+        from cyclades.stages.core.masks import zeros_are_blank
+
+        if self.options.blank_zeros is not None:
+            return self.options.blank_zeros
+        if not self._plane.floating:
+            return False
+        decided = zeros_are_blank(self._blocks(), self.shape)
+        if decided:
+            logger.info("%s: exact zeros are read as blank pixels.", self.name)
+        return decided
+
+    def _blocks(self) -> Iterator[NDArray[np.float32]]:
+        rows = max(1, _SCAN_PIXELS // self.shape[1])
+        for y0 in range(0, self.shape[0], rows):
+            yield self._plane.read(Box(y0, min(y0 + rows, self.shape[0]), 0, self.shape[1]))
+
+    def window(self, box: Box) -> SkyImage:
+        """Return the pixels of a box of the full plane, cut at its edges.
+
+        Raises
+        ------
+        InputError
+            Where the box lies outside the image, or the file is damaged.
+        """
+        inside = box.intersect(full_box(self.shape))
+        if inside.empty:
+            raise InputError(f"{self.name}: the box {tuple(box)} lies outside the image.")
+        return self._image(self._plane.read(inside), inside)
+
+    def read(self) -> SkyImage:
+        """Return the whole plane.
+
+        Raises
+        ------
+        InputError
+            Where every pixel is blank or masked, or the file is damaged.
+        """
+        from cyclades.stages.core.masks import zeros_are_blank
+
+        data = self._plane.read()
+        if self.options.blank_zeros is None and self._plane.floating:
+            # Decided on the pixels at hand instead of by reading the file once more.
+            self.__dict__.setdefault("zeros_are_blank", zeros_are_blank([data], self.shape))
+        image = self._image(data, full_box(self.shape))
+        if not np.isfinite(image.data).any():
+            raise InputError(f"{self.path}: the image is all blank; there is nothing to measure.")
+        return image
+
+    def _image(self, data: NDArray[np.float32], box: Box) -> SkyImage:
+        from dataclasses import replace
+
+        if self.zeros_are_blank:
+            data[data == 0] = np.nan
+        weight = self._weight(box)
+        if weight is not None:
+            data[~(weight > 0)] = np.nan
+        wcs, psf = self.wcs, self.psf
+        if wcs is not None and box != full_box(self.shape):
+            wcs = wcs.slice(box.slices)
+            psf = None if psf is None else replace(psf, wcs=wcs)
+        return SkyImage(
+            data,
+            unit=self.unit,
+            wcs=wcs,
+            psf=psf,
+            frequency=self.frequency,
+            mask=None if self._mask is None else self._mask.window(box),
+            weight=weight,
+            origin=(box.y0, box.x0),
+            full_shape=self.shape,
+            name=self.name,
+            header=self.header,
+        )
+
+    @cached_property
+    def _mask(self) -> "Mask | None":
+        from cyclades.stages.core.masks import ArrayMask, FitsMask, read_regions
+        from cyclades.stages.core.planes import open_plane
+
+        if self._arrays[0] is not None:
+            return ArrayMask(self._arrays[0])
+        path = self.options.mask
+        if path is None:
+            return None
+        if path.lower().endswith(_REGION_SUFFIXES):
+            return read_regions(path, self.wcs, self.shape)
+        plane = open_plane(path)
+        self._check_shape(f"mask {path}", plane.shape)
+        return FitsMask(plane)
+
+    @cached_property
+    def _weight_plane(self) -> "FitsPlane | None":
+        from cyclades.stages.core.planes import open_plane
+
+        if self.options.weight is None:
+            return None
+        plane = open_plane(self.options.weight)
+        self._check_shape(f"weight {self.options.weight}", plane.shape)
+        return plane
+
+    def _weight(self, box: Box) -> NDArray[np.float32] | None:
+        if self._arrays[1] is not None:
+            return self._arrays[1][box.slices]
+        return None if self._weight_plane is None else self._weight_plane.read(box)
+
+    def _check_shape(self, label: str, shape: tuple[int, ...]) -> None:
+        if shape != self.shape:
+            raise InputError(
+                f"{self.path.name}: the {label} has shape {shape}, the image {self.shape}; give "
+                "one on the image's own pixels."
+            )
+
+
+def _reopen(
+    path: str, options: ImageOptions, arrays: tuple[Any, Any], known: dict[str, Any]
+) -> FitsSource:
+    """Open a source again in another process, keeping what was decided about the whole plane."""
+    source = FitsSource(path, options, mask=arrays[0], weight=arrays[1])
+    source.__dict__.update(known)
+    return source
+
+
+def open_image(
+    path: str | Path,
+    *,
+    mask: str | Path | ArrayLike | None = None,
+    weight: str | Path | ArrayLike | None = None,
+    **options: Any,
+) -> FitsSource:
+    """Open a FITS image without reading its pixels.
+
+    Parameters
+    ----------
+    path : str or Path
+        FITS file, also compressed.
+    mask : str, Path or array of bool, shape (ny, nx), optional
+        Pixels to leave out: a FITS image (not zero there), a DS9 region file, or an array.
+    weight : str, Path or array, shape (ny, nx), optional
+        Relative inverse variances.
+    **options
+        Fields of `ImageOptions`: `extension`, `plane`, `beam`, `frequency`, `unit`,
+        `blank_zeros`.
+
+    Returns
+    -------
+    FitsSource
+        An `ImageSource`: `window` reads a part, `read` everything.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be used.
+    ConfigurationError
+        For an unknown option or a value that makes no sense.
+    """
+    mask_path, mask_array = _path_or_array(mask, np.bool_)
+    weight_path, weight_array = _path_or_array(weight, np.float32)
+    try:
+        checked = ImageOptions(mask=mask_path, weight=weight_path, **options)
+    except ValidationError as error:
+        raise ConfigurationError(_first_problem(error)) from None
+    return FitsSource(path, checked, mask=mask_array, weight=weight_array)
+
+
+def read_image(path: str | Path, **options: Any) -> SkyImage:
+    """Read one plane of a FITS image; the options are those of `open_image`.
+
+    Returns
+    -------
+    SkyImage
+        Native float32 pixels in the header's unit, NaN where blank or masked.
+    """
+    return open_image(path, **options).read()
+
+
+def _path_or_array(value: Any, kind: Any) -> tuple[str | None, NDArray[Any] | None]:
+    if value is None or isinstance(value, str | Path):
+        return _as_path(value), None
+    return None, np.asarray(value, kind)
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One sentence for the first thing wrong with the image options."""
+    first = error.errors()[0]
+    option = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        known = list(ImageOptions.model_fields)
+        return (
+            f"There is no image option {option!r}{suggestion(option, known)}; "
+            f"the options are {', '.join(known)}."
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    return f"The image option {option!r}: {message}."

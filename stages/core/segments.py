@@ -1,0 +1,253 @@
+"""From any detector's output to complete detections: pixels, summits, and who owns which pixel."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclades.stages.core.beam import PointSpread
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.geometry import inverse
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.noise import noise_autocorrelation
+from cyclades.stages.core.products import Background, Detections, Floats, Integers, Segments
+from cyclades.stages.core.summits import (
+    PERSISTENCE,
+    Sharpening,
+    find_summits,
+    refine_summits,
+)
+
+BOX_FLOOD = 2.5
+SUMMIT_HEIGHT = 5.0
+EIGHT_NEIGHBOURS = np.ones((3, 3), int)
+
+
+def significance_map(image: SkyImage, background: Background) -> NDArray[np.float32]:
+    """(data - level) / rms as float32; NaN where blank or where the rms is not positive."""
+    significance = image.data - background.level
+    with np.errstate(divide="ignore", invalid="ignore"):
+        significance /= background.rms
+    significance[~np.isfinite(significance)] = np.nan
+    return significance
+
+
+def label_segments(mask: NDArray[np.bool_]) -> Segments:
+    """Connected groups (8 neighbours) of a mask, in the order of their first pixels."""
+    from scipy import ndimage
+
+    labels, number = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
+    indices = np.flatnonzero(labels)
+    owner = labels.ravel()[indices]
+    order = np.argsort(owner, kind="stable")
+    counts = np.bincount(owner, minlength=number + 1)[1:]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Segments(indices[order].astype(np.int64), offsets)
+
+
+def segment_maximum(values: NDArray[np.floating], segments: Segments) -> Floats:
+    """Largest value of a map in each segment; -inf for an empty one. NaN is ignored."""
+    result = np.full(len(segments), -np.inf)
+    filled = segments.lengths > 0
+    if filled.any():
+        flat = np.nan_to_num(values.ravel()[segments.indices].astype(float), nan=-np.inf)
+        result[filled] = np.maximum.reduceat(flat, segments.offsets[:-1][filled])
+    return result
+
+
+def segment_boxes(segments: Segments, nx: int) -> Floats:
+    """Bounding boxes ``x0, y0, x1, y1`` of the segments; NaN for an empty one."""
+    boxes = np.full((len(segments), 4), np.nan)
+    filled = segments.lengths > 0
+    if filled.any():
+        y, x = np.divmod(segments.indices, nx)
+        starts = segments.offsets[:-1][filled]
+        for column, (values, reduce) in enumerate(
+            [(x, np.minimum), (y, np.minimum), (x, np.maximum), (y, np.maximum)]
+        ):
+            boxes[filled, column] = reduce.reduceat(values, starts)
+    return boxes
+
+
+def nearest_summit(pixels: Integers, summits: Floats, nx: int, psf: PointSpread | None) -> Integers:
+    """Number of the summit nearest to each pixel, in the metric of the beam."""
+    y, x = np.divmod(pixels, nx)
+    precision = np.eye(2) if psf is None else inverse(psf.covariance)
+    dx = x[:, None] - summits[None, :, 0]
+    dy = y[:, None] - summits[None, :, 1]
+    distance = precision[0, 0] * dx**2 + 2 * precision[0, 1] * dx * dy + precision[1, 1] * dy**2
+    return np.asarray(np.argmin(distance, axis=1))
+
+
+def split_islands(
+    islands: Segments,
+    summit_pixels: Integers,
+    starts: Integers,
+    significance: NDArray[np.float32],
+    psf: PointSpread | None,
+) -> tuple[Segments, Integers, Floats]:
+    """Rows of islands and their components: every island, then the children of the blends.
+
+    Returns
+    -------
+    segments : Segments
+        Of the islands, followed by those of the children, which partition their island's.
+    parent : ndarray of int64
+        -1 for islands, else the island's row.
+    summit : ndarray, shape (n, 2)
+        (x, y) of each leaf; NaN for islands with children.
+    """
+    nx = significance.shape[1]
+    x, y = refine_summits(significance, summit_pixels)
+    positions = np.stack([x, y], -1)
+    number = np.diff(starts)
+    summit = np.full((len(islands), 2), np.nan)
+    single = number == 1
+    summit[single] = positions[starts[:-1][single]]
+    pieces: list[Integers] = []
+    parents: list[int] = []
+    summits: list[Floats] = []
+    for row in np.flatnonzero(number > 1):
+        mine = positions[starts[row] : starts[row + 1]]
+        pixels = islands[row]
+        nearest = nearest_summit(pixels, mine, nx, psf)
+        for child in range(len(mine)):
+            pieces.append(pixels[nearest == child])
+            parents.append(int(row))
+            summits.append(mine[child])
+    children = Segments.from_lists(pieces)
+    segments = Segments.concatenate([islands, children])
+    parent = np.concatenate([np.full(len(islands), -1), np.array(parents, int)]).astype(np.int64)
+    return segments, parent, np.concatenate([summit, np.array(summits).reshape(-1, 2)])
+
+
+def flood_boxes(significance: NDArray[np.float32], box: Floats, flood: float) -> list[Integers]:
+    """Pixels of each box above the flood threshold, connected to the box's brightest pixel.
+
+    A pixel in several boxes goes to the one whose brightest pixel is nearest. A box without any
+    such pixel keeps its brightest one, so that every detection can be measured.
+    """
+    from scipy import ndimage
+
+    ny, nx = significance.shape
+    lists: list[Integers] = []
+    claims: dict[int, list[int]] = {}
+    brightest: list[tuple[int, int] | None] = []
+    for row, (x0, y0, x1, y1) in enumerate(box):
+        ya, yb = max(0, round(y0)), min(ny, round(y1) + 1)
+        xa, xb = max(0, round(x0)), min(nx, round(x1) + 1)
+        cut = significance[ya:yb, xa:xb]
+        if cut.size == 0 or not np.isfinite(cut).any():
+            lists.append(np.zeros(0, np.int64))
+            brightest.append(None)
+            continue
+        py, px = np.unravel_index(np.nanargmax(cut), cut.shape)
+        labels, _ = ndimage.label(cut > min(flood, float(cut[py, px])), structure=EIGHT_NEIGHBOURS)
+        chosen = labels == labels[py, px] if labels[py, px] else np.zeros(cut.shape, bool)
+        chosen[py, px] = True
+        yy, xx = np.nonzero(chosen)
+        pixels = ((yy + ya) * nx + xx + xa).astype(np.int64)
+        lists.append(pixels)
+        brightest.append((int(py) + ya, int(px) + xa))
+        for pixel in pixels:
+            claims.setdefault(int(pixel), []).append(row)
+    lost: dict[int, set[int]] = {}
+    for pixel, rows in claims.items():
+        if len(rows) > 1:
+            y, x = divmod(pixel, nx)
+            peaks = [brightest[row] for row in rows]
+            distances = [(y - p[0]) ** 2 + (x - p[1]) ** 2 for p in peaks if p is not None]
+            winner = rows[int(np.argmin(distances))]
+            for row in rows:
+                if row != winner and brightest[row] != (y, x):
+                    lost.setdefault(row, set()).add(pixel)
+    for row, pixels_lost in lost.items():
+        lists[row] = lists[row][~np.isin(lists[row], list(pixels_lost))]
+    return lists
+
+
+def complete_detections(
+    image: SkyImage,
+    background: Background,
+    detections: Detections,
+    *,
+    context: Context,
+    persistence: float = PERSISTENCE,
+    flood: float = BOX_FLOOD,
+) -> Detections:
+    """Give detections the pixels and summits that their detector left out.
+
+    Boxes without pixels are flooded from their brightest pixel down to `flood` times the local
+    rms; leaves without a summit are searched for peaks by persistence (see
+    `cyclades.stages.core.summits`), and a leaf with several becomes an island with one child a
+    peak (or several children of its own parent). Detections that are complete are returned as
+    they are; those without any usable pixel are dropped.
+
+    Returns
+    -------
+    Detections
+        With `segments` and `summit` known, parents before children.
+    """
+    if detections.complete:
+        return detections
+    positive = significance_map(image, background)
+    signs = detections.signs
+    signed = {1: positive}
+    if (signs < 0).any():
+        signed[-1] = -positive
+    segments = detections.segments
+    if segments is None:
+        lists: list[Integers] = [np.zeros(0, np.int64)] * len(detections)
+        for sign, significance in signed.items():
+            rows = np.flatnonzero(signs == sign)
+            for row, pixels in zip(
+                rows, flood_boxes(significance, detections.box[rows], flood), strict=True
+            ):
+                lists[row] = pixels
+        segments = Segments.from_lists(lists)
+    noise = noise_autocorrelation(image, background, context=context)
+    sharpening = Sharpening.for_image(image.psf, noise)
+    leaf = detections.is_leaf & (segments.lengths > 0)
+    summit = np.full((len(detections), 2), np.nan)
+    extra: list[tuple[int, Floats, Integers]] = []
+    has_children = ~detections.is_leaf
+    for sign, significance in signed.items():
+        rows = np.flatnonzero(leaf & (signs == sign))
+        pixels, starts = find_summits(
+            significance,
+            segments.take(rows),
+            sharpening,
+            persistence=persistence,
+            minimum_height=SUMMIT_HEIGHT,
+        )
+        x, y = refine_summits(significance, pixels)
+        positions = np.stack([x, y], -1)
+        for k, row in enumerate(rows):
+            mine = positions[starts[k] : starts[k + 1]]
+            if len(mine) == 1 or detections.parent[row] >= 0:
+                summit[row] = mine[0]
+                continue
+            nearest = nearest_summit(segments[row], mine, image.shape[1], image.psf)
+            has_children[row] = True
+            extra += [(int(row), mine[c], segments[row][nearest == c]) for c in range(len(mine))]
+    keep = np.flatnonzero(leaf | has_children)
+    new_row = np.full(len(detections) + 1, -1, np.int64)
+    new_row[keep] = np.arange(len(keep))
+    kept_parent = new_row[detections.parent[keep]]
+    parents = np.array([row for row, _, _ in extra], np.int64)
+    source_row = np.concatenate([keep, parents])
+    added = Segments.from_lists([pixels for _, _, pixels in extra])
+    joined = Segments.concatenate([segments.take(keep), added])
+    boxes = segment_boxes(joined, image.shape[1])
+    empty = ~np.isfinite(boxes[:, 0])
+    boxes[empty] = detections.box[source_row][empty]
+    return detections.replace(
+        box=boxes,
+        score=detections.score[source_row],
+        parent=np.concatenate([kept_parent, new_row[parents]]),
+        segments=joined,
+        summit=np.concatenate([summit[keep], np.array([s for _, s, _ in extra]).reshape(-1, 2)]),
+        sign=signs[source_row],
+        class_probabilities=None
+        if detections.class_probabilities is None
+        else detections.class_probabilities[source_row],
+        flags=None if detections.flags is None else detections.flags[source_row],
+    )

@@ -1,0 +1,174 @@
+"""Islands: connected pixels above a flood threshold that hold a seed (Aegean-like).
+
+After Hancock et al. (2012, MNRAS 422, 1812; 2018, PASA 35, e011): islands grow from seeds in
+units of the local rms, and curvature decides how many components an island has. Here the
+components are the persistent peaks of the beam-sharpened significance map
+(`cyclades.stages.core.summits`), and the seed threshold may follow from a wanted false-discovery
+rate.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.noise import NoiseAutocorrelation, noise_autocorrelation
+from cyclades.stages.core.products import Background, Detections, Segments
+from cyclades.stages.core.segments import (
+    label_segments,
+    segment_boxes,
+    segment_maximum,
+    significance_map,
+    split_islands,
+)
+from cyclades.stages.core.stage import Capabilities, DetectionStage, parameter
+from cyclades.stages.core.summits import PERSISTENCE, Sharpening, find_summits
+
+SEARCH_RANGE = (3.0, 8.0)
+
+
+def find_islands(
+    significance: NDArray[np.float32], seed: float, flood: float, minimum_pixels: int
+) -> Segments:
+    """Connected groups of pixels above `flood` with at least one pixel above `seed`."""
+    with np.errstate(invalid="ignore"):
+        segments = label_segments(significance > flood)
+    bright = segment_maximum(significance, segments) >= seed
+    return segments.take(np.flatnonzero(bright & (segments.lengths >= minimum_pixels)))
+
+
+def threshold_for_rate(
+    peaks: NDArray[np.floating], noise: NoiseAutocorrelation, area: float, rate: float
+) -> float:
+    """Lowest threshold at which the expected share of noise peaks stays within a wanted rate.
+
+    Parameters
+    ----------
+    peaks : ndarray
+        Significances of the candidate sources, down to the lowest threshold of interest.
+    noise : NoiseAutocorrelation
+        Gives the expected number of noise maxima above a threshold.
+    area : float
+        Pixels searched.
+    rate : float
+        Wanted ratio of noise peaks to detected sources (a source, not a pixel).
+
+    Returns
+    -------
+    float
+        Threshold in units of the rms, between 3 and 8.
+    """
+    thresholds = np.arange(SEARCH_RANGE[0], SEARCH_RANGE[1], 0.01)
+    found = np.searchsorted(np.sort(-peaks), -thresholds, side="right")
+    allowed = noise.expected_maxima(thresholds, area) <= rate * found
+    # Above the first threshold that fails counting from the top, all are allowed.
+    failing = np.flatnonzero(~allowed & (found > 0))
+    if failing.size == 0:
+        return float(thresholds[0])
+    return float(thresholds[min(failing[-1] + 1, thresholds.size - 1)])
+
+
+class IslandsDetection(DetectionStage):
+    """Seed-and-flood islands, split into components by persistent curvature peaks."""
+
+    name: ClassVar[str] = "islands"
+    summary: ClassVar[str] = (
+        "Connected pixels above a flood threshold that hold a seed, split at persistent peaks."
+    )
+    capabilities: ClassVar[Capabilities] = Capabilities(gives_segments=True, gives_summits=True)
+
+    seed_threshold: float = parameter(
+        5.0, "Least peak significance of an island.", unit="local rms", gt=0
+    )
+    flood_threshold: float = parameter(
+        3.0, "Significance down to which an island grows.", unit="local rms", gt=0
+    )
+    false_discovery_rate: float | None = parameter(
+        None,
+        "Wanted share of noise peaks among the detected sources; where given, it sets the seed "
+        "threshold of each image (the flood threshold is then at most that).",
+        gt=0,
+        lt=1,
+    )
+    minimum_pixels: int = parameter(1, "Least number of pixels of an island.", unit="pixels", ge=1)
+    persistence: float = parameter(
+        PERSISTENCE,
+        "Least valley between two components of an island, in units of the noise of the "
+        "beam-sharpened map; larger values split less.",
+        unit="sharpened rms",
+        gt=0,
+    )
+    negative: bool = parameter(False, "Whether negative sources are detected too.")
+
+    def model_post_init(self, context: object) -> None:
+        """Check that the flood threshold is not above the seed threshold."""
+        if self.false_discovery_rate is None and self.flood_threshold > self.seed_threshold:
+            raise ValueError(
+                f"detection.flood_threshold ({self.flood_threshold:g}) must not exceed "
+                f"detection.seed_threshold ({self.seed_threshold:g}); lower the former."
+            )
+
+    def detect(self, image: SkyImage, background: Background, *, context: Context) -> Detections:
+        """Return complete detections: islands and, for blends, their components."""
+        significance = significance_map(image, background)
+        noise = noise_autocorrelation(image, background, context=context)
+        sharpening = Sharpening.for_image(image.psf, noise)
+        seed, flood = self.seed_threshold, self.flood_threshold
+        if self.false_discovery_rate is not None:
+            low = find_islands(significance, SEARCH_RANGE[0], min(flood, SEARCH_RANGE[0]), 1)
+            peaks = segment_maximum(significance, low)
+            area = float(np.count_nonzero(np.isfinite(significance)))
+            seed = threshold_for_rate(peaks, noise, area, self.false_discovery_rate)
+            flood = min(flood, seed)
+        context.note("detection_thresholds", {"seed": seed, "flood": flood})
+        found = self._signed(significance, 1, seed, flood, sharpening, image)
+        if self.negative:
+            holes = self._signed(-significance, -1, seed, flood, sharpening, image)
+            found = _join(found, holes)
+        return found
+
+    def _signed(
+        self,
+        significance: NDArray[np.float32],
+        sign: int,
+        seed: float,
+        flood: float,
+        sharpening: Sharpening,
+        image: SkyImage,
+    ) -> Detections:
+        islands = find_islands(significance, seed, flood, self.minimum_pixels)
+        pixels, starts = find_summits(
+            significance, islands, sharpening, persistence=self.persistence, minimum_height=seed
+        )
+        segments, parent, summit = split_islands(islands, pixels, starts, significance, image.psf)
+        return Detections(
+            shape=image.shape,
+            box=segment_boxes(segments, image.shape[1]),
+            score=np.ones(len(segments)),
+            parent=parent,
+            segments=segments,
+            summit=summit,
+            sign=np.full(len(segments), sign, np.int64),
+        )
+
+
+def _join(first: Detections, second: Detections) -> Detections:
+    """Positive and negative detections as one table, parents before children."""
+    parent = np.where(second.parent >= 0, second.parent + len(first), -1)
+    joined = np.concatenate([first.parent, parent])
+    order = np.argsort(joined >= 0, kind="stable")
+    new_row = np.full(len(order) + 1, -1, np.int64)
+    new_row[order] = np.arange(len(order))
+    segments = [s for s in (first.segments, second.segments) if s is not None]
+    summits = [s for s in (first.summit, second.summit) if s is not None]
+    return Detections(
+        shape=first.shape,
+        box=np.concatenate([first.box, second.box])[order],
+        score=np.concatenate([first.score, second.score])[order],
+        parent=new_row[joined[order]],
+        segments=Segments.concatenate(segments).take(order),
+        summit=np.concatenate(summits)[order],
+        sign=np.concatenate([first.signs, second.signs])[order],
+    )

@@ -1,0 +1,135 @@
+"""The catalogue object: tables, equality, errors of writing and reading."""
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from factories import make_catalogue
+
+from cyclades.stages.core.catalogue import Catalogue, format_extension, read_catalogue
+from cyclades.stages.core.errors import InputError, OutputError
+from cyclades.stages.core.schema import SCHEMA_VERSION, columns
+
+OLD = Path(__file__).resolve().parents[1] / "data" / "catalogue-1.0.0.fits"
+
+
+@pytest.fixture(scope="module")
+def catalogue():
+    return make_catalogue()
+
+
+def test_length_tables_and_links(catalogue):
+    assert len(catalogue) == 4
+    assert list(catalogue.tables) == ["components", "sources", "islands"]
+    assert len(catalogue.sources) == len(catalogue.islands) == 3
+    assert set(catalogue.components["source_id"]) == set(catalogue.sources["source_id"])
+    assert set(catalogue.components["island_id"]) == set(catalogue.islands["island_id"])
+    for row in catalogue.sources:
+        parts = catalogue.components[catalogue.components["source_id"] == row["source_id"]]
+        assert len(parts) == row["n_components"]
+        assert row["total_flux"].value == pytest.approx(parts["total_flux"].value.sum(), rel=1e-6)
+    assert catalogue.meta["schema_version"] == SCHEMA_VERSION
+    assert catalogue.meta["beam_major"] == pytest.approx(12 / 3600)
+
+
+def test_equality_sees_values_units_and_metadata(catalogue):
+    assert catalogue == make_catalogue()
+    assert catalogue != catalogue.replace(meta={})
+    changed = catalogue.components.copy()
+    changed["flags"][0] += 1
+    assert catalogue != catalogue.replace(components=changed)
+    changed = catalogue.components.copy()
+    changed["peak_flux"] = changed["peak_flux"].to("mJy/beam")
+    assert catalogue != catalogue.replace(components=changed)
+    assert catalogue != 1
+
+
+def test_a_refinement_changes_a_copy(catalogue):
+    before = catalogue.components["flags"].copy()
+    table = catalogue.components.copy()
+    table["flags"] += 1
+    assert isinstance(catalogue.replace(components=table), Catalogue)
+    assert np.array_equal(catalogue.components["flags"], before)
+
+
+def test_unwritable_places_and_unknown_formats(catalogue, tmp_path):
+    with pytest.raises(OutputError, match="could not be written"):
+        catalogue.write(tmp_path / "missing" / "x.fits")
+    with pytest.raises(OutputError, match="extension"):
+        catalogue.write(tmp_path / "x.catalogue")
+    with pytest.raises(OutputError, match="did you mean 'votable'"):
+        catalogue.write(tmp_path / "x.vot", format="votabel")
+    with pytest.raises(OutputError, match="no table 'rows'"):
+        catalogue.write(tmp_path / "x.reg", table="rows")
+    with pytest.raises(OutputError, match="aegean"):
+        catalogue.export("aegaen")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(catalogue, tmp_path, monkeypatch):
+    path = tmp_path / "x.catalogue.ecsv"
+    path.write_text("old")
+
+    def fail(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OutputError, match="No space left"):
+        catalogue.write(path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_overwriting_is_a_choice(catalogue, tmp_path):
+    path = tmp_path / "x.fits"
+    catalogue.write(path)
+    catalogue.write(path)
+    with pytest.raises(OutputError, match="exists"):
+        catalogue.write(path, overwrite=False)
+    assert stat.S_IMODE(path.stat().st_mode) & 0o400
+
+
+def test_extensions():
+    assert format_extension("votable") == "vot"
+    assert format_extension("parquet") == "parquet"
+
+
+def test_what_cannot_be_read_says_so(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_catalogue(tmp_path / "missing.fits")
+    broken = tmp_path / "broken.vot"
+    broken.write_text("not a table")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_catalogue(broken)
+    image = tmp_path / "image.fits"
+    fits.PrimaryHDU(np.zeros((3, 3))).writeto(image)
+    with pytest.raises(InputError, match="no catalogue"):
+        read_catalogue(image)
+    with pytest.raises(InputError, match="csv does not hold a whole catalogue"):
+        read_catalogue(tmp_path / "x.csv")
+
+
+def test_a_file_of_schema_1_0_0_is_read():
+    old = read_catalogue(OLD)
+    assert old.meta["schema_version"] == "1.0.0"
+    assert len(old) == 4
+    for name, table in old.tables.items():
+        # a later minor version may add columns, never take one away
+        known = {c.name for c in columns(name)} | {"kron_flux"}
+        assert set(table.colnames) <= known
+    assert old.components["peak_flux"].unit == "Jy / beam"
+    assert old.components["name"][0].startswith("CYC J")
+
+
+@pytest.mark.parametrize(("version", "readable"), [("1.9.3", True), ("2.0.0", False), ("", False)])
+def test_another_major_version_is_refused(catalogue, tmp_path, version, readable):
+    path = tmp_path / "x.fits"
+    catalogue.replace(meta=catalogue.meta | {"schema_version": version}).write(path)
+    if readable:
+        assert read_catalogue(path).components.colnames == catalogue.components.colnames
+    else:
+        with pytest.raises(InputError, match=r"schema version"):
+            read_catalogue(path)

@@ -1,0 +1,100 @@
+"""Complete detections from boxes, masks and islands."""
+
+import numpy as np
+
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.products import Detections, Segments
+from cyclades.stages.core.segments import complete_detections, label_segments, segment_maximum
+from tests.skies import correlated_noise, sky_image, source_rows
+
+SHAPE = (160, 160)
+
+
+def boxes_only(boxes):
+    n = len(boxes)
+    return Detections(SHAPE, np.array(boxes, float), np.linspace(0.2, 0.9, n), np.full(n, -1))
+
+
+def field(rows):
+    return sky_image(rows, SHAPE, correlated_noise(SHAPE, np.random.default_rng(7)))
+
+
+def test_a_box_gets_pixels_and_a_summit():
+    image, background = field(source_rows([30.0, 50.0], [40, 110], [40, 90]))
+    found = complete_detections(
+        image, background, boxes_only([[30, 30, 50, 50], [100, 80, 120, 100]]), context=Context()
+    )
+    assert found.complete
+    np.testing.assert_allclose(found.summit, [[40, 40], [110, 90]], atol=0.7)
+    assert (found.segments.lengths > 10).all()
+    np.testing.assert_allclose(found.score, [0.2, 0.9])
+
+
+def test_a_box_over_a_double_gets_children_that_partition_it():
+    image, background = field(source_rows([60.0, 50.0], [70, 79], [80, 80]))
+    found = complete_detections(
+        image, background, boxes_only([[58, 70, 92, 92]]), context=Context()
+    )
+    assert found.parent.tolist() == [-1, 0, 0]
+    assert np.isnan(found.summit[0]).all()
+    children = np.sort(np.concatenate([found.segments[1], found.segments[2]]))
+    np.testing.assert_array_equal(children, np.sort(found.segments[0]))
+    assert found.leaves.tolist() == [1, 2]
+    assert found.island_of.tolist() == [0, 0, 0]
+
+
+def test_shared_pixels_of_overlapping_boxes_have_one_owner():
+    image, background = field(source_rows([60.0, 50.0], [70, 78], [80, 80]))
+    found = complete_detections(
+        image, background, boxes_only([[60, 70, 74, 90], [72, 70, 90, 90]]), context=Context()
+    )
+    pixels = np.concatenate([found.segments[row] for row in found.islands])
+    assert len(pixels) == len(np.unique(pixels))
+
+
+def test_a_box_without_usable_pixels_is_dropped():
+    image, background = field(source_rows([30.0], [40], [40]))
+    data = image.data.copy()
+    data[100:, 100:] = np.nan
+    image = image.replace(data=data)
+    found = complete_detections(
+        image, background, boxes_only([[30, 30, 50, 50], [120, 120, 140, 140]]), context=Context()
+    )
+    assert len(found.islands) == 1
+
+
+def test_complete_detections_are_returned_as_they_are():
+    image, background = field(source_rows([30.0], [40], [40]))
+    found = complete_detections(
+        image, background, boxes_only([[30, 30, 50, 50]]), context=Context()
+    )
+    assert complete_detections(image, background, found, context=Context()) is found
+
+
+def test_negative_boxes_flood_downwards():
+    image, background = field(source_rows([-30.0], [40], [40]))
+    found = complete_detections(
+        image,
+        background,
+        boxes_only([[30, 30, 50, 50]]).replace(sign=np.array([-1])),
+        context=Context(),
+    )
+    np.testing.assert_allclose(found.summit, [[40, 40]], atol=0.7)
+
+
+def test_label_segments_join_diagonal_neighbours():
+    mask = np.zeros((6, 6), bool)
+    mask[0, 0] = mask[1, 1] = mask[4, 5] = True
+    segments = label_segments(mask)
+    assert [segments[i].tolist() for i in range(len(segments))] == [[0, 7], [29]]
+    values = np.arange(36.0).reshape(6, 6)
+    np.testing.assert_array_equal(segment_maximum(values, segments), [7, 29])
+
+
+def test_segments_take_and_concatenate():
+    first = Segments.from_lists([np.array([1, 2]), np.array([3])])
+    second = Segments.from_lists([np.zeros(0, int), np.array([9, 8, 7])])
+    both = Segments.concatenate([first, second])
+    assert [both[i].tolist() for i in range(4)] == [[1, 2], [3], [], [9, 8, 7]]
+    assert [both.take(np.array([3, 0]))[i].tolist() for i in range(2)] == [[9, 8, 7], [1, 2]]
+    assert both.label_map((2, 5)).ravel().tolist() == [0, 1, 1, 2, 0, 0, 0, 4, 4, 4]
