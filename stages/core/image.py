@@ -79,6 +79,9 @@ class SkyImage:
             bad = infinite if self.mask is None else infinite | self.mask
             data = np.where(bad, np.float32(np.nan), data)
         object.__setattr__(self, "data", data)
+        if self.wcs is not None:
+            # units and defaults of a WCS made by hand are filled in only now
+            self.wcs.wcs.set()
         if self.full_shape == (0, 0):
             object.__setattr__(self, "full_shape", data.shape)
 

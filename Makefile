@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV ?= .venv
+OUTPUT ?= output
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: run test test-slow lint docs wheel-check clean
+
+# The main job: a catalogue of a real radio image, from a fresh checkout.
+run: $(VENV)/.core
+	$(PIP) --no-deps astroquery
+	$(BIN)/cyclades sample magpis $(OUTPUT)
+	$(BIN)/cyclades run $(OUTPUT)/magpis.fits --output $(OUTPUT) --products quicklook
+	@echo "The catalogue is $(OUTPUT)/magpis.catalogue.fits, the picture $(OUTPUT)/magpis.quicklook.png"
+
+test: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.core
+	$(BIN)/python -m cyclades.pipeline.reference docs
+
+wheel-check: $(VENV)/.test
+	$(BIN)/python tools/check_wheel.py
+
+clean:
+	rm -rf $(VENV) $(OUTPUT) build dist
+
+$(VENV)/.core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(PIP) --editable ".[test]"
+	@touch $@

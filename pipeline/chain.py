@@ -1,0 +1,330 @@
+"""The chain: background, detection, characterization, cataloguing, whatever is chosen for each."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from cyclades.pipeline.config import DEFAULT_ROUTE, RouteConfig
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.errors import ConfigurationError, InputError
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.io import FitsSource
+from cyclades.stages.core.registry import suggestion
+from cyclades.stages.core.source import ImageSet, ImageSource, MemorySource
+from cyclades.stages.core.stage import KINDS, CataloguingStage, RefinementStage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cyclades.stages.core.catalogue import Catalogue
+    from cyclades.stages.core.products import Background, Components, Detections
+
+logger = logging.getLogger("cyclades.pipeline")
+MOST_WORKERS = 8
+"""Threads used at most unless asked: the classical stages gain little beyond."""
+
+Progress = Callable[[str], None]
+
+
+def default_workers() -> int:
+    """Return how many threads a run uses unless told: the processors it may use, at most 8."""
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        available = os.cpu_count() or 1
+    return min(available, MOST_WORKERS)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run made; what a stage that did not run would have made is None.
+
+    Parameters
+    ----------
+    config : RouteConfig
+        The effective configuration.
+    provenance : dict
+        Input, versions, time, timings, counts and notes; see `cyclades.pipeline.provenance`.
+    image : SkyImage, optional
+        The plane that was read; None where the run was asked not to keep products.
+    background : Background, optional
+    detections : Detections, optional
+        Complete, with segments and summits, once characterization ran.
+    components : Components, optional
+    catalogue : Catalogue, optional
+    """
+
+    config: RouteConfig
+    provenance: dict[str, Any]
+    image: SkyImage | None = None
+    background: "Background | None" = None
+    detections: "Detections | None" = None
+    components: "Components | None" = None
+    catalogue: "Catalogue | None" = None
+
+    @cached_property
+    def model(self) -> "NDArray[np.float32]":
+        """The measured Gaussians as an image, in the image's unit; finite everywhere."""
+        from cyclades.pipeline.products import make_map
+
+        return make_map("model", self)
+
+    @cached_property
+    def residual(self) -> "NDArray[np.float32]":
+        """The image minus the background level and the model; NaN where the image is blank."""
+        from cyclades.pipeline.products import make_map
+
+        return make_map("residual", self)
+
+    def write(
+        self,
+        directory: str | Path,
+        *,
+        stem: str | None = None,
+        formats: tuple[str, ...] = ("fits",),
+        products: tuple[str, ...] = (),
+    ) -> list[Path]:
+        """Write the catalogue, the configuration, the provenance and the products asked for.
+
+        Parameters
+        ----------
+        directory : path
+            Made where it is missing.
+        stem : str, optional
+            First part of every file name; the image's name by default.
+        formats : tuple of str
+            Formats of the catalogue.
+        products : tuple of str
+            Images to write; see `cyclades.pipeline.products.PRODUCTS`.
+
+        Returns
+        -------
+        list of Path
+            The files, the catalogue first. Nothing is left behind where one of them fails.
+        """
+        from cyclades.pipeline.products import write_result
+
+        return write_result(self, directory, stem=stem, formats=formats, products=products)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A route that can be run on images.
+
+    Parameters
+    ----------
+    config : RouteConfig
+        The stages and their parameters; see `from_route`.
+    """
+
+    config: RouteConfig
+
+    @classmethod
+    def from_route(
+        cls, route: str | Path | Mapping[str, Any] | RouteConfig = DEFAULT_ROUTE
+    ) -> "Pipeline":
+        """Make a pipeline from a route's name, a YAML file or a mapping."""
+        if isinstance(route, RouteConfig):
+            return cls(route)
+        return cls(RouteConfig.from_route(route))
+
+    @classmethod
+    def from_config(cls, config: RouteConfig) -> "Pipeline":
+        """Make a pipeline from a configuration."""
+        return cls(config)
+
+    def replace(self, **sections: Any) -> "Pipeline":
+        """Return a pipeline with other stages: names, mappings, or stage objects.
+
+        Examples
+        --------
+        ``pipeline.replace(background="sep", detection={"name": "islands", "seed_threshold": 6})``
+        """
+        return Pipeline(self.config.replace(**sections))
+
+    def run(
+        self,
+        image: "str | Path | ImageSource | ImageSet | SkyImage",
+        *,
+        workers: int | None = None,
+        context: Context | None = None,
+        keep: bool = True,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Run all four stages.
+
+        Parameters
+        ----------
+        image : path, ImageSource, ImageSet or SkyImage
+            A set is detected and measured on its detection plane.
+        workers : int, optional
+            Threads in all; by default the processors available, at most 8.
+        context : Context, optional
+            Used instead of a new one, and left open; its notes are those of the last run.
+        keep : bool
+            Whether the result holds the image and the products of the stages. Without them it
+            holds the catalogue and the provenance only, for many images in one process.
+        progress : callable, optional
+            Called with the name of each stage before it runs.
+
+        Raises
+        ------
+        InputError
+            Where the image cannot be used, or lacks what a stage needs.
+        """
+        return self._run(image, KINDS[-1], workers, context, keep, progress)
+
+    def run_until(
+        self,
+        stage: str,
+        image: "str | Path | ImageSource | ImageSet | SkyImage",
+        *,
+        workers: int | None = None,
+        context: Context | None = None,
+    ) -> Result:
+        """Run the chain up to and with a stage: ``"background"``, ``"detection"``, ..."""
+        if stage not in KINDS:
+            raise ConfigurationError(
+                f"There is no stage {stage!r}{suggestion(stage, list(KINDS))}; "
+                f"the stages are {', '.join(KINDS)}."
+            )
+        return self._run(image, stage, workers, context, True, None)
+
+    def _run(
+        self,
+        image: "str | Path | ImageSource | ImageSet | SkyImage",
+        last: str,
+        workers: int | None,
+        context: Context | None,
+        keep: bool,
+        progress: Progress | None,
+    ) -> Result:
+        if context is None:
+            threads = default_workers() if workers is None else workers
+            with Context(workers=threads, seed=self.config.seed) as own:
+                return self._run(image, last, None, own, keep, progress)
+        source = self._source(image)
+        self._check_beam(source)
+        context.notes.clear()
+        context.note("detected_by", self.config.detection.name)
+        context.note("measured_by", self.config.characterization.name)
+        run = _Run(self.config, source, context, progress)
+        run.advance(last)
+        return run.result(keep=keep)
+
+    def _source(self, image: "str | Path | ImageSource | ImageSet | SkyImage") -> ImageSource:
+        """Return the plane to work on as a source, without reading its pixels."""
+        if isinstance(image, ImageSet):
+            return image.detection_plane
+        if isinstance(image, SkyImage):
+            return MemorySource(image)
+        if isinstance(image, (str, Path)):
+            return FitsSource(image, self.config.image)
+        return image
+
+    def _check_beam(self, source: ImageSource) -> None:
+        """Refuse an image without a beam where a stage cannot work without one."""
+        needing = [stage for stage in self.config.stages if stage.capabilities.needs_beam]
+        if needing and source.psf is None:
+            stage = needing[0]
+            raise InputError(
+                f"{source.name} has no beam, and the {stage.kind} {stage.name!r} needs one; give "
+                "it with --beam 5.4arcsec (Python: read_image(path, beam='5.4arcsec')), or with "
+                "--beam 4pixel where the image has no coordinates."
+            )
+
+
+@dataclass
+class _Run:
+    """The state of one run: what each stage made so far."""
+
+    config: RouteConfig
+    source: ImageSource
+    context: Context
+    progress: Progress | None
+    timings: dict[str, float] = field(default_factory=dict)
+    products: dict[str, Any] = field(default_factory=dict)
+
+    def advance(self, last: str) -> None:
+        """Run the stages in order up to `last`."""
+        self._timed("read", "", self._read)
+        steps = (self._background, self._detection, self._characterization, self._cataloguing)
+        for kind, step in zip(KINDS, steps, strict=True):
+            chosen = getattr(self.config, kind)
+            names = "+".join(s.name for s in chosen) if isinstance(chosen, tuple) else chosen.name
+            self._timed(kind, names, step)
+            if kind == last:
+                return
+
+    def _timed(self, label: str, name: str, step: Callable[[], None]) -> None:
+        if self.progress is not None:
+            self.progress(label)
+        start = time.perf_counter()
+        step()
+        self.timings[label] = time.perf_counter() - start
+        logger.info("%s: %s %s %.2f s", self.source.name, label, name, self.timings[label])
+
+    def _read(self) -> None:
+        self.products["image"] = self.source.read()
+
+    def _background(self) -> None:
+        self.products["background"] = self.config.background.estimate(
+            self.products["image"], context=self.context
+        )
+
+    def _detection(self) -> None:
+        detections = self.config.detection.detect(
+            self.products["image"], self.products["background"], context=self.context
+        )
+        self.products["detections"] = detections
+
+    def _characterization(self) -> None:
+        image, background = self.products["image"], self.products["background"]
+        detections = self.products["detections"]
+        if not detections.complete:
+            from cyclades.stages.core.segments import complete_detections
+
+            logger.info(
+                "%s: the detection %s gives no pixels or no summits; complete_detections adds them",
+                self.source.name,
+                self.config.detection.name,
+            )
+            detections = complete_detections(image, background, detections, context=self.context)
+            self.context.note("chain.complete_detections", True)
+            self.products["detections"] = detections
+        self.products["components"] = self.config.characterization.measure(
+            image, background, detections, context=self.context
+        )
+
+    def _cataloguing(self) -> None:
+        p = self.products
+        builder, *refinements = self.config.cataloguing
+        catalogue = cast(CataloguingStage, builder).build(
+            p["image"], p["background"], p["detections"], p["components"], context=self.context
+        )
+        for stage in cast("list[RefinementStage]", refinements):
+            absent = [c for c in stage.needs if c not in catalogue.components.colnames]
+            if absent:
+                raise ConfigurationError(
+                    f"The refinement {stage.name!r} needs the column {absent[0]!r}, which no "
+                    "stage before it gives; change the order or the stages of cataloguing."
+                )
+            catalogue = stage.refine(catalogue, self.source, context=self.context)
+        meta = {**catalogue.meta, "configuration": self.config.to_mapping()}
+        p["catalogue"] = catalogue.replace(meta=meta)
+
+    def result(self, *, keep: bool) -> Result:
+        """Join what was made and the record of how."""
+        from cyclades.pipeline.provenance import record
+
+        provenance = record(self.config, self.source, self.context, self.timings, self.products)
+        made = self.products
+        if not keep:
+            made = {key: value for key, value in made.items() if key == "catalogue"}
+        return Result(config=self.config, provenance=provenance, **made)

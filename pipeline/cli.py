@@ -1,0 +1,267 @@
+"""The command line: parses, calls the Python API, prints.
+
+Everything heavy is imported inside the commands, so that ``cyclades --help`` answers at once.
+"""
+
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cyclades._version import __version__
+from cyclades.stages.core.errors import ConfigurationError, CycladesError
+
+if TYPE_CHECKING:
+    from cyclades.pipeline.config import RouteConfig
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's error is one sentence on stderr and exit code 2."""
+    try:
+        code = cli.main(arguments, prog_name="cyclades", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("cyclades: interrupted; nothing unfinished was left behind.", err=True)
+        code = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = USER_ERROR
+    except CycladesError as error:
+        click.echo(f"cyclades: {error}", err=True)
+        code = USER_ERROR
+    sys.exit(code or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="cyclades")
+def cli() -> None:
+    """Find, measure and catalogue sources in astronomical images, radio first."""
+
+
+def _names(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Split a comma-separated option."""
+    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
+
+
+def _route_options(command: Any) -> Any:
+    """Add the options that choose and change a configuration."""
+    for option in (
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="SECTION.PARAMETER=VALUE",
+            help="Change one parameter, as detection.seed_threshold=6, or a stage, as "
+            "detection=sep; may be repeated.",
+        ),
+        click.option(
+            "--config", type=click.Path(path_type=Path), help="A configuration file (YAML)."
+        ),
+        click.option("--route", help="A named route.  [default: classical]"),
+    ):
+        command = option(command)
+    return command
+
+
+def _configuration(
+    route: str | None,
+    file: Path | None,
+    assignments: Iterable[str],
+    image: dict[str, Any] | None = None,
+    maps: tuple[Path, Path] | None = None,
+) -> "RouteConfig":
+    """Join a route or a file, the image options and the assignments, in this order."""
+    from cyclades.pipeline.config import DEFAULT_ROUTE, RouteConfig, load, override
+
+    if route is not None and file is not None:
+        raise ConfigurationError("Give --route or --config, not both.")
+    mapping, name = load(file if file is not None else route or DEFAULT_ROUTE)
+    given = {key: value for key, value in (image or {}).items() if value is not None}
+    if given:
+        mapping["image"] = {**(mapping.get("image") or {}), **given}
+    if maps is not None:
+        level, rms = (str(path.resolve()) for path in maps)
+        mapping["background"] = {"name": "maps", "level": level, "rms": rms}
+    return RouteConfig.from_mapping(override(mapping, assignments), name=name)
+
+
+@cli.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output", "-o", required=True, type=click.Path(path_type=Path), help="Directory for results."
+)
+@_route_options
+@click.option(
+    "--formats",
+    callback=_names,
+    default="fits",
+    show_default=True,
+    help="Comma-separated catalogue formats besides FITS, as votable,csv,reg; a wrong one lists "
+    "them all.",
+)
+@click.option(
+    "--products",
+    callback=_names,
+    help="Comma-separated images to write: background, rms, significance, islands, model, "
+    "residual, quicklook.",
+)
+@click.option("--beam", help="Beam, as 5.4arcsec or 6.4x5.4arcsec@0deg.")
+@click.option("--frequency", help="Frequency, as 1.4GHz.")
+@click.option(
+    "--mask", type=click.Path(path_type=Path), help="FITS mask or DS9 regions to leave out."
+)
+@click.option("--weight", type=click.Path(path_type=Path), help="FITS map of relative weights.")
+@click.option("--background", type=click.Path(path_type=Path), help="Background map of your own.")
+@click.option("--rms", type=click.Path(path_type=Path), help="Noise map of your own.")
+@click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
+@click.option("--verbose", "-v", is_flag=True, help="Say what each stage does.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+def run(
+    images: tuple[Path, ...],
+    output: Path,
+    route: str | None,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    formats: tuple[str, ...],
+    products: tuple[str, ...],
+    beam: str | None,
+    frequency: str | None,
+    mask: Path | None,
+    weight: Path | None,
+    background: Path | None,
+    rms: Path | None,
+    workers: int | None,
+    verbose: bool,
+    quiet: bool,
+) -> int:
+    """Make a catalogue of each IMAGE.
+
+    The catalogue of X.fits is OUTPUT/X.catalogue.fits; the effective configuration, the record of
+    the run and the products asked for lie beside it. An image that cannot be processed does not
+    stop the others; the exit code is then 2.
+    """
+    from tqdm import tqdm
+
+    from cyclades.pipeline.batch import run_batch
+    from cyclades.pipeline.chain import Pipeline
+
+    _log(verbose, quiet)
+    if (background is None) != (rms is None):
+        raise ConfigurationError("Give --background and --rms together, or neither.")
+    options = {
+        "beam": beam,
+        "frequency": frequency,
+        "mask": None if mask is None else str(mask.resolve()),
+        "weight": None if weight is None else str(weight.resolve()),
+    }
+    maps = None if background is None or rms is None else (background, rms)
+    pipeline = Pipeline(_configuration(route, config, assignments, options, maps))
+    failed = []
+    steps = 6 * len(dict.fromkeys(images))
+    with tqdm(total=steps, disable=True if quiet or verbose else None, leave=False) as bar:
+
+        def show(label: str) -> None:
+            bar.set_description(label)
+            bar.update()
+
+        for outcome in run_batch(
+            pipeline,
+            images,
+            output,
+            formats=formats,
+            products=products,
+            workers=workers,
+            progress=show,
+        ):
+            bar.clear()
+            if outcome.error:
+                failed.append(outcome)
+                if len(images) > 1:
+                    click.echo(f"failed: {outcome.image}", err=True)
+            elif not quiet:
+                found = (outcome.counts or {}).get("components", 0)
+                click.echo(f"{outcome.files[0]}: {found} components in {outcome.seconds:.1f} s")
+    if not failed:
+        return 0
+    if len(images) > 1:
+        click.echo(f"cyclades: {len(failed)} of {len(images)} images failed:", err=True)
+        for outcome in failed:
+            named = outcome.error.startswith(str(outcome.image))
+            click.echo(f"  {'' if named else f'{outcome.image}: '}{outcome.error}", err=True)
+    else:
+        click.echo(f"cyclades: {failed[0].error}", err=True)
+    return USER_ERROR
+
+
+def _log(verbose: bool, quiet: bool) -> None:
+    """Send the cyclades log, and the warnings of libraries where asked, to the terminal."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("cyclades")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)
+    # headers of real images make astropy warn about what the reader has already judged
+    logging.captureWarnings(True)
+    warnings = logging.getLogger("py.warnings")
+    warnings.handlers = [handler if verbose else logging.NullHandler()]
+    warnings.propagate = False
+
+
+@cli.command()
+@click.argument("name", required=False)
+def stages(name: str | None) -> None:
+    """List the stages, or the parameters of one.
+
+    NAME is an implementation (islands), a stage (detection) or both (detection.islands).
+    """
+    from cyclades.pipeline.reference import describe_stage, list_all, matching
+
+    if name is None:
+        click.echo(list_all())
+        return
+    click.echo("\n\n".join(describe_stage(*found) for found in matching(name)))
+
+
+@cli.group()
+def config() -> None:
+    """Show or check a configuration."""
+
+
+@config.command()
+@_route_options
+def show(route: str | None, config: Path | None, assignments: tuple[str, ...]) -> None:
+    """Print the effective configuration with every parameter, as YAML."""
+    click.echo(_configuration(route, config, assignments).to_yaml(), nl=False)
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def check(file: Path) -> int:
+    """List every error of the configuration FILE with its line."""
+    from cyclades.pipeline.config import check_file
+
+    problems = check_file(file)
+    for line, message in problems:
+        click.echo(f"{file}:{line}: {message}", err=True)
+    if not problems:
+        click.echo(f"{file}: no errors")
+    return USER_ERROR if problems else 0
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("directory", type=click.Path(path_type=Path))
+def sample(name: str, directory: Path) -> None:
+    """Write a sample image into DIRECTORY.
+
+    NAME is magpis (a real one, from the package astroquery) or simulated (with its truth).
+    """
+    from cyclades.pipeline.samples import write_sample
+
+    for path in write_sample(name, directory):
+        click.echo(path)
