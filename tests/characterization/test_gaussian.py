@@ -110,7 +110,7 @@ def test_agreement_with_an_independent_fit():
     """The same pixels and weights through astropy's Levenberg-Marquardt."""
     from astropy.modeling import fitting, models
 
-    from cyclades.stages.characterization.gaussian_kernel import FWHM
+    from cyclades.stages.characterization.least_squares import FWHM
 
     rng = np.random.default_rng(4)
     rows = source_rows(500.0, [40.3], [39.6], EXTENDED)
