@@ -1,6 +1,8 @@
 """Gaussian fits: all components of an island together, with errors for correlated noise."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -19,7 +21,7 @@ from cyclades.stages.core.context import Context
 from cyclades.stages.core.flags import Flag
 from cyclades.stages.core.geometry import inverse
 from cyclades.stages.core.image import SkyImage
-from cyclades.stages.core.noise import noise_autocorrelation
+from cyclades.stages.core.noise import NoiseAutocorrelation, noise_autocorrelation
 from cyclades.stages.core.products import (
     Background,
     Components,
@@ -33,8 +35,12 @@ from cyclades.stages.core.stage import Capabilities, CharacterizationStage, para
 
 ISLANDS_PER_TASK = 64
 POOR_FIT_RATIO = 4.0
+RESIDUAL_FRACTION = 0.05
+"""Residuals below this part of the model are errors of its shape, not missing components."""
 WANDER = 0.5
 """How far a fitted centre may lie from its summit, in FWHM."""
+ADDED_LARGEST = 3.0
+"""Largest axis of a component added for a residual, in beams."""
 
 
 def start_values(
@@ -75,6 +81,68 @@ def segment_residuals(
     return mean, np.sqrt(square)
 
 
+def brightest_pixels(values: NDArray[np.floating], segments: Segments) -> Integers:
+    """Position in `values` (one a pixel of `segments`) of the largest in each segment."""
+    order = np.lexsort([values, segments.owner()])
+    return np.asarray(order[segments.offsets[1:] - 1])
+
+
+def nearest_leaves(fits: "IslandFits", islands: Integers, position: Floats) -> Integers:
+    """Leaf of the component nearest to a whitened position in each of some islands."""
+    leaves = []
+    for island, place in zip(islands, position, strict=True):
+        lo, hi = np.searchsorted(fits.island, [island, island + 1])
+        distance = np.hypot(*(fits.params[lo:hi, 1:3] - place).T)
+        leaves.append(fits.leaf[lo + int(np.argmin(distance))])
+    return np.array(leaves, np.int64)
+
+
+@dataclass
+class IslandFits:
+    """Components of some islands while they are being fitted, in whitened coordinates.
+
+    Rows are ordered by island; `params`, `bounds`, `covariance`, `beam`, `quality` and `status`
+    are those of `cyclades.stages.characterization.island_fits.fit_islands`.
+    """
+
+    island: Integers
+    leaf: Integers
+    params: Floats
+    bounds: Floats
+    covariance: Floats
+    beam: Floats
+    quality: Floats
+    status: Integers
+
+    @classmethod
+    def start(
+        cls, island: Integers, leaf: Integers, params: Floats, bounds: Floats
+    ) -> "IslandFits":
+        """Return fits that have not been made yet."""
+        n = len(island)
+        return cls(
+            island,
+            leaf,
+            params,
+            bounds,
+            np.full((n, 6, 6), np.nan),
+            np.full((n, 2), np.nan),
+            np.full((n, 3), np.nan),
+            np.full(n, FAILED, np.int64),
+        )
+
+    def take(self, rows: NDArray[np.bool_] | Integers) -> "IslandFits":
+        """Return some rows."""
+        return IslandFits(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def join(self, other: "IslandFits") -> "IslandFits":
+        """Return the rows of both, ordered by island."""
+        order = np.argsort(np.concatenate([self.island, other.island]), kind="stable")
+        names = [field.name for field in fields(self)]
+        joined = (np.concatenate([getattr(self, n), getattr(other, n)])[order] for n in names)
+        return IslandFits(*joined)
+
+
 class GaussianCharacterization(CharacterizationStage):
     """Elliptical Gaussians fitted to all components of an island together."""
 
@@ -99,6 +167,16 @@ class GaussianCharacterization(CharacterizationStage):
         ge=1,
         le=20,
     )
+    residual_threshold: float = parameter(
+        5.0,
+        "Least significance of a residual peak inside an island that is fitted as one more "
+        "component.",
+        unit="local rms",
+        gt=0,
+    )
+    added_components: int = parameter(
+        2, "Most components added to an island for its residual; 0 adds none.", ge=0, le=20
+    )
     beam_tolerance: float = parameter(
         0.01,
         "Relative uncertainty of the beam's size, allowed for before a source is called resolved.",
@@ -113,105 +191,176 @@ class GaussianCharacterization(CharacterizationStage):
         *,
         context: Context,
     ) -> Components:
-        """Return one row a leaf of `detections`, in the order of their islands."""
+        """Return the components of every leaf of `detections`, in the order of their islands.
+
+        An island whose fit leaves a significant residual has more components than leaves.
+        """
         assert image.psf is not None
         assert detections.segments is not None
         assert detections.summit is not None
         leaves = detections.leaves
         leaves = leaves[np.argsort(detections.island_of[leaves], kind="stable")]
-        island_rows, starts = np.unique(detections.island_of[leaves], return_index=True)
-        starts = np.append(starts, len(leaves)).astype(np.int64)
-        island = np.repeat(np.arange(len(island_rows)), np.diff(starts))
+        rows, island = np.unique(detections.island_of[leaves], return_inverse=True)
         summit = detections.summit[leaves]
-        origin = summit[starts[:-1]].reshape(-1, 2)
+        origin = summit[np.searchsorted(island, np.arange(len(rows)))].reshape(-1, 2)
         beam = image.psf.covariances(origin[:, 0], origin[:, 1])
         factor = np.asarray(np.linalg.cholesky(beam) if len(beam) else beam, float)
+        sign = detections.signs[rows]
+        islands = detections.segments.take(rows)
+        labels = np.zeros(image.data.size, np.int32)
+        labels[islands.indices] = islands.owner() + 1
+        labels = labels.reshape(image.shape)
+        noise = noise_autocorrelation(image, background, context=context)
+        excess = image.data - background.level
+
+        def fit(fits: IslandFits) -> None:
+            chosen, starts = np.unique(fits.island, return_index=True)
+            starts = np.append(starts, len(fits.island)).astype(np.int64)
+
+            def task(first: int) -> None:
+                fit_islands(
+                    first, min(first + ISLANDS_PER_TASK, len(chosen)), starts, fits.params,
+                    fits.covariance, fits.beam, fits.quality, fits.status, factor[chosen],
+                    origin[chosen], sign[chosen], chosen + 1, fits.bounds, self.fit_radius,
+                    self.joint_limit, image.data, background.level, background.rms, labels,
+                    noise.values,
+                )  # fmt: skip
+
+            with ThreadPoolExecutor(context.workers) as pool:
+                list(pool.map(task, range(0, len(chosen), ISLANDS_PER_TASK)))
+
         size, largest = start_values(image, background, detections, leaves, image.psf)
-        sign = detections.signs[island_rows]
         params = np.zeros((len(leaves), 6))
         x, y = np.rint(summit).astype(int).T
-        excess = image.data - background.level
         params[:, 0] = np.maximum(excess[y, x] * sign[island], 0.1 * background.rms[y, x])
         unfactor = inverse(factor)
         params[:, 1:3] = np.einsum("nij,nj->ni", unfactor[island], summit - origin[island])
         params[:, 3] = params[:, 5] = size**-2.0
         bounds = np.column_stack([largest, params[:, 1:3], WANDER * FWHM * size])
-        covariance = np.full((len(leaves), 6, 6), np.nan)
-        beam_fit = np.full((len(leaves), 2), np.nan)
-        quality = np.full((len(leaves), 3), np.nan)
-        status = np.full(len(leaves), FAILED, np.int64)
-        noise = noise_autocorrelation(image, background, context=context)
+        fits = IslandFits.start(island.astype(np.int64), leaves, params, bounds)
+        fit(fits)
+        frame = (factor, origin, sign)
+        for _ in range(self.added_components):
+            fits, added = self._add_components(
+                fits, fit, frame, islands, detections, excess, background.rms
+            )
+            if not added:
+                break
+        return self._components(image, background, detections, rows, fits, frame, excess, noise)
 
-        def fit(first: int) -> None:
-            fit_islands(
-                first, min(first + ISLANDS_PER_TASK, len(island_rows)), starts, params,
-                covariance, beam_fit, quality, status, factor, origin, sign,
-                island_rows + 1, bounds, self.fit_radius, self.joint_limit,
-                image.data, background.level, background.rms, labels, noise.values,
-            )  # fmt: skip
+    def _add_components(
+        self,
+        fits: IslandFits,
+        fit: Callable[[IslandFits], None],
+        frame: tuple[Floats, Floats, Integers],
+        islands: Segments,
+        detections: Detections,
+        excess: NDArray[np.float32],
+        rms: NDArray[np.float32],
+    ) -> tuple[IslandFits, int]:
+        """Fit one more component where the residual of an island demands it.
 
-        islands = detections.segments.take(island_rows)
-        labels = np.zeros(image.data.size, np.int32)
-        labels[islands.indices] = np.repeat(island_rows + 1, islands.lengths)
-        labels = labels.reshape(image.shape)
-        with ThreadPoolExecutor(context.workers) as pool:
-            list(pool.map(fit, range(0, len(island_rows), ISLANDS_PER_TASK)))
-        return self._components(
-            image, background, detections, leaves, island_rows[island], sign[island], params,
-            covariance, beam_fit, quality, status, factor[island], origin[island], excess,
-            np.diff(starts)[island], noise.origin,
-        )  # fmt: skip
+        It is kept where the island's fit succeeds with it and its peak is significant itself.
+
+        Returns
+        -------
+        fits : IslandFits
+            All islands, with the accepted additions.
+        added : int
+            Number of additions.
+        """
+        factor, origin, sign = frame
+        assert detections.segments is not None
+        values, _ = pixel_parameters(
+            fits.params, fits.covariance, factor[fits.island], origin[fits.island]
+        )
+        values[:, 0] *= sign[fits.island]
+        model = render_gaussians(excess.shape, values).ravel()
+        pixels, owner = islands.indices, islands.owner()
+        flat = excess.ravel()[pixels] - model[pixels]
+        flat *= sign[owner]
+        significance = flat / rms.ravel()[pixels]
+        significance[np.abs(model[pixels]) * RESIDUAL_FRACTION > flat] = 0.0
+        best = brightest_pixels(significance, islands)
+        sizes = np.bincount(fits.island, minlength=len(islands))
+        wanted = (significance[best] >= self.residual_threshold) & (sizes < self.joint_limit)
+        wanted[fits.island[fits.status == FAILED]] = False
+        chosen = np.flatnonzero(wanted)
+        if not chosen.size:
+            return fits, 0
+        at = best[chosen]
+        y, x = np.divmod(pixels[at], excess.shape[1])
+        offset = np.stack([x, y], -1) - origin[chosen]
+        params = np.zeros((len(chosen), 6))
+        params[:, 0] = flat[at]
+        params[:, 1:3] = np.einsum("nij,nj->ni", inverse(factor[chosen]), offset)
+        params[:, 3] = params[:, 5] = 1.0
+        bounds = np.column_stack(
+            [
+                np.full(len(chosen), ADDED_LARGEST),
+                params[:, 1:3],
+                np.full(len(chosen), WANDER * FWHM),
+            ]
+        )
+        leaf = nearest_leaves(fits, chosen, params[:, 1:3])
+        old = np.isin(fits.island, chosen)
+        before = fits.take(old)
+        trial = before.join(IslandFits.start(chosen, leaf, params, bounds))
+        new = np.flatnonzero(np.append(np.diff(trial.island) != 0, True))
+        fit(trial)
+        peak, error = trial.params[new, 0], np.sqrt(trial.covariance[new, 0, 0])
+        with np.errstate(invalid="ignore"):
+            good = (peak > self.residual_threshold * error) & (trial.status[new] != FAILED)
+        accepted = chosen[good]
+        kept = fits.take(~np.isin(fits.island, accepted))
+        return kept.join(trial.take(np.isin(trial.island, accepted))), len(accepted)
 
     def _components(
         self,
         image: SkyImage,
         background: Background,
         detections: Detections,
-        leaves: Integers,
-        island: Integers,
-        sign: Integers,
-        params: Floats,
-        covariance: Floats,
-        beam_fit: Floats,
-        quality: Floats,
-        status: Integers,
-        factor: Floats,
-        origin: Floats,
+        island_rows: Integers,
+        fits: IslandFits,
+        frame: tuple[Floats, Floats, Integers],
         excess: NDArray[np.float32],
-        siblings: Integers,
-        noise_origin: str,
+        noise: NoiseAutocorrelation,
     ) -> Components:
         assert detections.segments is not None
-        resolved = resolved_probability(params, covariance, self.beam_tolerance)
-        params = correct_shapes(params, covariance)
+        factor, origin = frame[0][fits.island], frame[1][fits.island]
+        sign = frame[2][fits.island]
+        covariance, quality = fits.covariance, fits.quality
+        resolved = resolved_probability(fits.params, covariance, self.beam_tolerance)
+        params = correct_shapes(fits.params, covariance)
         values, errors = pixel_parameters(params, covariance, factor, origin)
         total, total_err = total_flux(params, covariance)
-        failed = status == FAILED
+        failed = fits.status == FAILED
         # Where only the beam's shape was fitted, the flux is that of a point source.
         total_err[failed] = np.sqrt(covariance[failed, 0, 0])
         values[:, 0] *= sign
         model = render_gaussians(image.shape, values)
-        segments = detections.segments.take(leaves)
+        segments = detections.segments.take(fits.leaf)
         residual_mean, residual_rms = segment_residuals(excess, model, segments)
-        flags = np.zeros(len(leaves), np.int64)
+        siblings = np.bincount(fits.island, minlength=len(island_rows))[fits.island]
+        flags = np.zeros(len(total), np.int64)
         if detections.flags is not None:
-            flags |= detections.flags[leaves]
+            flags |= detections.flags[fits.leaf]
         flags[failed] |= Flag.FIT_FAILED
-        flags[failed & np.isfinite(beam_fit[:, 0])] |= Flag.TOO_FEW_PIXELS
-        flags[status == AT_LIMIT] |= Flag.SIZE_AT_LIMIT
+        flags[failed & np.isfinite(fits.beam[:, 0])] |= Flag.TOO_FEW_PIXELS
+        flags[fits.status == AT_LIMIT] |= Flag.SIZE_AT_LIMIT
         flags[siblings > 1] |= Flag.BLENDED
         flags[siblings > self.joint_limit] |= Flag.TOO_MANY_COMPONENTS
         flags[sign < 0] |= Flag.NEGATIVE
         with np.errstate(invalid="ignore"):
             flags[quality[:, 0] > POOR_FIT_RATIO * quality[:, 1]] |= Flag.POOR_FIT
-        if noise_origin != "measured":
+        if noise.origin != "measured":
             flags |= Flag.ERRORS_FROM_BEAM
         # The peak's sign also turns its covariances with the other parameters.
         errors[:, 0, 1:] *= sign[:, None]
         errors[:, 1:, 0] *= sign[:, None]
         return Components(
-            detection=leaves,
-            island=island,
+            detection=fits.leaf,
+            island=island_rows[fits.island],
             peak=values[:, 0],
             x=values[:, 1],
             y=values[:, 2],
@@ -221,8 +370,8 @@ class GaussianCharacterization(CharacterizationStage):
             total=total * sign,
             total_err=total_err,
             covariance=errors,
-            beam_flux=beam_fit[:, 0] * sign,
-            beam_flux_err=beam_fit[:, 1],
+            beam_flux=fits.beam[:, 0] * sign,
+            beam_flux_err=fits.beam[:, 1],
             resolved_probability=resolved,
             flags=flags,
             chi2=quality[:, 0],

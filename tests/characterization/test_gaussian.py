@@ -248,3 +248,39 @@ def test_no_detections_no_components():
     empty = IslandsDetection().detect(image, background, context=Context())
     assert len(empty) == 0
     assert len(measure(image, background, empty)) == 0
+
+
+def test_a_component_hidden_under_a_brighter_one_is_added():
+    """Closer than a beam there is no second peak; the residual shows the second source."""
+    rng = np.random.default_rng(12)
+    x, y = lattice((600, 600), 60, rng)
+    angle = rng.uniform(0, 2 * np.pi, x.size)
+    x2, y2 = x + 4.5 * np.cos(angle), y + 4.5 * np.sin(angle)
+    rows = np.concatenate([source_rows(200.0, x, y), source_rows(40.0, x2, y2)])
+    image, background = sky_image(rows, (600, 600), correlated_noise((600, 600), rng))
+    context = Context()
+    detections = IslandsDetection().detect(image, background, context=context)
+    plain = GaussianCharacterization(added_components=0)
+    full = GaussianCharacterization()
+    before = plain.measure(image, background, detections, context=context)
+    after = full.measure(image, background, detections, context=context)
+    found = []
+    for components in (before, after):
+        i, j = match(components.x, components.y, rows[:, 1], rows[:, 2], 1.5)
+        secondary = j >= x.size
+        found.append(np.count_nonzero(secondary))
+    assert found[1] > found[0] + 0.3 * x.size
+    ratio = after.peak[i[secondary]] / rows[j[secondary], 0]
+    assert abs(np.median(ratio) - 1) < 0.1
+    assert set(after.detection) == set(detections.leaves)
+
+
+def test_noise_adds_no_components():
+    """Added components need a residual of 5 rms: points and resolved Gaussians have none."""
+    rng = np.random.default_rng(13)
+    x, y = lattice(SHAPE, 40, rng)
+    for shape in (BEAM, EXTENDED):
+        rows = source_rows(60.0, x, y, shape)
+        image, background = sky_image(rows, SHAPE, correlated_noise(SHAPE, rng))
+        found = measure(image, background, truth_detections(SHAPE, rows))
+        assert len(found) <= len(rows) + 2
