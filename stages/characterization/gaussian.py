@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclades.stages.characterization.condon import condon_covariance
 from cyclades.stages.characterization.gaussian_shapes import (
     correct_shapes,
     pixel_parameters,
@@ -19,7 +20,7 @@ from cyclades.stages.characterization.least_squares import AT_LIMIT, FAILED, FWH
 from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.flags import Flag
-from cyclades.stages.core.geometry import inverse
+from cyclades.stages.core.geometry import SIGMA_TO_FWHM, inverse
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.noise import NoiseAutocorrelation, noise_autocorrelation
 from cyclades.stages.core.products import (
@@ -183,6 +184,12 @@ class GaussianCharacterization(CharacterizationStage):
         ge=0,
     )
 
+    errors: Literal["correlated", "condon"] = parameter(
+        "correlated",
+        "Errors from the sandwich covariance with the measured noise autocorrelation, or from "
+        "the formulae of Condon (1997), for comparison.",
+    )
+
     def measure(
         self,
         image: SkyImage,
@@ -337,6 +344,16 @@ class GaussianCharacterization(CharacterizationStage):
         failed = fits.status == FAILED
         # Where only the beam's shape was fitted, the flux is that of a point source.
         total_err[failed] = np.sqrt(covariance[failed, 0, 0])
+        if self.errors == "condon":
+            assert image.psf is not None
+            areas = image.psf.areas(values[:, 1], values[:, 2])
+            noise_fwhm = SIGMA_TO_FWHM * np.sqrt(areas / (2.0 * np.pi))
+            x, y = np.rint(origin).astype(int).T
+            shapes = values[:, [3, 4, 4, 5]].reshape(-1, 2, 2)
+            errors, relative = condon_covariance(
+                values[:, 0], shapes, background.rms[y, x].astype(float), noise_fwhm
+            )
+            total_err = total * relative
         values[:, 0] *= sign
         model = render_gaussians(image.shape, values)
         segments = detections.segments.take(fits.leaf)

@@ -284,3 +284,33 @@ def test_noise_adds_no_components():
         image, background = sky_image(rows, SHAPE, correlated_noise(SHAPE, rng))
         found = measure(image, background, truth_detections(SHAPE, rows))
         assert len(found) <= len(rows) + 2
+
+
+def test_condons_errors_are_a_cross_check():
+    """Close to the sandwich errors for a wide fit of a point, and of the right order elsewhere."""
+    rng = np.random.default_rng(14)
+    x, y = lattice((600, 600), 40, rng)
+    for shape, bounds in ((BEAM, (0.7, 1.3)), (EXTENDED, (0.6, 1.6))):
+        rows = source_rows(20.0, x, y, shape)
+        image, background = sky_image(rows, (600, 600), correlated_noise((600, 600), rng))
+        detections = truth_detections((600, 600), rows)
+        ours = measure(image, background, detections, fit_radius=1.5)
+        condon = measure(image, background, detections, fit_radius=1.5, errors="condon")
+        np.testing.assert_array_equal(ours.peak, condon.peak)
+        for name in ("peak", "x", "y", "sxx", "syy"):
+            ratio = np.median(condon.error(name) / ours.error(name))
+            assert bounds[0] < ratio < bounds[1], name
+        assert bounds[0] < np.median(condon.total_err / ours.total_err) < bounds[1]
+
+
+def test_condons_errors_of_a_point_are_the_published_ones():
+    """For a round beam and its own noise, rho^2 = 4 (S/N)^2 / 2 in equation 41."""
+    from cyclades.stages.characterization.condon import condon_covariance
+
+    shape = np.eye(2)[None] * 4.0
+    fwhm = np.array([2.0 * np.sqrt(8 * np.log(2))])
+    covariance, relative = condon_covariance(np.array([10.0]), shape, np.array([1.0]), fwhm)
+    rho = np.sqrt(0.25 * 10.0**2 * 2.0**3)
+    assert np.sqrt(covariance[0, 0, 0]) == pytest.approx(10 * np.sqrt(2) / rho)
+    assert np.sqrt(covariance[0, 1, 1]) == pytest.approx(2.0 * np.sqrt(2) / rho)
+    assert relative[0] == pytest.approx(np.sqrt(3 * 2 / rho**2))
