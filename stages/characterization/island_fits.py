@@ -18,6 +18,7 @@ from cyclades.stages.characterization.least_squares import (
 )
 
 LEAST_COVERAGE = 0.6
+EDGE_WANDER = 0.5
 ROUNDS = 3
 SHAPE_CHANGE = 0.02
 
@@ -61,6 +62,10 @@ def fit_group(
     failed = np.full((count, count), np.nan)
     if n <= count or (free == 6 and coverage < LEAST_COVERAGE):
         return FAILED, failed, np.nan, np.nan, n
+    if coverage < LEAST_COVERAGE:
+        # Half a source pulls the centre off the image: it stays closer to the summit.
+        bounds = bounds.copy()
+        bounds[first:last, 3] *= EDGE_WANDER
     u, v, value, weight = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     det = factor[0, 0] * factor[1, 1] - factor[0, 1] * factor[1, 0]
     for i in range(n):
