@@ -227,7 +227,7 @@ def test_quiet_prints_nothing(simulated, tmp_path, capsys):
 def test_verbose_names_the_stages(simulated, tmp_path, capsys):
     assert cyclades("run", simulated, "--output", tmp_path, "--verbose") == 0
     text = capsys.readouterr().err
-    for stage in ("background sep", "detection islands", "characterization gaussian"):
+    for stage in ("background grid", "detection islands", "characterization gaussian"):
         assert stage in text
 
 
