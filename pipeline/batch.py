@@ -14,6 +14,13 @@ from cyclades.stages.core.errors import CycladesError, OutputError
 logger = logging.getLogger("cyclades.pipeline")
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an error stems from Ctrl-C: compiled code turns that into a SystemError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one image.
@@ -131,6 +138,8 @@ def run_batch(
             message = f"{path} does not fit into memory; use a smaller cutout or more memory."
             yield Outcome(path, seconds=time.perf_counter() - start, error=message)
         except Exception as error:
+            if _interrupted(error):
+                raise KeyboardInterrupt from error
             # a defect of ours, not of the image; the other images still deserve their catalogue
             logger.exception("%s: unexpected error", path)
             message = (

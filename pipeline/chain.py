@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,9 @@ MOST_WORKERS = 8
 """Threads used at most unless asked: the classical stages gain little beyond."""
 
 Progress = Callable[[str], None]
+
+PRODUCT_OF = dict(zip(KINDS, ("background", "detections", "components", "catalogue"), strict=True))
+"""The attribute of a result that each stage makes."""
 
 
 def default_workers() -> int:
@@ -68,6 +71,18 @@ class Result:
     components: "Components | None" = None
     catalogue: "Catalogue | None" = None
 
+    def __repr__(self) -> str:
+        held = ("image", "background", "detections", "components", "catalogue")
+        return (
+            "\n  ".join(
+                [
+                    "<Result of a run, holding",
+                    *(f"{n}: {v!r}" for n in held if (v := getattr(self, n)) is not None),
+                ]
+            )
+            + ">"
+        )
+
     @cached_property
     def model(self) -> "NDArray[np.float32]":
         """The measured Gaussians as an image, in the image's unit; finite everywhere."""
@@ -87,8 +102,8 @@ class Result:
         directory: str | Path,
         *,
         stem: str | None = None,
-        formats: tuple[str, ...] = ("fits",),
-        products: tuple[str, ...] = (),
+        formats: str | Iterable[str] = ("fits",),
+        products: str | Iterable[str] = (),
     ) -> list[Path]:
         """Write the catalogue, the configuration, the provenance and the products asked for.
 
@@ -98,9 +113,9 @@ class Result:
             Made where it is missing.
         stem : str, optional
             First part of every file name; the image's name by default.
-        formats : tuple of str
+        formats : str or iterable of str
             Formats of the catalogue.
-        products : tuple of str
+        products : str or iterable of str
             Images to write; see `cyclades.pipeline.products.PRODUCTS`.
 
         Returns
@@ -196,6 +211,59 @@ class Pipeline:
             )
         return self._run(image, stage, workers, context, True, None)
 
+    def run_from(
+        self,
+        stage: str,
+        result: Result,
+        *,
+        workers: int | None = None,
+        context: Context | None = None,
+    ) -> Result:
+        """Run the chain from a stage on, with what an earlier result holds of those before it.
+
+        Parameters
+        ----------
+        stage : str
+            The first stage to run.
+        result : Result
+            Of a run with the same stages before that one, which kept its products.
+        workers, context
+            As for `run`.
+
+        Raises
+        ------
+        ConfigurationError
+            Where the stages before differ from those of the result.
+        InputError
+            Where the result does not hold their products.
+        """
+        if stage not in KINDS:
+            raise ConfigurationError(
+                f"There is no stage {stage!r}{suggestion(stage, list(KINDS))}; "
+                f"the stages are {', '.join(KINDS)}."
+            )
+        before = KINDS[: KINDS.index(stage)]
+        for kind in before:
+            if getattr(self.config, kind) != getattr(result.config, kind):
+                raise ConfigurationError(
+                    f"The result was made with another {kind}; run the chain from there on."
+                )
+        held = {"image": result.image}
+        held |= {PRODUCT_OF[kind]: getattr(result, PRODUCT_OF[kind]) for kind in before}
+        absent = [name for name, product in held.items() if product is None]
+        if absent or result.image is None:
+            raise InputError(f"The result does not hold its {absent[0]}; run the chain anew.")
+        if context is None:
+            threads = default_workers() if workers is None else workers
+            with Context(workers=threads, seed=self.config.seed) as own:
+                return self.run_from(stage, result, context=own)
+        source = MemorySource(result.image)
+        self._check_beam(source)
+        self._note_stages(context)
+        run = _Run(self.config, source, context, None, products=held)
+        run.advance(KINDS[-1], first=stage)
+        return run.result(keep=True)
+
     def _run(
         self,
         image: "str | Path | ImageSource | ImageSet | SkyImage",
@@ -211,12 +279,16 @@ class Pipeline:
                 return self._run(image, last, None, own, keep, progress)
         source = self._source(image)
         self._check_beam(source)
-        context.notes.clear()
-        context.note("detected_by", self.config.detection.name)
-        context.note("measured_by", self.config.characterization.name)
+        self._note_stages(context)
         run = _Run(self.config, source, context, progress)
         run.advance(last)
         return run.result(keep=keep)
+
+    def _note_stages(self, context: Context) -> None:
+        """Start the notes of a run with what the catalogue says of its rows."""
+        context.notes.clear()
+        context.note("detected_by", self.config.detection.name)
+        context.note("measured_by", self.config.characterization.name)
 
     def _source(self, image: "str | Path | ImageSource | ImageSet | SkyImage") -> ImageSource:
         """Return the plane to work on as a source, without reading its pixels."""
@@ -226,6 +298,11 @@ class Pipeline:
             return MemorySource(image)
         if isinstance(image, (str, Path)):
             return FitsSource(image, self.config.image)
+        if not hasattr(image, "read"):
+            raise InputError(
+                f"A pipeline runs on a path or an image, not on {type(image).__name__}; for an "
+                "array give cyclades.SkyImage(array, unit=..., wcs=..., psf=...)."
+            )
         return image
 
     def _check_beam(self, source: ImageSource) -> None:
@@ -251,11 +328,12 @@ class _Run:
     timings: dict[str, float] = field(default_factory=dict)
     products: dict[str, Any] = field(default_factory=dict)
 
-    def advance(self, last: str) -> None:
-        """Run the stages in order up to `last`."""
-        self._timed("read", "", self._read)
+    def advance(self, last: str, first: str = KINDS[0]) -> None:
+        """Run the stages in order from `first` up to `last`."""
+        if "image" not in self.products:
+            self._timed("read", "", self._read)
         steps = (self._background, self._detection, self._characterization, self._cataloguing)
-        for kind, step in zip(KINDS, steps, strict=True):
+        for kind, step in list(zip(KINDS, steps, strict=True))[KINDS.index(first) :]:
             chosen = getattr(self.config, kind)
             names = "+".join(s.name for s in chosen) if isinstance(chosen, tuple) else chosen.name
             self._timed(kind, names, step)

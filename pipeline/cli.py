@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cyclades._version import __version__
+from cyclades.pipeline.commands.compare import compare
+from cyclades.pipeline.commands.compare_stages import compare_stages
+from cyclades.pipeline.commands.inverted import inverted
+from cyclades.pipeline.commands.simulate import simulate
 from cyclades.stages.core.errors import ConfigurationError, CycladesError
 
 if TYPE_CHECKING:
@@ -85,7 +89,7 @@ def _configuration(
     if given:
         mapping["image"] = {**(mapping.get("image") or {}), **given}
     if maps is not None:
-        level, rms = (str(path.resolve()) for path in maps)
+        level, rms = map(str, maps)
         mapping["background"] = {"name": "maps", "level": level, "rms": rms}
     return RouteConfig.from_mapping(override(mapping, assignments), name=name)
 
@@ -101,8 +105,9 @@ def _configuration(
     callback=_names,
     default="fits",
     show_default=True,
-    help="Comma-separated catalogue formats besides FITS, as votable,csv,reg; a wrong one lists "
-    "them all.",
+    help="Comma-separated catalogue formats besides FITS: votable, ecsv, parquet, csv, ds9 (or "
+    "reg) and crtf regions, moc (coverage), and the columns of others: aegean, pybdsf_srl, "
+    "pybdsf_gaul, selavy_components, selavy_islands.",
 )
 @click.option(
     "--products",
@@ -156,8 +161,8 @@ def run(
     options = {
         "beam": beam,
         "frequency": frequency,
-        "mask": None if mask is None else str(mask.resolve()),
-        "weight": None if weight is None else str(weight.resolve()),
+        "mask": None if mask is None else str(mask),
+        "weight": None if weight is None else str(weight),
     }
     maps = None if background is None or rms is None else (background, rms)
     pipeline = Pipeline(_configuration(route, config, assignments, options, maps))
@@ -265,3 +270,9 @@ def sample(name: str, directory: Path) -> None:
 
     for path in write_sample(name, directory):
         click.echo(path)
+
+
+cli.add_command(compare)
+cli.add_command(compare_stages)
+cli.add_command(inverted)
+cli.add_command(simulate)

@@ -283,15 +283,23 @@ def load(route: "str | Path | Mapping[str, Any]") -> tuple[dict[str, Any], str]:
         source = files("cyclades.data").joinpath("routes", f"{text}.yaml").read_text("utf-8")
         return dict(yaml.safe_load(source)), f"route {text}"
     document = Document.read(Path(text))
-    if document.problems:
-        line, message = document.problems[0]
-        raise ConfigurationError(f"{text}, line {line}: {message}")
+    problems = _file_problems(document)
+    if problems:
+        line, message = problems[0]
+        more = ""
+        if len(problems) > 1:
+            check = f"'cyclades config check {text}' lists them"
+            more = f" (The first of {len(problems)} errors; {check}.)"
+        raise ConfigurationError(f"{text}, line {line}: {message}{more}")
     return document.content, text
 
 
 def check_file(path: Path) -> list[tuple[int, str]]:
     """Return every problem of a configuration file as (line, sentence), in line order."""
-    document = Document.read(path)
+    return _file_problems(Document.read(path))
+
+
+def _file_problems(document: Document) -> list[tuple[int, str]]:
     problems = list(document.problems)
     if document.node is not None or not problems:
         problems += [(document.line(p.location), p.message) for p in parse(document.content)[1]]

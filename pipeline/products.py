@@ -124,9 +124,9 @@ def make_map(name: str, result: "Result") -> NDArray[Any]:
     return product.make(result)
 
 
-def check_products(names: Iterable[str]) -> tuple[str, ...]:
+def check_products(names: str | Iterable[str]) -> tuple[str, ...]:
     """Return the product names; an unknown one raises ConfigurationError."""
-    names = tuple(dict.fromkeys(names))
+    names = tuple(dict.fromkeys([names] if isinstance(names, str) else names))
     known = [*PRODUCTS, QUICKLOOK]
     for name in names:
         if name not in known:
@@ -158,7 +158,7 @@ def write_map(name: str, result: "Result", path: Path) -> None:
 
 
 def file_names(
-    stem: str, formats: Iterable[str] = ("fits",), products: Iterable[str] = ()
+    stem: str, formats: str | Iterable[str] = ("fits",), products: Iterable[str] = ()
 ) -> dict[str, list[str]]:
     """Return the names of the files that writing a result makes, by what they hold.
 
@@ -169,14 +169,15 @@ def file_names(
     OutputError
         For an unknown format.
     """
-    from cyclades.stages.core.formats import catalogue_files, format_extension
+    from cyclades.stages.core.formats import catalogue_files, format_extension, format_of
 
+    formats = [formats] if isinstance(formats, str) else formats
     names = {"config": [f"{stem}.config.yaml"], "provenance": [f"{stem}.provenance.json"]}
     for product in products:
         suffix = "png" if product == QUICKLOOK else "fits"
         names[product] = [f"{stem}.{product}.{suffix}"]
-    others = [name for name in dict.fromkeys(formats) if name != "fits"]
-    for name in (*others, "fits"):
+    known = [format_of("", name, error=OutputError) for name in formats]
+    for name in (*(name for name in dict.fromkeys(known) if name != "fits"), "fits"):
         path = f"{stem}.catalogue.{format_extension(name)}"
         names[f"catalogue:{name}"] = [str(f) for f in catalogue_files(path, name).values()]
     return names
@@ -208,15 +209,15 @@ def write_result(
     directory: str | Path,
     *,
     stem: str | None = None,
-    formats: Iterable[str] = ("fits",),
-    products: Iterable[str] = (),
+    formats: str | Iterable[str] = ("fits",),
+    products: str | Iterable[str] = (),
 ) -> list[Path]:
     """Write the files of a result; see `Result.write`.
 
     Everything is written to a temporary directory beside its place and then renamed, the
     catalogue last, so a catalogue that is there is complete and so is what belongs to it.
     """
-    products, formats = check_products(products), tuple(formats)
+    products = check_products(products)
     if result.catalogue is None:
         raise InputError("The run stopped before cataloguing; run the whole chain to write it.")
     if stem is None:
@@ -258,6 +259,12 @@ def _write_one(what: str, result: "Result", path: Path) -> None:
         draw(result, path)
     elif what in PRODUCTS:
         write_map(what, result, path)
+    elif what == "catalogue:moc":
+        from cyclades.stages.core.footprints import write_moc
+
+        if result.image is None:
+            raise InputError("The format moc needs the image, which this result does not hold.")
+        write_moc(result.image, path)
     else:
         assert result.catalogue is not None
         result.catalogue.write(path, format=what.partition(":")[2])

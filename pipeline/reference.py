@@ -146,7 +146,13 @@ def catalogue_document() -> str:
 
 def documents() -> dict[str, str]:
     """Return the generated pages of the documentation, by file name."""
-    return {"stages.md": stages_document(), "catalogue.md": catalogue_document()}
+    from cyclades.pipeline.simulation.reference import options_document
+
+    return {
+        "stages.md": stages_document(),
+        "catalogue.md": catalogue_document(),
+        "simulation-options.md": options_document(),
+    }
 
 
 if __name__ == "__main__":

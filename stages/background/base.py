@@ -105,7 +105,7 @@ class MeshBackground(BackgroundStage):
         if not usable.any():
             empty = np.full(data.shape, np.nan, np.float32)
             return Background(empty, empty.copy())
-        from cyclades.stages.background.masking import source_mask
+        from cyclades.stages.core.masking import source_mask
 
         mesh = self.mesh(image)
         floor = noise_floor(data[usable])
@@ -117,12 +117,17 @@ class MeshBackground(BackgroundStage):
         rms = self.rms_map(scale, data, usable, root, mesh, floor)
 
         radius = 2 if image.psf is None else int(np.ceil(0.5 * image.psf.size))
+        with np.errstate(over="ignore"):
+            significance = (data - level) / rms
         sources = source_mask(
-            data, level, rms, self.mask_seed_threshold, self.mask_flood_threshold, radius
+            significance,
+            seed=self.mask_seed_threshold,
+            flood=self.mask_flood_threshold,
+            grow=radius,
         )
         if (usable & ~sources).any():
             usable &= ~sources
-        del sources, rms
+        del sources, significance, rms
 
         location, _ = self.statistics(data, usable, mesh)
         level = mesh.interpolate(self.complete(location, data, usable))

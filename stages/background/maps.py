@@ -1,15 +1,16 @@
 """Background and rms maps of the user's own, from FITS files."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from cyclades.stages.background.grid import GridBackground
 from cyclades.stages.background.mesh import Map
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage
-from cyclades.stages.core.io import open_image
+from cyclades.stages.core.io import absolute_path, open_image
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.stage import parameter
 
@@ -26,8 +27,12 @@ class MapsBackground(GridBackground):
         "level and rms from FITS files; what is left out is estimated as by grid"
     )
 
-    level: str | None = parameter(None, "FITS image of the level.")
-    rms: str | None = parameter(None, "FITS image of the rms.")
+    level: Annotated[str | None, BeforeValidator(absolute_path)] = parameter(
+        None, "FITS image of the level."
+    )
+    rms: Annotated[str | None, BeforeValidator(absolute_path)] = parameter(
+        None, "FITS image of the rms."
+    )
 
     def estimate(self, image: SkyImage, *, context: Context) -> Background:
         """Return the maps, cut to the image's window; a map left out is estimated."""

@@ -35,7 +35,7 @@ class ComponentsCatalogue(CataloguingStage):
     """One row a component; all components of an island make one source."""
 
     name: ClassVar[str] = "components"
-    summary: ClassVar[str] = "One row a fitted component; the components of an island are a source."
+    summary: ClassVar[str] = "one row a fitted component; the components of an island are a source"
 
     name_prefix: str = parameter("CYC", "Acronym before the position in source names.")
     resolved_probability: float = parameter(
@@ -222,11 +222,10 @@ def _meta(image: "SkyImage") -> dict[str, Any]:
         meta["unit"] = image.unit.to_string()
     if np.isfinite(image.frequency):
         meta["frequency"] = _rounded(image.frequency)
-    beam = image.beam
-    if beam is not None:
-        meta["beam_major"] = _rounded(beam.major.to_value("deg"))
-        meta["beam_minor"] = _rounded(beam.minor.to_value("deg"))
-        meta["beam_pa"] = _rounded(beam.pa.to_value("deg"))
+    axes = None if image.psf is None else image.psf.axes
+    if axes is not None:
+        for key, value in zip(("beam_major", "beam_minor", "beam_pa"), axes, strict=True):
+            meta[key] = _rounded(value)
     return meta
 
 

@@ -366,15 +366,20 @@ def measured_values(image: "SkyImage", rows: Values, significance: float) -> Val
     intrinsic = deconvolved_shape(shape, beam, errors, significance=significance)
     psf_major, psf_minor, psf_angle = shape_from_covariance(beam)
     pixel = rows["position_covariance"]
+    with np.errstate(invalid="ignore"):
+        # a negative variance, which a failed fit may leave, is an unknown error
+        ra_err, dec_err, x_err, y_err = (
+            np.sqrt(c[:, i, i]) for c in (position, pixel) for i in (0, 1)
+        )
     return {
         "ra": rows["ra"],
         "dec": rows["dec"],
-        "ra_err": np.sqrt(position[:, 0, 0]) / 3600.0,
-        "dec_err": np.sqrt(position[:, 1, 1]) / 3600.0,
+        "ra_err": ra_err / 3600.0,
+        "dec_err": dec_err / 3600.0,
         "x": x,
         "y": y,
-        "x_err": np.sqrt(pixel[:, 0, 0]),
-        "y_err": np.sqrt(pixel[:, 1, 1]),
+        "x_err": x_err,
+        "y_err": y_err,
         "major": fitted.major,
         "major_err": fitted.major_err,
         "minor": fitted.minor,

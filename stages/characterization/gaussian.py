@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.characterization.condon import condon_covariance
+from cyclades.stages.characterization.fit_rows import (
+    IslandFits,
+    nearest_distances,
+    nearest_leaves,
+)
 from cyclades.stages.characterization.gaussian_shapes import (
     correct_shapes,
     pixel_parameters,
@@ -40,6 +44,9 @@ RESIDUAL_FRACTION = 0.05
 """Residuals below this part of the model are errors of its shape, not missing components."""
 WANDER = 0.5
 """How far a fitted centre may lie from its summit, in FWHM."""
+ADDED_SEPARATION = 0.7
+"""Least distance of an added component from the others, in FWHM of the beam: closer, it only
+mends the shape of its neighbour, which no beam is exactly."""
 ADDED_LARGEST = 3.0
 """Largest axis of a component added for a residual, in beams."""
 
@@ -86,62 +93,6 @@ def brightest_pixels(values: NDArray[np.floating], segments: Segments) -> Intege
     """Position in `values` (one a pixel of `segments`) of the largest in each segment."""
     order = np.lexsort([values, segments.owner()])
     return np.asarray(order[segments.offsets[1:] - 1])
-
-
-def nearest_leaves(fits: "IslandFits", islands: Integers, position: Floats) -> Integers:
-    """Leaf of the component nearest to a whitened position in each of some islands."""
-    leaves = []
-    for island, place in zip(islands, position, strict=True):
-        lo, hi = np.searchsorted(fits.island, [island, island + 1])
-        distance = np.hypot(*(fits.params[lo:hi, 1:3] - place).T)
-        leaves.append(fits.leaf[lo + int(np.argmin(distance))])
-    return np.array(leaves, np.int64)
-
-
-@dataclass
-class IslandFits:
-    """Components of some islands while they are being fitted, in whitened coordinates.
-
-    Rows are ordered by island; `params`, `bounds`, `covariance`, `beam`, `quality` and `status`
-    are those of `cyclades.stages.characterization.island_fits.fit_islands`.
-    """
-
-    island: Integers
-    leaf: Integers
-    params: Floats
-    bounds: Floats
-    covariance: Floats
-    beam: Floats
-    quality: Floats
-    status: Integers
-
-    @classmethod
-    def start(
-        cls, island: Integers, leaf: Integers, params: Floats, bounds: Floats
-    ) -> "IslandFits":
-        """Return fits that have not been made yet."""
-        n = len(island)
-        return cls(
-            island,
-            leaf,
-            params,
-            bounds,
-            np.full((n, 6, 6), np.nan),
-            np.full((n, 2), np.nan),
-            np.full((n, 3), np.nan),
-            np.full(n, FAILED, np.int64),
-        )
-
-    def take(self, rows: NDArray[np.bool_] | Integers) -> "IslandFits":
-        """Return some rows."""
-        return IslandFits(*(getattr(self, field.name)[rows] for field in fields(self)))
-
-    def join(self, other: "IslandFits") -> "IslandFits":
-        """Return the rows of both, ordered by island."""
-        order = np.argsort(np.concatenate([self.island, other.island]), kind="stable")
-        names = [field.name for field in fields(self)]
-        joined = (np.concatenate([getattr(self, n), getattr(other, n)])[order] for n in names)
-        return IslandFits(*joined)
 
 
 class GaussianCharacterization(CharacterizationStage):
@@ -318,6 +269,7 @@ class GaussianCharacterization(CharacterizationStage):
         peak, error = trial.params[new, 0], np.sqrt(trial.covariance[new, 0, 0])
         with np.errstate(invalid="ignore"):
             good = (peak > self.residual_threshold * error) & (trial.status[new] != FAILED)
+        good &= nearest_distances(trial, new) > ADDED_SEPARATION * FWHM
         accepted = chosen[good]
         kept = fits.take(~np.isin(fits.island, accepted))
         return kept.join(trial.take(np.isin(trial.island, accepted))), len(accepted)

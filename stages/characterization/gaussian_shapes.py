@@ -95,7 +95,7 @@ def total_flux(params: Floats, covariance: Floats) -> tuple[Floats, Floats]:
     shapes = inverse(precision_matrices(params))
     total = params[:, 0] * np.sqrt(determinant(shapes))
     gradient = np.zeros((n, 6))
-    gradient[:, 0] = total / params[:, 0]
+    gradient[:, 0] = np.sqrt(determinant(shapes))
     gradient[:, 3] = -0.5 * total * shapes[:, 0, 0]
     gradient[:, 4] = -total * shapes[:, 0, 1]
     gradient[:, 5] = -0.5 * total * shapes[:, 1, 1]

@@ -70,7 +70,7 @@ class MomentsCharacterization(CharacterizationStage):
     """
 
     name: ClassVar[str] = "moments"
-    summary: ClassVar[str] = "Isophotal moments, windowed positions, aperture and Kron fluxes."
+    summary: ClassVar[str] = "isophotal moments, windowed positions, aperture and Kron fluxes"
     capabilities: ClassVar[Capabilities] = Capabilities()
 
     aperture_beams: float = parameter(

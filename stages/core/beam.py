@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 CONSTANT_IN_PIXELS = ("SIN", "NCP")
 """Projections of a single pointing, in which the beam keeps its shape in pixels (a plane of uv
-coverage is projected like the sky). Elsewhere the beam keeps its shape on the sky."""
+coverage is projected like the sky). Elsewhere the beam keeps its shape on the sky, as it does in
+an image whose reference point lies outside it: no telescope pointed there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,21 +45,46 @@ class PointSpread:
     constant_on_sky: bool = False
 
     @classmethod
-    def from_beam(cls, beam: "radio_beam.Beam", wcs: "WCS") -> "PointSpread":
+    def from_beam(
+        cls, beam: "radio_beam.Beam", wcs: "WCS", shape: tuple[int, int] | None = None
+    ) -> "PointSpread":
         """Place a sky beam on an image.
 
         The position angle is counter-clockwise from the image frame's own +latitude at the
         reference pixel, as BPA is.
+
+        Parameters
+        ----------
+        beam : radio_beam.Beam
+        wcs : astropy.wcs.WCS
+            Celestial WCS of the image.
+        shape : (ny, nx), optional
+            Of the full image, to tell whether the reference point lies in it.
         """
-        shape = [beam.major.to_value("deg"), beam.minor.to_value("deg"), beam.pa.to_value("deg")]
-        sky = covariance_from_shape(*shape)
+        axes = (beam.major.to_value("deg"), beam.minor.to_value("deg"), beam.pa.to_value("deg"))
+        return cls.from_axes(*axes, wcs, shape)
+
+    @classmethod
+    def from_axes(
+        cls,
+        major: float,
+        minor: float,
+        position_angle: float,
+        wcs: "WCS",
+        shape: tuple[int, int] | None = None,
+    ) -> "PointSpread":
+        """Place a beam of given FWHM axes and angle, all in degrees; see `from_beam`."""
+        sky = covariance_from_shape(major, minor, position_angle)
         x, y = wcs.wcs.crpix - 1.0
         jacobian = sky_jacobian(wcs, x, y, icrs=False)[0]
         projection = wcs.wcs.ctype[wcs.wcs.lng][-3:]
+        outside = shape is not None and not (
+            -0.5 <= x <= shape[1] - 0.5 and -0.5 <= y <= shape[0] - 0.5
+        )
         return cls(
             transform_covariance(sky, inverse(jacobian)),
             wcs,
-            constant_on_sky=projection not in CONSTANT_IN_PIXELS,
+            constant_on_sky=outside or projection not in CONSTANT_IN_PIXELS,
         )
 
     def _sky_covariance(self) -> Floats:
@@ -69,15 +95,26 @@ class PointSpread:
         return transform_covariance(self.covariance, jacobian)
 
     @property
+    def axes(self) -> tuple[float, float, float] | None:
+        """FWHM axes and position angle at the reference pixel in degrees; None without a WCS.
+
+        The angle is that of BPA: from the image frame's own +latitude.
+        """
+        if self.wcs is None:
+            return None
+        major, minor, angle = shape_from_covariance(self._sky_covariance())
+        return float(major), float(minor), float(angle)
+
+    @property
     def beam(self) -> "radio_beam.Beam | None":
         """The beam at the reference pixel as a `radio_beam.Beam`; None without a WCS."""
-        if self.wcs is None:
+        axes = self.axes
+        if axes is None:
             return None
         import astropy.units as u
         import radio_beam
 
-        major, minor, angle = shape_from_covariance(self._sky_covariance())
-        return radio_beam.Beam(major * u.deg, minor * u.deg, angle * u.deg)
+        return radio_beam.Beam(*(value * u.deg for value in axes))
 
     def covariances(self, x: ArrayLike, y: ArrayLike) -> Floats:
         """Covariances of the beam at 0-based pixel positions, shape (n, 2, 2), pixels squared."""

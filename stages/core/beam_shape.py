@@ -118,7 +118,8 @@ class BeamShape:
         wcs : astropy.wcs.WCS or None
             Celestial WCS of the image.
         shape : (ny, nx)
-            Shape of the image, for the check that the beam is not absurd.
+            Shape of the image, for the check that the beam is not absurd and whether the
+            reference point lies in it.
 
         Raises
         ------
@@ -136,13 +137,7 @@ class BeamShape:
                 "for example --beam 4pixel."
             )
         else:
-            import astropy.units as u
-            import radio_beam
-
-            beam = radio_beam.Beam(
-                self.major * u.deg, self.minor * u.deg, self.position_angle * u.deg
-            )
-            psf = PointSpread.from_beam(beam, wcs)
+            psf = PointSpread.from_axes(self.major, self.minor, self.position_angle, wcs, shape)
         major, minor, _ = shape_from_covariance(psf.covariance)
         if not np.isfinite(major) or minor < _SMALLEST_FWHM:
             raise InputError(

@@ -76,8 +76,12 @@ class DeconvolvedShape(Shape):
 
 
 def _sigma(gradient: Floats, errors: Floats) -> Floats:
-    """Error of a function with the given gradient, for (..., 3, 3) covariances."""
-    return np.asarray(np.sqrt(np.einsum("...i,...ij,...j->...", gradient, errors, gradient)))
+    """Error of a function with the given gradient, for (..., 3, 3) covariances.
+
+    NaN where the variance is negative, as that of a fit against its limits may be.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sqrt(np.einsum("...i,...ij,...j->...", gradient, errors, gradient)))
 
 
 def _eigenvalues(covariance: Floats, errors: Floats) -> tuple[Floats, Floats, Floats, Floats]:

@@ -1,9 +1,10 @@
 """Catalogues as FITS binary tables."""
 
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from cyclades.stages.core.catalogue import Catalogue
 from cyclades.stages.core.errors import InputError
@@ -11,7 +12,7 @@ from cyclades.stages.core.schema import TABLES
 from cyclades.stages.core.tables import StoredColumn
 
 if TYPE_CHECKING:
-    from astropy.io.fits import BinTableHDU, Header
+    from astropy.io.fits import BinTableHDU, Column, Header
     from astropy.table import QTable
 
 
@@ -34,6 +35,11 @@ CARDS: dict[str, Card] = {
     "beam_pa": Card("BPA", "[deg] beam position angle"),
 }
 _OTHERS = "CYCMETA"
+_FORMS = {"f4": "E", "f8": "D", "i2": "I", "i4": "J", "i8": "K", "b1": "L"}
+_CARD_WIDTH = 64
+"""Characters of a value and its comment that fit on a card."""
+_BLOCK_WIDTH = 70
+"""Characters of a line of astropy's block that fit on a COMMENT card."""
 
 
 def metadata_cards(meta: dict[str, Any]) -> "Header":
@@ -43,7 +49,9 @@ def metadata_cards(meta: dict[str, Any]) -> "Header":
     header = Header()
     for key, card in CARDS.items():
         if key in meta:
-            header[card.keyword] = (meta[key], card.comment)
+            # a comment that does not fit beside a long value would be cut, with a warning
+            fits = len(str(meta[key])) + len(card.comment) <= _CARD_WIDTH
+            header[card.keyword] = (meta[key], card.comment if fits else "")
     others = {key: value for key, value in meta.items() if key not in CARDS}
     if others:
         header[_OTHERS] = json.dumps(others)
@@ -58,28 +66,55 @@ def _metadata(header: "Header") -> dict[str, Any]:
     return meta
 
 
-def _table_hdu(table: "QTable", name: str, cards: "Header") -> "BinTableHDU":
-    """One table with TUCD and TCOMM cards, beside the block that astropy reads them from."""
+def _fits_column(table: "QTable", name: str) -> "Column":
+    """One column of a table in the format that FITS has for its type."""
     from astropy.io import fits
 
-    buffer = io.BytesIO()
-    bare = table.copy(copy_data=False)
+    values, unit = np.asarray(table[name]), table[name].unit
+    if values.dtype.kind == "U":
+        values = np.char.encode(values, "utf-8")
+        form = f"{max(1, values.dtype.itemsize)}A"
+    else:
+        form = _FORMS[values.dtype.str[1:]]
+    return fits.Column(name, form, None if unit is None else unit.to_string("fits"), array=values)
+
+
+def _astropy_block(table: "QTable") -> list[str]:
+    """Comments from which astropy restores descriptions and UCDs, which FITS does not have."""
+    from astropy.table.meta import get_yaml_from_table
+    from astropy.table.serialize import represent_mixins_as_columns
+
+    bare = table[:0]
     bare.meta = {}
-    bare.write(buffer, format="fits")
-    buffer.seek(0)
-    with fits.open(buffer, memmap=False) as hdus:
-        hdu = hdus[1].copy()
-    header = hdu.header
+    described = represent_mixins_as_columns(bare)
+    described.meta.setdefault("__serialized_columns__", {})
+    lines = []
+    for line in get_yaml_from_table(described):
+        cut = [line[i : i + _BLOCK_WIDTH] for i in range(0, len(line), _BLOCK_WIDTH)] or [""]
+        lines += [f"{part}\\" for part in cut[:-1]] + cut[-1:]
+    return ["--BEGIN-ASTROPY-SERIALIZED-COLUMNS--", *lines, "--END-ASTROPY-SERIALIZED-COLUMNS--"]
+
+
+def _table_hdu(table: "QTable", name: str, cards: "Header") -> "BinTableHDU":
+    """One table with TUCD and TCOMM cards, and the block that astropy reads them from.
+
+    Everything is appended behind the cards of the columns: astropy moves each of those into
+    place again when it writes, which takes a second where others stand between them.
+    """
+    from astropy.io import fits
+
+    hdu = fits.BinTableHDU.from_columns([_fits_column(table, column) for column in table.colnames])
+    extra: list[Any] = [("EXTNAME", name, "table of the catalogue")]
     for number, column in enumerate(table.colnames, 1):
         info = table[column].info
-        last = next(k for k in (f"TUNIT{number}", f"TFORM{number}") if k in header)
         ucd = (info.meta or {}).get("ucd", "")
-        if info.description:
-            header.insert(last, (f"TCOMM{number}", info.description), after=True)
         if ucd:
-            header.insert(last, (f"TUCD{number}", ucd), after=True)
-    header["EXTNAME"] = (name, "table of the catalogue")
-    header.extend(cards.cards, update=True)
+            extra.append((f"TUCD{number}", ucd))
+        if info.description:
+            extra.append((f"TCOMM{number}", info.description))
+    extra += [*cards.cards, *(("COMMENT", line) for line in _astropy_block(table))]
+    # a header made at once: each card appended to an existing one costs its length
+    hdu.header = fits.Header([*hdu.header.cards, *extra])
     return hdu
 
 
@@ -95,7 +130,8 @@ def write_fits(catalogue: Catalogue, path: Path) -> None:
     primary = fits.PrimaryHDU()
     primary.header.extend(cards.cards)
     tables = [_table_hdu(table, name, cards) for name, table in catalogue.tables.items()]
-    fits.HDUList([primary, *tables]).writeto(path, overwrite=True)
+    # the cards were checked when they were made; checking thousands again takes as long
+    fits.HDUList([primary, *tables]).writeto(path, overwrite=True, output_verify="ignore")
 
 
 def read_fits(path: Path) -> tuple[dict[str, dict[str, StoredColumn]], dict[str, Any]]:

@@ -96,6 +96,9 @@ def write_votable(catalogue: Catalogue, path: Path) -> None:
         resource.params.append(param)
     for name, table in catalogue.tables.items():
         resource.tables.append(_table(file, table, name, system))
+        for field in resource.tables[-1].fields:
+            # astropy reads columns by their IDs, which it takes from the names where there are none
+            field.ID = None
     file.to_xml(str(path))
 
 

@@ -1,8 +1,9 @@
 """The files that a catalogue is written to and read from.
 
 Every format holds the three tables with units, descriptions and UCDs, and the metadata; CSV is
-plain, and regions draw one table. FITS, VOTable and region files are single files; ECSV, Parquet
-and CSV hold one table each, and the sources and islands lie beside the components.
+plain, regions draw one table, and a MOC covers the image. FITS, VOTable and region files are single
+files; ECSV, Parquet and CSV hold one table each, and the sources and islands lie beside the
+components.
 """
 
 import os
@@ -35,6 +36,7 @@ class Format(NamedTuple):
     description: str
     table_a_file: bool = False
     readable: bool = False
+    of_image: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -45,12 +47,14 @@ FORMATS: dict[str, Format] = {
     "csv": Format("csv", "plain CSV with a header row, one file a table", True),
     "reg": Format("reg", "DS9 regions: ellipses"),
     "crtf": Format("crtf", "CASA regions: ellipses"),
+    "moc": Format("moc.fits", "FITS MOC: the coverage of the image", of_image=True),
     **{
         name: Format(f"{name}.fits", f"FITS table: {layout.description}")
         for name, layout in LAYOUTS.items()
     },
 }
 
+_ALIASES = {"ds9": "reg"}
 _EXTENSIONS = {
     ".fits": "fits",
     ".fit": "fits",
@@ -80,6 +84,7 @@ def format_of(path: PathType, format: str | None, *, error: type[CycladesError])
                 f"The extension of {path} belongs to no format of a catalogue; "
                 f"name one of {', '.join(FORMATS)}."
             )
+    format = _ALIASES.get(format, format)
     if format not in FORMATS:
         raise error(
             f"There is no catalogue format {format!r}{suggestion(format, list(FORMATS))}; "
@@ -122,6 +127,11 @@ def write_catalogue(
 ) -> None:
     """Write a catalogue; see `Catalogue.write`."""
     name = format_of(path, format, error=OutputError)
+    if FORMATS[name].of_image:
+        raise OutputError(
+            f"The format {name} draws an image and not a catalogue; ask the run for it "
+            f"(--formats {name}, or result.write(..., formats=({name!r},)))."
+        )
     if table not in TABLES:
         raise OutputError(f"A catalogue has no table {table!r}; choose one of {', '.join(TABLES)}.")
     files = catalogue_files(path, name)

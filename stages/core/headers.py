@@ -302,11 +302,11 @@ def product_header(image: "SkyImage", unit: "UnitBase | None" = None) -> "Header
             header[keyword] = image.header[keyword]
     if image.wcs is not None:
         header.update(_wcs_cards(image.wcs))
-    beam = image.beam
-    if beam is not None:
-        header["BMAJ"] = (float(beam.major.to_value("deg")), "[deg] beam major axis")
-        header["BMIN"] = (float(beam.minor.to_value("deg")), "[deg] beam minor axis")
-        header["BPA"] = (float(beam.pa.to_value("deg")), "[deg] beam position angle")
+    axes = None if image.psf is None else image.psf.axes
+    if axes is not None:
+        header["BMAJ"] = (axes[0], "[deg] beam major axis")
+        header["BMIN"] = (axes[1], "[deg] beam minor axis")
+        header["BPA"] = (axes[2], "[deg] beam position angle")
     if np.isfinite(image.frequency):
         header["RESTFRQ"] = (float(image.frequency), "[Hz] frequency")
     unit = image.unit if unit is None else unit

@@ -85,6 +85,13 @@ class SkyImage:
         if self.full_shape == (0, 0):
             object.__setattr__(self, "full_shape", data.shape)
 
+    def __repr__(self) -> str:
+        ny, nx = self.shape
+        unit = "no unit" if self.unit is None else self.unit.to_string() or "no unit"
+        beam = "no beam" if self.psf is None else f"beam of {self.psf.size:.3g} pixels"
+        frame = "no sky coordinates" if self.wcs is None else "/".join(self.wcs.wcs.ctype)
+        return f"<SkyImage {self.name}: {nx} x {ny} pixels, {unit}, {beam}, {frame}>"
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""

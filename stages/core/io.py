@@ -73,8 +73,9 @@ def _as_plane(value: Any) -> Any:
     return (value,) if isinstance(value, int) else value
 
 
-def _as_path(value: Any) -> Any:
-    return None if value is None else str(value)
+def absolute_path(value: Any) -> Any:
+    """Return a path as text that means the same from any directory; None stays None."""
+    return None if value is None else str(Path(str(value)).expanduser().absolute())
 
 
 class ImageOptions(BaseModel):
@@ -101,11 +102,11 @@ class ImageOptions(BaseModel):
     unit: Annotated[str | None, BeforeValidator(_as_unit)] = parameter(
         None, "Unit that the pixels are in, whatever BUNIT says; nothing is converted."
     )
-    mask: Annotated[str | None, BeforeValidator(_as_path)] = parameter(
+    mask: Annotated[str | None, BeforeValidator(absolute_path)] = parameter(
         None,
         "Pixels to leave out: a FITS image that is not zero there, or a DS9 region file.",
     )
-    weight: Annotated[str | None, BeforeValidator(_as_path)] = parameter(
+    weight: Annotated[str | None, BeforeValidator(absolute_path)] = parameter(
         None, "FITS image of relative inverse variances; pixels without weight are blank."
     )
     blank_zeros: bool | None = parameter(
@@ -410,7 +411,7 @@ def read_image(path: str | Path, **options: Any) -> SkyImage:
 
 def _path_or_array(value: Any, kind: Any) -> tuple[str | None, NDArray[Any] | None]:
     if value is None or isinstance(value, str | Path):
-        return _as_path(value), None
+        return absolute_path(value), None
     return None, np.asarray(value, kind)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.geometry import SIGMA_TO_FWHM, Floats, inverse
 from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.masking import source_mask
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.tiling import Box, grid
 
@@ -20,7 +21,6 @@ BLOCK = 1024
 MAXIMUM_BLOCKS = 9
 REACH_BEAMS = 3.0
 MINIMUM_BEAMS = 100.0
-SEED, FLOOD = 4.5, 2.5
 SUBPIXELS = 8
 EDGE_LIMIT = 0.2
 
@@ -67,9 +67,9 @@ class NoiseAutocorrelation:
 
     def filtered_variance(self, kernel: Floats) -> float:
         """Variance of unit noise after correlation with an odd-sized kernel."""
-        from scipy.signal import correlate
-
-        pairs = correlate(kernel, kernel, mode="full", method="direct")
+        size = 2 * kernel.shape[0] - 1
+        power = np.abs(np.fft.rfft2(kernel, (size, size))) ** 2
+        pairs = np.fft.fftshift(np.fft.irfft2(power, (size, size)))
         r, half = self.reach, pairs.shape[0] // 2
         m = min(r, half)
         inner = pairs[half - m : half + m + 1, half - m : half + m + 1]
@@ -109,29 +109,6 @@ def gaussian_autocorrelation(covariance: Floats, reach: int) -> Floats:
     d = np.arange(-reach, reach + 1)
     dx, dy = d[None, :], d[:, None]
     return np.asarray(np.exp(-0.5 * (p[0, 0] * dx**2 + 2 * p[0, 1] * dx * dy + p[1, 1] * dy**2)))
-
-
-def source_mask(
-    significance: NDArray[np.float32], *, seed: float = SEED, flood: float = FLOOD, grow: int = 2
-) -> NDArray[np.bool_]:
-    """Mask islands of either sign that hold a seed, grown by some pixels.
-
-    Only islands with a seed are masked: masking every bright pixel would cut the noise itself.
-    NaN counts as unmasked here.
-    """
-    from scipy import ndimage
-
-    with np.errstate(invalid="ignore"):
-        high = np.abs(significance) > flood
-        seeds = np.abs(significance) > seed
-    labels, number = ndimage.label(high, structure=np.ones((3, 3)))
-    keep = np.zeros(number + 1, bool)
-    keep[labels[seeds]] = True
-    keep[0] = False
-    mask = keep[labels]
-    if grow and mask.any():
-        mask = ndimage.maximum_filter(mask, size=2 * grow + 1)
-    return np.asarray(mask)
 
 
 def measure_autocorrelation(noise: NDArray[np.floating], reach: int) -> tuple[Floats, float]:

@@ -26,6 +26,17 @@ class Background:
             plane = np.ascontiguousarray(getattr(self, name), np.float32)
             object.__setattr__(self, name, plane)
 
+    def __repr__(self) -> str:
+        middle = [
+            float(np.median(plane[np.isfinite(plane)])) if np.isfinite(plane).any() else np.nan
+            for plane in (self.level, self.rms)
+        ]
+        ny, nx = self.level.shape
+        return (
+            f"<Background: {nx} x {ny} pixels, median level {middle[0]:.3g}, "
+            f"median rms {middle[1]:.3g}>"
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Segments:
@@ -130,6 +141,9 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.box)
+
+    def __repr__(self) -> str:
+        return f"<Detections: {len(self.islands)} islands, {len(self.leaves)} summits or boxes>"
 
     @property
     def complete(self) -> bool:
@@ -237,6 +251,10 @@ class Components:
     def __len__(self) -> int:
         return len(self.detection)
 
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{self.fit_type.count(k)} {k}" for k in dict.fromkeys(self.fit_type))
+        return f"<Components: {len(self)} measured{f' ({kinds})' if kinds else ''}>"
+
     @property
     def shape_covariance(self) -> Floats:
         """Profile covariances as (n, 2, 2) matrices in pixels squared."""
@@ -244,6 +262,7 @@ class Components:
         return np.stack([first, np.stack([self.sxy, self.syy], -1)], -2)
 
     def error(self, name: str) -> Floats:
-        """One-sigma error of a parameter of `PARAMETERS`, from the covariance."""
+        """One-sigma error of a parameter of `PARAMETERS`; NaN for a negative variance."""
         i = PARAMETERS.index(name)
-        return np.asarray(np.sqrt(self.covariance[:, i, i]))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.sqrt(self.covariance[:, i, i]))

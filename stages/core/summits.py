@@ -128,7 +128,7 @@ def persistent_peaks(
         ``peaks[starts[i]:starts[i + 1]]`` belong to segment i.
     """
     n_segments = offsets.size - 1
-    position = np.full(size, -1, np.int64)
+    position = np.full(size, -1, np.int32)
     root = np.empty(indices.size, np.int64)
     alive = np.zeros(indices.size, np.bool_)
     starts = np.zeros(n_segments + 1, np.int64)

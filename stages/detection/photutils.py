@@ -4,45 +4,24 @@ from typing import ClassVar
 
 import numpy as np
 
-from cyclades.stages.core.context import Context
-from cyclades.stages.core.image import SkyImage
-from cyclades.stages.core.products import Background, Detections, Integers, Segments
-from cyclades.stages.core.segments import significance_map
-from cyclades.stages.core.stage import Capabilities, DetectionStage, parameter
-from cyclades.stages.detection.deblending import Map, deblended
-from cyclades.stages.detection.islands import find_islands
+from cyclades.stages.core.products import Integers, Segments
+from cyclades.stages.core.stage import parameter
+from cyclades.stages.detection.deblending import Map
+from cyclades.stages.detection.thresholding import ThresholdDetection
 
 
-class PhotutilsDetection(DetectionStage):
+class PhotutilsDetection(ThresholdDetection):
     """Thresholding, and deblending by multiple thresholds and watershed, of photutils."""
 
     name: ClassVar[str] = "photutils"
     summary: ClassVar[str] = "thresholding and watershed deblending, by photutils"
-    capabilities: ClassVar[Capabilities] = Capabilities(gives_segments=True, gives_summits=True)
 
-    threshold: float = parameter(
-        3.0, "Significance above which pixels belong to an island.", unit="local rms", gt=0
-    )
-    minimum_peak: float = parameter(
-        5.0, "Least peak significance of an island.", unit="local rms", gt=0
-    )
-    minimum_pixels: int = parameter(
-        5, "Least number of pixels of an island and of a deblended object.", unit="pixels", ge=1
-    )
-    deblend_levels: int = parameter(32, "Number of thresholds of the deblending.", ge=1)
     deblend_contrast: float = parameter(
         0.02,
         "Least share of an island's flux in a branch that counts as an object; 1 parts nothing.",
         ge=0,
         le=1,
     )
-
-    def detect(self, image: SkyImage, background: Background, *, context: Context) -> Detections:
-        """Return complete detections: islands and, for blends, their objects."""
-        significance = significance_map(image, background)
-        peak = max(self.threshold, self.minimum_peak)
-        islands = find_islands(significance, peak, self.threshold, self.minimum_pixels)
-        return deblended(significance, islands, image.psf, self.deblend)
 
     def deblend(self, significance: Map, islands: Segments, rows: Integers) -> list[Integers]:
         """Labels of the pixels of islands (see `deblending.Deblender`)."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cyclades.stages.background.masking import source_mask
 from cyclades.stages.background.mesh import Axis, Mesh, fill_missing, median_filter, smooth
+from cyclades.stages.core.masking import source_mask
 
 
 def test_cells_are_anchored_and_slivers_join_their_neighbours() -> None:
@@ -70,13 +70,12 @@ def test_only_regions_with_a_seed_are_masked() -> None:
     data[30:33, 30:33] = 3.5
     data[20, 5] = -9.0
     data[5, 30] = np.nan
-    level, rms = np.zeros_like(data), np.ones_like(data)
-    mask = source_mask(data, level, rms, 5.0, 3.0, 0)
+    mask = source_mask(data, seed=5.0, flood=3.0, grow=0)
     expected = np.zeros(data.shape, bool)
     expected[10:13, 10:13] = True
     expected[20, 5] = True
     np.testing.assert_array_equal(mask, expected)
-    grown = source_mask(data, level, rms, 5.0, 3.0, 2)
+    grown = source_mask(data, seed=5.0, flood=3.0, grow=2)
     y, x = np.mgrid[:40, :40]
     disc = (y - 20) ** 2 + (x - 5) ** 2 <= 4
     assert grown[disc].all()
@@ -85,5 +84,5 @@ def test_only_regions_with_a_seed_are_masked() -> None:
 
 def test_large_region_outgrows_the_first_stack() -> None:
     data = np.full((200, 300), 10.0, np.float32)
-    mask = source_mask(data, np.zeros_like(data), np.ones_like(data), 5.0, 3.0, 2)
+    mask = source_mask(data, seed=5.0, flood=3.0, grow=2)
     assert mask.all()

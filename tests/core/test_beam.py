@@ -172,3 +172,25 @@ def test_beam_reference_may_lie_far_outside_the_image():
     wcs = make_wcs("sin", centre)
     wcs.wcs.crpix += 5000
     assert PointSpread.from_beam(BEAM, wcs).size == pytest.approx(np.sqrt(54) / 2, rel=1e-6)
+
+
+def test_far_from_its_reference_point_a_beam_keeps_its_shape_on_the_sky():
+    """A cutout of an all-sky grid (Parkes, CRPIX at the pole) is no single pointing."""
+    wcs = make_wcs("sin")
+    wcs.wcs.crpix = [-400.0, -5000.0]
+    wcs.wcs.cd = 20 * wcs.wcs.cd
+    wcs.wcs.set()
+    shape = BeamShape.parse("80x60arcsec@25deg")
+    inside, outside = shape.place(make_wcs("sin"), (121, 121)), shape.place(wcs, (121, 121))
+    assert not inside.constant_on_sky
+    jacobian = sky_jacobian(wcs, 60, 60, icrs=False)
+    sky = jacobian @ outside.covariances(60, 60) @ np.swapaxes(jacobian, 1, 2)
+    major, minor, _ = shape_from_covariance(sky)
+    assert major[0] * 3600 == pytest.approx(80, rel=1e-4)
+    assert minor[0] * 3600 == pytest.approx(60, rel=1e-4)
+
+
+def test_axes_are_those_of_the_beam_and_absent_without_sky_coordinates():
+    psf = PointSpread.from_beam(BEAM, make_wcs("sin"))
+    assert psf.axes == pytest.approx((9 / 3600, 6 / 3600, 25), rel=1e-4)
+    assert BeamShape.parse("4pixel").place(None, (50, 50)).axes is None

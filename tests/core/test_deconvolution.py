@@ -1,5 +1,7 @@
 """Sizes, their errors, and sizes without the beam."""
 
+import warnings
+
 import astropy.units as u
 import numpy as np
 import pytest
@@ -138,3 +140,10 @@ def test_unknown_errors_and_beams_stay_unknown():
     without = deconvolved_shape(covariance, np.full((2, 2, 2), np.nan), nothing)
     assert np.all(np.isnan(without.major))
     assert not without.major_is_limit.any()
+
+
+def test_a_negative_variance_is_an_unknown_error_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shape = fitted_shape(np.diag([4.0, 9.0])[None], np.diag([-1.0, -1.0, -1.0])[None])
+    assert np.isnan([shape.major_err[0], shape.minor_err[0]]).all()

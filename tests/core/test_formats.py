@@ -1,6 +1,7 @@
 """Files: what is written is read back, by us and by other tools."""
 
 import json
+import time
 import warnings
 
 import astropy.units as u
@@ -16,12 +17,13 @@ from factories import make_catalogue
 from mocpy import MOC
 
 from cyclades.stages.core.catalogue import read_catalogue
-from cyclades.stages.core.errors import InputError
-from cyclades.stages.core.footprints import moc_from_image, write_moc
+from cyclades.stages.core.errors import InputError, OutputError
+from cyclades.stages.core.footprints import moc_from_image, table_regions, write_moc
 from cyclades.stages.core.formats import FORMATS, catalogue_files
 from cyclades.stages.core.geometry import sky_positions
 from cyclades.stages.core.image import SkyImage
 
+OF_CATALOGUE = [name for name, format in FORMATS.items() if not format.of_image]
 READABLE = [name for name, format in FORMATS.items() if format.readable]
 
 
@@ -57,7 +59,7 @@ def test_round_trip(format, case, tmp_path):
     assert back == catalogue
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", OF_CATALOGUE)
 def test_every_format_writes_exactly_the_files_it_says(format, catalogue, tmp_path):
     path = tmp_path / f"x.catalogue.{FORMATS[format].extension}"
     catalogue.write(path, format=format)
@@ -65,7 +67,7 @@ def test_every_format_writes_exactly_the_files_it_says(format, catalogue, tmp_pa
     assert all(file.stat().st_size > 0 for file in tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", OF_CATALOGUE)
 def test_every_format_writes_an_empty_catalogue(format, tmp_path):
     path = tmp_path / "x"
     make_catalogue(0).write(path, format=format)
@@ -240,3 +242,70 @@ def test_coverage_of_blank_images_and_of_images_without_a_sky():
     assert moc_from_image(blank).empty()
     with pytest.raises(InputError, match="no celestial coordinates"):
         moc_from_image(SkyImage(np.zeros((5, 5), np.float32)))
+
+
+def test_every_astropy_reader_of_votable_sees_the_names_of_the_columns(catalogue, tmp_path):
+    catalogue.write(tmp_path / "x.vot")
+    for name, table in catalogue.tables.items():
+        read = QTable.read(tmp_path / "x.vot", table_id=name)
+        assert read.colnames == table.colnames
+
+
+def test_unknown_numbers_are_nan_to_astropy_and_not_masked(tmp_path):
+    catalogue = make_catalogue(3)
+    catalogue.components["deconvolved_major_err"][1] = np.nan * u.arcsec
+    catalogue.write(tmp_path / "x.fits")
+    column = QTable.read(tmp_path / "x.fits", hdu="COMPONENTS")["deconvolved_major_err"]
+    assert type(column) is u.Quantity
+    assert np.isnan(column[1])
+
+
+def test_a_small_fits_catalogue_is_written_in_an_instant(tmp_path):
+    """It takes 0.14 s; with cards inserted one by one it took 0.35 s."""
+    catalogue = make_catalogue(5)
+    catalogue.write(tmp_path / "x.fits")
+    took = []
+    for _ in range(3):
+        start = time.process_time()
+        catalogue.write(tmp_path / "x.fits")
+        took.append(time.process_time() - start)
+    assert min(took) < 0.3
+
+
+def test_a_long_name_of_an_image_is_kept_whole_and_quietly(tmp_path):
+    catalogue = make_catalogue(2)
+    catalogue.meta["image"] = "GRB201006A_final_2min_srcs-t0002-image-pb_cutout_of_the_north"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        catalogue.write(tmp_path / "x.fits")
+    assert fits.getheader(tmp_path / "x.fits")["IMAGE"] == catalogue.meta["image"]
+
+
+@pytest.mark.parametrize("format", ["reg", "crtf"])
+def test_ellipses_are_written_as_regions_itself_writes_them(format, tmp_path):
+    catalogue = make_catalogue(4)
+    catalogue.components["major"][2] = np.nan * u.arcsec
+    path = tmp_path / f"x.{format}"
+    catalogue.write(path)
+    drawn = table_regions(catalogue.components, label={"reg": "text", "crtf": "label"}[format])
+    assert len(drawn) == 3
+    options = {"format": "ds9", "precision": 8}
+    if format == "crtf":
+        options = {"format": "crtf", "fmt": ".8f", "coordsys": "icrs"}
+    assert path.read_text() == regions.Regions(drawn).serialize(**options)
+
+
+@pytest.mark.parametrize("format", ["reg", "crtf"])
+def test_region_files_of_large_catalogues_take_no_time(format, tmp_path):
+    catalogue = make_catalogue(3000)
+    start = time.process_time()
+    catalogue.write(tmp_path / f"x.{format}")
+    assert time.process_time() - start < 0.5
+
+
+def test_ds9_is_another_name_of_reg_and_moc_needs_an_image(catalogue, tmp_path):
+    catalogue.write(tmp_path / "x.reg")
+    catalogue.write(tmp_path / "y.reg", format="ds9")
+    assert (tmp_path / "x.reg").read_text() == (tmp_path / "y.reg").read_text()
+    with pytest.raises(OutputError, match="--formats moc"):
+        catalogue.write(tmp_path / "x.moc.fits", format="moc")

@@ -6,12 +6,12 @@ from scipy import ndimage
 
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.masking import source_mask
 from cyclades.stages.core.noise import (
     NoiseAutocorrelation,
     gaussian_autocorrelation,
     measure_autocorrelation,
     noise_autocorrelation,
-    source_mask,
 )
 from cyclades.stages.core.products import Background
 from tests.skies import BEAM, correlated_noise, lattice, sky_image, source_rows

@@ -8,10 +8,12 @@ import pytest
 import yaml
 from astropy.io import fits
 from astropy.table import QTable
+from mocpy import MOC
 
 from cyclades.pipeline import chain
 from cyclades.pipeline.cli import main
 from cyclades.stages.core.catalogue import read_catalogue
+from cyclades.stages.core.formats import FORMATS
 
 
 def cyclades(*arguments):
@@ -264,3 +266,33 @@ def test_config_show_and_check(tmp_path, capsys):
 def test_usage_errors_exit_2(arguments, capsys):
     assert cyclades(*arguments) == 2
     assert "Usage" in capsys.readouterr().err
+
+
+def test_every_format_is_named_in_the_help(capsys):
+    assert cyclades("run", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    named = re.search(r"--formats TEXT (.*?)\[default", text).group(1)
+    missing = [name for name in FORMATS if name not in re.split(r"[^a-z0-9_]+", named.lower())]
+    assert missing == []
+
+
+def test_coverage_and_ds9_regions_by_either_name(simulated, tmp_path):
+    assert cyclades("run", simulated, "-o", tmp_path, "--formats", "moc,ds9,reg", "-q") == 0
+    moc = MOC.load(str(tmp_path / "simulated.catalogue.moc.fits"), format="fits")
+    assert moc.sky_fraction * 4 * np.pi == pytest.approx((512 * np.radians(2 / 3600)) ** 2, rel=0.1)
+    assert (tmp_path / "simulated.catalogue.reg").read_text().count("ellipse(") > 10
+
+
+def test_ctrl_c_in_compiled_code_ends_the_batch(simulated, tmp_path, capsys, monkeypatch):
+    """numba wraps the KeyboardInterrupt of a handler that ran meanwhile."""
+
+    def interrupted(*args, **kwargs):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    monkeypatch.setattr(chain.Pipeline, "run", interrupted)
+    assert cyclades("run", simulated, "-o", tmp_path) == 130
+    assert "interrupted" in sentence(capsys)
+    assert list(tmp_path.iterdir()) == []

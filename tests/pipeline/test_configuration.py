@@ -1,5 +1,6 @@
 """Configurations: what is read, what is refused and where, what is dumped."""
 
+import re
 import textwrap
 
 import pytest
@@ -172,3 +173,29 @@ def test_lines_of_places_that_are_not_there_are_those_of_their_parents():
     document = Document.parse("seed: 1\ndetection:\n  name: sep\n")
     assert document.line(("detection", "seed_threshold")) == 2
     assert document.line(("background",)) == 1
+
+
+def test_a_broken_file_is_refused_with_the_line_and_the_way_to_all_its_errors(tmp_path):
+    path = write(tmp_path, BROKEN)
+    with pytest.raises(ConfigurationError, match=rf"^{re.escape(str(path))}, line 2: .*'beem'"):
+        RouteConfig.from_route(path)
+    with pytest.raises(ConfigurationError, match=f"'cyclades config check {re.escape(str(path))}'"):
+        RouteConfig.from_route(path)
+    path = write(tmp_path, "detection: {name: islands, seed_threshold: -1}")
+    with pytest.raises(ConfigurationError, match=r"line 1: [^(]*greater than 0, not -1\.$"):
+        RouteConfig.from_route(path)
+
+
+def test_paths_mean_the_same_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = RouteConfig.from_mapping(
+        {
+            "image": {"mask": "m.fits", "weight": "w.fits"},
+            "background": {"name": "maps", "level": "l.fits", "rms": "/r.fits"},
+        }
+    )
+    dumped = config.to_mapping()
+    assert dumped["image"]["mask"] == str(tmp_path / "m.fits")
+    assert dumped["image"]["weight"] == str(tmp_path / "w.fits")
+    assert dumped["background"]["level"] == str(tmp_path / "l.fits")
+    assert dumped["background"]["rms"] == "/r.fits"

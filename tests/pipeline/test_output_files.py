@@ -1,5 +1,6 @@
 """Products and the writing of results: values, headers, all or nothing."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -182,3 +183,28 @@ def test_versions_name_the_required_packages_and_no_unused_extras():
     assert {"python", "cyclades", "numpy", "astropy", "sep"} <= set(found)
     assert "missing" not in found.values()
     assert not {"torch", "ultralytics", "ruff", "mypy"} & set(found)
+
+
+def test_one_format_or_product_may_be_a_plain_string(result, out):
+    files = result.write(out, formats="ds9", products="residual")
+    assert {"field.catalogue.reg", "field.residual.fits"} < {path.name for path in files}
+
+
+def test_coverage_needs_sky_coordinates_and_leaves_nothing_behind(result, image, out):
+    blind = dataclasses.replace(result, image=image.replace(wcs=None))
+    with pytest.raises(InputError, match="leave out the format moc"):
+        blind.write(out, formats=("moc",))
+    assert list(out.iterdir()) == []
+
+
+def test_results_are_shown_in_a_few_lines(toys, image, result):
+    for shown in (result, toys.run_until("detection", image), image, result.components):
+        assert len(repr(shown)) < 800
+        assert "array" not in repr(shown)
+    assert "catalogue" in repr(result)
+    assert "components" not in repr(toys.run_until("detection", image))
+
+
+def test_an_array_is_refused_in_one_sentence(toys, image):
+    with pytest.raises(InputError, match="SkyImage"):
+        toys.run(image.data)

@@ -1,22 +1,16 @@
-"""The pixels of sources, which must not enter a background estimate."""
+"""The pixels of sources, which must not enter an estimate of background or noise."""
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-SIGNATURE = (
-    "boolean[:,::1](float32[:,::1], float32[:,::1], float32[:,::1], float64, float64, int64)"
-)
+SEED, FLOOD = 4.5, 2.5
+"""Deviations in units of the rms at which a region counts, and down to which it reaches."""
+SIGNATURE = "boolean[:,::1](float32[:,::1], float64, float64, int64)"
 
 
-@njit(SIGNATURE, cache=True, nogil=True)
 def source_mask(
-    data: NDArray[np.float32],
-    level: NDArray[np.float32],
-    rms: NDArray[np.float32],
-    seed: float,
-    flood: float,
-    radius: int,
+    significance: NDArray[np.float32], *, seed: float = SEED, flood: float = FLOOD, grow: int = 2
 ) -> NDArray[np.bool_]:
     """Pixels of sources and holes: flooded from significant pixels, then grown.
 
@@ -25,13 +19,13 @@ def source_mask(
 
     Parameters
     ----------
-    data, level, rms : ndarray of float32, shape (ny, nx)
-        Image, level and positive rms; NaN pixels are never masked.
+    significance : ndarray of float32, shape (ny, nx)
+        Deviation from the level in units of the local rms; NaN pixels are never masked.
     seed : float
-        Absolute deviation in units of rms at which a region counts.
+        Absolute deviation at which a region counts.
     flood : float
-        Absolute deviation in units of rms down to which a region reaches (eight-connected).
-    radius : int
+        Absolute deviation down to which a region reaches (eight-connected).
+    grow : int
         Pixels by which regions are grown, as a disc.
 
     Returns
@@ -39,12 +33,21 @@ def source_mask(
     ndarray of bool, shape (ny, nx)
         True on sources and holes.
     """
-    ny, nx = data.shape
+    plane = np.ascontiguousarray(significance, np.float32)
+    return np.asarray(_flooded(plane, float(seed), float(flood), int(grow)))
+
+
+@njit(SIGNATURE, cache=True, nogil=True)
+def _flooded(
+    significance: NDArray[np.float32], seed: float, flood: float, radius: int
+) -> NDArray[np.bool_]:
+    """See `source_mask`."""
+    ny, nx = significance.shape
     mask = np.zeros((ny, nx), np.bool_)
     stack = np.empty(1024, np.int64)
     for y in range(ny):
         for x in range(nx):
-            if mask[y, x] or not abs(data[y, x] - level[y, x]) >= seed * rms[y, x]:
+            if mask[y, x] or not abs(significance[y, x]) >= seed:
                 continue
             mask[y, x] = True
             stack[0] = y * nx + x
@@ -58,7 +61,7 @@ def source_mask(
                     stack = larger
                 for j in range(max(yy - 1, 0), min(yy + 2, ny)):
                     for i in range(max(xx - 1, 0), min(xx + 2, nx)):
-                        if not mask[j, i] and abs(data[j, i] - level[j, i]) >= flood * rms[j, i]:
+                        if not mask[j, i] and abs(significance[j, i]) >= flood:
                             mask[j, i] = True
                             stack[top] = j * nx + i
                             top += 1
