@@ -1,0 +1,1 @@
+"""Truth: simulated skies, telescopes, and sources injected into real images."""
