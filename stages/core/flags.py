@@ -23,6 +23,7 @@ class Flag(IntFlag):
     NO_BEAM = 2048
     BELOW_BEAM = 4096
     ERRORS_FROM_BEAM = 8192
+    SMOOTHED = 16384
 
 
 DESCRIPTIONS: dict[Flag, str] = {
@@ -42,6 +43,7 @@ DESCRIPTIONS: dict[Flag, str] = {
     Flag.NO_BEAM: "no beam is known: total flux is a pixel sum, sizes are not deconvolved",
     Flag.BELOW_BEAM: "fitted size significantly below the beam's",
     Flag.ERRORS_FROM_BEAM: "errors assume the beam as noise autocorrelation",
+    Flag.SMOOTHED: "found on a smoothed map: extended, with a peak below the threshold",
 }
 
 

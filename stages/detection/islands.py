@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.core.context import Context
+from cyclades.stages.core.flags import Flag
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.noise import NoiseAutocorrelation, noise_autocorrelation
 from cyclades.stages.core.products import Background, Detections, Segments
@@ -24,7 +25,8 @@ from cyclades.stages.core.segments import (
     split_islands,
 )
 from cyclades.stages.core.stage import Capabilities, DetectionStage, parameter
-from cyclades.stages.core.summits import PERSISTENCE, Sharpening, find_summits
+from cyclades.stages.core.summits import DEFAULT_FWHM, PERSISTENCE, Sharpening, find_summits
+from cyclades.stages.detection.scales import find_smooth_sources
 
 SEARCH_RANGE = (3.0, 8.0)
 
@@ -100,6 +102,12 @@ class IslandsDetection(DetectionStage):
         unit="sharpened rms",
         gt=0,
     )
+    scales: tuple[float, ...] = parameter(
+        (),
+        "FWHM of Gaussians with which the map is smoothed to find extended sources whose peaks "
+        "lie below the threshold, as [2]; stripes and other artefacts are found more easily too.",
+        unit="beams",
+    )
     negative: bool = parameter(False, "Whether negative sources are detected too.")
 
     def model_post_init(self, context: object) -> None:
@@ -143,6 +151,16 @@ class IslandsDetection(DetectionStage):
             significance, islands, sharpening, persistence=self.persistence, minimum_height=seed
         )
         segments, parent, summit = split_islands(islands, pixels, starts, significance, image.psf)
+        flags = np.zeros(len(segments), np.int64)
+        if self.scales:
+            beam = DEFAULT_FWHM if image.psf is None else image.psf.size
+            smooth, places = find_smooth_sources(
+                significance, islands, beam, self.scales, seed, flood
+            )
+            segments = Segments.concatenate([segments, smooth])
+            parent = np.append(parent, np.full(len(smooth), -1))
+            summit = np.concatenate([summit, places])
+            flags = np.append(flags, np.full(len(smooth), int(Flag.SMOOTHED)))
         return Detections(
             shape=image.shape,
             box=segment_boxes(segments, image.shape[1]),
@@ -151,6 +169,7 @@ class IslandsDetection(DetectionStage):
             segments=segments,
             summit=summit,
             sign=np.full(len(segments), sign, np.int64),
+            flags=flags,
         )
 
 
@@ -171,4 +190,7 @@ def _join(first: Detections, second: Detections) -> Detections:
         segments=Segments.concatenate(segments).take(order),
         summit=np.concatenate(summits)[order],
         sign=np.concatenate([first.signs, second.signs])[order],
+        flags=np.concatenate([flags for flags in (first.flags, second.flags) if flags is not None])[
+            order
+        ],
     )
