@@ -1,8 +1,10 @@
 """Fixtures and rules for all tests."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -24,3 +26,24 @@ def shared_data() -> Path:
     if not folder.is_dir():
         unavailable("data", f"there are no real images at {folder}")
     return folder
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium driven by playwright; skips where either is not installed."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        unavailable("browser", "chromium is not installed")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        unavailable("browser", "the package playwright is not installed")
+    quiet = ("background-networking", "component-update", "sync", "gpu")
+    options = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    with sync_playwright() as driver:
+        made = driver.chromium.launch(executable_path=path, args=options)
+        yield made
+        made.close()

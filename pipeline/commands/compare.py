@@ -1,0 +1,142 @@
+"""``cyclades compare``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cyclades.stages.core.errors import InputError
+
+if TYPE_CHECKING:
+    from cyclades.pipeline.comparison.compare import Comparison
+
+
+@click.command()
+@click.argument("catalogues", nargs=-1, metavar="[LABEL=]CATALOGUE...")
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    help="The true sources. Of a simulation, X.truth.fits: masks, true level and true noise are "
+    "taken from the files beside it.",
+)
+@click.option(
+    "--deep",
+    type=click.Path(path_type=Path),
+    help="Catalogue of a deeper image of the same sky, to serve as truth.",
+)
+@click.option(
+    "--image",
+    type=click.Path(path_type=Path),
+    help="The image: gives the beam, the blank pixels, the S/N of a truth without one, residuals, "
+    "visibility area and counts.",
+)
+@click.option(
+    "--rms", type=click.Path(path_type=Path), help="Noise map of the image.  [default: estimated]"
+)
+@click.option(
+    "--columns",
+    type=click.Path(path_type=Path),
+    help="Where the columns of an unknown table are: YAML lines as 'ra: RAJ2000' or "
+    "'peak_flux: {column: Fpeak, unit: mJy}'.",
+)
+@click.option(
+    "--challenge",
+    type=click.Choice(["560", "1400", "9200"]),
+    help="Score by the rules of SKA Data Challenge 1 at this frequency (MHz).",
+)
+@click.option(
+    "--fields",
+    type=click.Path(path_type=Path),
+    help="YAML list of several fields to pool, instead of the catalogues, the truth and the image "
+    "of one; may name labels of volunteers.",
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Directory for all tables and a page to look at (with --fields, one for each field).",
+)
+def compare(
+    catalogues: tuple[str, ...],
+    truth: Path | None,
+    deep: Path | None,
+    image: Path | None,
+    rms: Path | None,
+    columns: Path | None,
+    challenge: str | None,
+    fields: Path | None,
+    report: Path | None,
+) -> None:
+    """Compare catalogues with a truth, and with each other.
+
+    One CATALOGUE is enough with --truth. Catalogues of cyclades, Aegean, PyBDSF, Selavy, LoTSS,
+    RACS and VLASS are recognised by their columns.
+    """
+    frequency = None if challenge is None else int(challenge)
+    if fields is not None:
+        given = {
+            "a catalogue": catalogues,
+            "--truth": truth,
+            "--deep": deep,
+            "--image": image,
+            "--rms": rms,
+            "--columns": columns,
+        }
+        both = [name for name, value in given.items() if value]
+        if both:
+            raise InputError(
+                f"Give --fields or {both[0]}, not both; the file holds what is needed."
+            )
+        _compare_fields(fields, frequency, report)
+        return
+    from cyclades.pipeline.comparison.compare import compare as compare_catalogues
+
+    if not catalogues:
+        raise InputError("There is no catalogue to compare; give one, or a list with --fields.")
+    named: dict[str, Path] = {}
+    for argument in catalogues:
+        label, path = _labelled(argument)
+        if label in named:
+            raise InputError(
+                f"More than one catalogue is called {label!r}; name each as LABEL=FILE."
+            )
+        named[label] = path
+    comparison = compare_catalogues(
+        named, truth, image, deep=deep, rms=rms, columns=columns, challenge=frequency
+    )
+    click.echo(comparison.format())
+    if report is not None:
+        comparison.write(report)
+        _page(comparison, report)
+
+
+def _compare_fields(path: Path, frequency: int | None, report: Path | None) -> None:
+    from cyclades.pipeline.comparison.compare import compare_fields
+    from cyclades.pipeline.comparison.fields_file import read_fields
+
+    listed = read_fields(path)
+    loaded = listed.load()
+    comparison = listed.compare(loaded, challenge=frequency)
+    click.echo(comparison.format())
+    if report is None:
+        return
+    comparison.write(report)
+    for one in loaded:
+        _page(compare_fields([one]), report / one.name.removesuffix(".fits"))
+
+
+def _page(comparison: "Comparison", directory: Path) -> None:
+    from cyclades.pipeline.comparison.report import write_report
+
+    click.echo(f"{write_report(comparison, directory)}")
+
+
+def _labelled(argument: str) -> tuple[str, Path]:
+    """Split LABEL=FILE; a file without a label is called by its name."""
+    label, sign, path = argument.partition("=")
+    if sign and label and not Path(argument).exists():
+        return label, Path(path)
+    file = Path(argument)
+    name = file.name
+    for suffix in (".gz", file.suffix, ".catalogue"):
+        name = name.removesuffix(suffix)
+    return name, file

@@ -1,0 +1,1 @@
+"""Judging: catalogues against truth, against each other, and without truth."""

@@ -1,0 +1,408 @@
+"""Any catalogue as one table of plain columns in fixed units, so that catalogues compare."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclades.pipeline.comparison.layouts import LAYOUTS, TableLayout
+from cyclades.pipeline.comparison.reading import read_table
+from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.registry import suggestion
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+    from cyclades.pipeline.simulation.truth import Truth
+    from cyclades.stages.core.catalogue import Catalogue
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+PathType = str | PathLike[str]
+
+UNITS: dict[str, str] = {
+    "ra": "deg",
+    "dec": "deg",
+    "ra_err": "arcsec",
+    "dec_err": "arcsec",
+    "x": "pix",
+    "y": "pix",
+    "peak_flux": "Jy / beam",
+    "peak_flux_err": "Jy / beam",
+    "total_flux": "Jy",
+    "total_flux_err": "Jy",
+    "major": "arcsec",
+    "major_err": "arcsec",
+    "minor": "arcsec",
+    "minor_err": "arcsec",
+    "position_angle": "deg",
+    "position_angle_err": "deg",
+    "psf_major": "arcsec",
+    "psf_minor": "arcsec",
+    "local_rms": "Jy / beam",
+    "snr": "",
+    "score": "",
+}
+"""The numbers of a `ComparisonTable` and their units; NaN where unknown."""
+GROUPS = ("source", "island")
+"""Integer columns; -1 where unknown."""
+TEXTS = ("name", "morphology")
+"""Text columns; empty where unknown."""
+EXACTLY_UNRESOLVED = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonTable:
+    """A catalogue or a truth in the columns and units that every comparison uses.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray, shape (n,)
+        All of `UNITS` (float64, NaN where unknown), `GROUPS` (int64, -1) and `TEXTS`. Errors of
+        positions are on the sky; x, y are 0-based pixels; axes are FWHM with the beam.
+    meta : dict
+        ``name`` (what to call it), ``layout``, and where known ``image`` and ``beam`` (major and
+        minor FWHM, arcsec); ``comparable_fluxes`` is False where listed fluxes are not those of
+        the image.
+    """
+
+    columns: dict[str, NDArray[Any]]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.columns["ra"])
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.columns[name]
+
+    def __repr__(self) -> str:
+        return f"<ComparisonTable {self.name!r}: {len(self)} rows>"
+
+    @property
+    def name(self) -> str:
+        """What to call the table."""
+        return str(self.meta.get("name", ""))
+
+    @property
+    def table(self) -> "Table":
+        """The columns as an astropy table with units."""
+        from astropy.table import Column, Table
+
+        made = {
+            name: Column(values, unit=UNITS.get(name) or None)
+            for name, values in self.columns.items()
+        }
+        return Table(made, meta={key: str(value) for key, value in self.meta.items()})
+
+    @property
+    def beam(self) -> tuple[float, float] | None:
+        """Major and minor FWHM of the beam in arcsec; None where nothing tells it.
+
+        From the metadata, the column of the local beam, rows that are exactly beam-shaped (a
+        truth has them), or what the rows imply: ``major minor peak / total`` is the product of
+        the beam's axes wherever total fluxes come from fitted Gaussians; its median then gives a
+        round beam.
+        """
+        if "beam" in self.meta:
+            major, minor = self.meta["beam"]
+            return float(major), float(minor)
+        known = np.isfinite(self["psf_major"]) & np.isfinite(self["psf_minor"])
+        if known.any():
+            major, minor = (np.median(self[name][known]) for name in ("psf_major", "psf_minor"))
+            return float(major), float(minor)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = self["total_flux"] / self["peak_flux"]
+            product = self["major"] * self["minor"] / ratio
+        exact = np.abs(ratio - 1.0) < EXACTLY_UNRESOLVED
+        if np.count_nonzero(exact & np.isfinite(product)) > 2:
+            major, minor = (float(np.nanmedian(self[name][exact])) for name in ("major", "minor"))
+            return major, minor
+        product = product[np.isfinite(product) & (product > 0)]
+        if not len(product):
+            return None
+        size = math.sqrt(float(np.median(product)))
+        return size, size
+
+    def take(self, rows: NDArray[Any]) -> "ComparisonTable":
+        """Return some rows, by index or by mask."""
+        return ComparisonTable(
+            {name: values[rows] for name, values in self.columns.items()}, self.meta
+        )
+
+    def replace(self, meta: Mapping[str, Any] | None = None, **columns: Any) -> "ComparisonTable":
+        """Return a table with some columns or entries of the metadata changed."""
+        changed = {name: np.asarray(values) for name, values in columns.items()}
+        return ComparisonTable({**self.columns, **changed}, {**self.meta, **(meta or {})})
+
+    @classmethod
+    def from_columns(
+        cls, columns: Mapping[str, Any], meta: Mapping[str, Any] | None = None
+    ) -> "ComparisonTable":
+        """Make a table from what is known; ra and dec are needed, the rest becomes unknown.
+
+        Where peak flux and rms are given but not their ratio, it is added.
+        """
+        unknown = [name for name in columns if name not in (*UNITS, *GROUPS, *TEXTS)]
+        if unknown:
+            known = (*UNITS, *GROUPS, *TEXTS)
+            raise InputError(
+                f"A comparison has no column {unknown[0]!r}{suggestion(unknown[0], list(known))}; "
+                f"use {', '.join(known)}."
+            )
+        n = len(columns["ra"])
+        made: dict[str, NDArray[Any]] = {}
+        for name in UNITS:
+            made[name] = np.array(columns.get(name, np.full(n, np.nan)), np.float64)
+        for name in GROUPS:
+            values = np.array(columns.get(name, np.full(n, -1)), np.float64)
+            made[name] = np.where(np.isfinite(values), values, -1.0).astype(np.int64)
+        for name in TEXTS:
+            made[name] = np.array(columns.get(name, np.full(n, "")), str)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = made["peak_flux"] / made["local_rms"]
+        made["snr"] = np.where(np.isfinite(made["snr"]), made["snr"], ratio)
+        return cls(made, dict(meta or {}))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["ComparisonTable"]) -> "ComparisonTable":
+        """Join tables; source and island numbers of each part stay apart from those before."""
+        columns = {
+            name: np.concatenate([part[name] for part in parts]) for name in parts[0].columns
+        }
+        for name in GROUPS:
+            moved, start = [], 0
+            for part in parts:
+                values = part[name]
+                moved.append(np.where(values >= 0, values + start, -1))
+                start += int(values.max(initial=-1)) + 1
+            columns[name] = np.concatenate(moved)
+        return cls(columns, dict(parts[0].meta))
+
+
+def from_catalogue(
+    catalogue: "Catalogue", name: str = "", table: str = "components"
+) -> ComparisonTable:
+    """Bring a catalogue of our own to comparison columns.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    name : str
+        What to call it; the image's name by default.
+    table : str
+        ``components`` or ``sources``.
+
+    Raises
+    ------
+    InputError
+        Where the catalogue has no sky coordinates.
+    """
+    meta: dict[str, Any] = {"name": name or str(catalogue.meta.get("image", "catalogue"))}
+    if "image" in catalogue.meta:
+        meta["image"] = catalogue.meta["image"]
+    axes = [catalogue.meta.get(f"beam_{axis}", np.nan) for axis in ("major", "minor")]
+    if np.isfinite(axes).all():
+        meta["beam"] = (3600.0 * axes[0], 3600.0 * axes[1])
+    return _from_layout(catalogue.tables[table], LAYOUTS[0], meta)
+
+
+def from_truth(truth: "Truth", name: str = "truth") -> ComparisonTable:
+    """Bring the truth of a simulated field to comparison columns, one row an element."""
+    return from_catalogue(truth.catalogue, name)
+
+
+def read_any(
+    path: PathType,
+    columns: Mapping[str, Any] | PathType | None = None,
+    *,
+    name: str = "",
+    table: str = "components",
+) -> ComparisonTable:
+    """Read a catalogue of any origin.
+
+    Recognised by their columns are our own catalogues in every format that holds columns, those
+    of Aegean, PyBDSF (``srl`` and ``gaul``), Selavy, LoTSS, RACS and VLASS (CIRADA), and the
+    truth tables of simulators; the file's own units are honoured.
+
+    Parameters
+    ----------
+    path : path
+        FITS, VOTable, ECSV, Parquet, CSV, or text whose first line names the columns.
+    columns : mapping or path, optional
+        Where the columns of an unknown table are: ``{ra: RAJ2000, peak_flux: {column: Fp, unit:
+        mJy}, ...}``, or a YAML file of that; names without a unit are in the file's unit, or in
+        ours (`UNITS`) where it gives none. A table that lacks one of these columns but is
+        recognised needs no map.
+    name : str
+        What to call it; the file's name by default.
+    table : str
+        The table of our own catalogues to read, ``components`` or ``sources``.
+
+    Returns
+    -------
+    ComparisonTable
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read or its columns are not recognised.
+    """
+    path = Path(path)
+    stored = read_table(path, table)
+    meta: dict[str, Any] = {"name": name or path.name.removesuffix(path.suffix)}
+    meta.update(_beam_of_header(stored.meta))
+    layout = recognise(stored.colnames)
+    if columns is not None:
+        given = columns if isinstance(columns, Mapping) else _read_map(Path(columns))
+        if layout is None or _named(given) <= set(stored.colnames):
+            return _from_map(stored, given, meta, str(path))
+    if layout is None:
+        looked = "; ".join(f"{known.name}: {', '.join(known.needs)}" for known in LAYOUTS)
+        raise InputError(
+            f"The columns of {path} ({', '.join(stored.colnames[:12])}"
+            f"{', ...' if len(stored.colnames) > 12 else ''}) are those of no known catalogue "
+            f"(looked for {looked}); name them in a file for --columns."
+        )
+    return _from_layout(stored, layout, meta)
+
+
+def recognise(names: Sequence[str]) -> TableLayout | None:
+    """Return the layout that a table's column names belong to, or None."""
+    present = {name.lower() for name in names}
+    for layout in LAYOUTS:
+        if present.issuperset(need.lower() for need in layout.needs):
+            return layout
+    return None
+
+
+def _beam_of_header(meta: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    known = {str(key).lower(): value for key, value in meta.items()}
+    for major, minor in (("bmaj", "bmin"), ("beam_major", "beam_minor")):
+        if isinstance(known.get(major), float) and isinstance(known.get(minor), float):
+            found["beam"] = (3600.0 * known[major], 3600.0 * known[minor])
+    if "image" in known:
+        found["image"] = str(known["image"])
+    return found
+
+
+def _from_layout(stored: "Table", layout: TableLayout, meta: Mapping[str, Any]) -> ComparisonTable:
+    spelt = {name.lower(): name for name in stored.colnames}
+    made: dict[str, Any] = {}
+    for ours, (names, factor) in layout.columns.items():
+        there = next((spelt[n] for n in names if n in spelt), None)
+        if there is None:
+            continue
+        values = _values(stored, there, UNITS.get(ours, ""), factor)
+        if ours.endswith("_err"):
+            for mark in layout.missing:
+                values[values == mark] = np.nan
+        made[ours] = values
+    for ours, there in layout.text.items():
+        if there.lower() in spelt:
+            made[ours] = _texts(stored, spelt[there.lower()])
+    absent = [name for name in ("ra", "dec") if name not in made]
+    if absent:
+        raise InputError(
+            f"{meta.get('name')}: the catalogue has no sky coordinates; compare catalogues of "
+            "images with a celestial coordinate system."
+        )
+    facts: dict[str, Any] = {"layout": layout.name}
+    if not layout.comparable_fluxes:
+        facts["comparable_fluxes"] = False
+    return ComparisonTable.from_columns(made, {**meta, **facts})
+
+
+def _values(stored: "Table", name: str, unit: str, factor: float) -> Floats:
+    """Values of a column in our unit: by its own unit where it has one, else by the factor."""
+    from astropy import units as u
+
+    held = stored[name]
+    values = np.ma.filled(np.ma.asarray(np.ma.MaskedArray(held).astype(float)), np.nan)
+    values = np.array(values, np.float64)
+    own = held.unit
+    if own is not None and unit and not isinstance(own, u.UnrecognizedUnit):
+        # catalogues often leave "/beam" out of, or put it into, a flux column's unit
+        for target in (unit, "Jy", "Jy / beam"):
+            if own.is_equivalent(target) and (target == unit or unit.startswith("Jy")):
+                return np.asarray(values * own.to(target))
+    if own is not None and unit.startswith("Jy") and own != u.dimensionless_unscaled:
+        # an image in K, say: its fluxes compare with others in the same unit
+        return values
+    return values * factor
+
+
+def _texts(stored: "Table", name: str) -> NDArray[Any]:
+    values = np.ma.filled(np.ma.MaskedArray(np.asarray(stored[name]).astype(str)), "")
+    return np.char.strip(np.asarray(values, str))
+
+
+def _read_map(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        held = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as a YAML map of columns: {error}.") from error
+    if not isinstance(held, Mapping):
+        raise InputError(
+            f"{path} holds no map of columns; write lines as 'ra: RAJ2000' or "
+            "'peak_flux: {column: Fpeak, unit: mJy}'."
+        )
+    return held
+
+
+def _named(given: Mapping[str, Any]) -> set[str]:
+    """The columns that a map names."""
+    entries = (value for ours, value in given.items() if ours != "beam")
+    return {str(e.get("column", "") if isinstance(e, Mapping) else e) for e in entries}
+
+
+def _from_map(
+    stored: "Table", given: Mapping[str, Any], meta: Mapping[str, Any], path: str
+) -> ComparisonTable:
+    """Bring a table to our columns by a user's map."""
+    from astropy import units as u
+
+    made: dict[str, Any] = {}
+    facts = dict(meta)
+    for ours, value in given.items():
+        if ours == "beam":
+            axes = np.broadcast_to(np.asarray(value, float), 2)
+            facts["beam"] = (float(axes[0]), float(axes[1]))
+            continue
+        entry = value if isinstance(value, Mapping) else {"column": value}
+        there = str(entry.get("column", ""))
+        if there not in stored.colnames:
+            raise InputError(
+                f"{path} has no column {there!r}{suggestion(there, stored.colnames)}, which the "
+                f"map of columns names for {ours!r}; it has {', '.join(stored.colnames)}."
+            )
+        if ours in TEXTS:
+            made[ours] = _texts(stored, there)
+            continue
+        unit = UNITS.get(str(ours), "")
+        factor = 1.0
+        if "unit" in entry:
+            try:
+                declared = u.Unit(str(entry["unit"]))
+                target = "Jy" if unit.startswith("Jy") and "beam" not in str(declared) else unit
+                factor = float(declared.to(target))
+            except (ValueError, u.UnitConversionError) as error:
+                raise InputError(
+                    f"The map of columns gives {ours!r} the unit {entry['unit']!r}, which is no "
+                    f"unit of it; use one that converts to {unit or 'a plain number'}."
+                ) from error
+            values = _values(stored, there, "", factor)
+        else:
+            values = _values(stored, there, unit, factor)
+        made[str(ours)] = values
+    absent = [name for name in ("ra", "dec") if name not in made]
+    if absent:
+        raise InputError(f"The map of columns for {path} names no {absent[0]!r}; add it.")
+    return ComparisonTable.from_columns(made, {**facts, "layout": "map of columns"})
