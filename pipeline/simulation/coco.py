@@ -56,7 +56,12 @@ def decode(counts: list[int], shape: tuple[int, int]) -> Integers:
 
 
 def to_coco(
-    segments: Segments, boxes: Floats, classes: Integers, shape: tuple[int, int], image: str
+    segments: Segments,
+    boxes: Floats,
+    classes: Integers,
+    shape: tuple[int, int],
+    image: str,
+    names: tuple[str, ...] = CLASSES,
 ) -> dict[str, Any]:
     """Return a COCO data set of one image; annotation i + 1 is row i.
 
@@ -79,7 +84,7 @@ def to_coco(
         )
     return {
         "images": [{"id": 1, "file_name": image, "height": shape[0], "width": shape[1]}],
-        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(CLASSES)],
+        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(names)],
         "annotations": annotations,
     }
 
@@ -89,7 +94,9 @@ def write_coco(content: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n", "utf-8")
 
 
-def read_coco(path: Path) -> tuple[Segments, Floats, Integers, tuple[int, int]]:
+def read_coco(
+    path: Path,
+) -> tuple[Segments, Floats, Integers, tuple[int, int], tuple[str, ...]]:
     """Read what `write_coco` wrote.
 
     Returns
@@ -99,6 +106,8 @@ def read_coco(path: Path) -> tuple[Segments, Floats, Integers, tuple[int, int]]:
         ``x0, y0, x1, y1`` of pixel centres.
     classes : ndarray of int, shape (n,)
     shape : (ny, nx)
+    names : tuple of str
+        Of the classes.
 
     Raises
     ------
@@ -113,6 +122,7 @@ def read_coco(path: Path) -> tuple[Segments, Floats, Integers, tuple[int, int]]:
         masks = [decode(row["segmentation"]["counts"], shape) for row in rows]
         box = np.array([row["bbox"] for row in rows], float).reshape(-1, 4)
         classes = np.array([row["category_id"] - 1 for row in rows], np.int64)
+        names = tuple(str(row["name"]) for row in content["categories"])
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file.") from None
     except (ValueError, KeyError, IndexError, TypeError) as error:
@@ -120,4 +130,4 @@ def read_coco(path: Path) -> tuple[Segments, Floats, Integers, tuple[int, int]]:
             f"{path}: this is no COCO file of a simulated truth; write it again."
         ) from error
     box[:, 2:] += box[:, :2] - 1.0
-    return Segments.from_lists(masks), box, classes, shape
+    return Segments.from_lists(masks), box, classes, shape, names

@@ -2,24 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import model_validator
 
-from cyclades.pipeline.document import Document
-from cyclades.pipeline.simulation.geometry import CENTRE, Geometry
+from cyclades.pipeline.simulation.geometry import Geometry
 from cyclades.pipeline.simulation.model import SkyModel
 from cyclades.pipeline.simulation.objects import ObservedObjects, candidates, observe_objects
 from cyclades.pipeline.simulation.observation import Observation
+from cyclades.pipeline.simulation.options import SimulationOptions
 from cyclades.pipeline.simulation.plain import PlainOptions, smooth_maps, unit_noise
 from cyclades.pipeline.simulation.render import drawn
 from cyclades.pipeline.simulation.sky import SkyOptions, draw_sky
 from cyclades.pipeline.simulation.telescope_options import TelescopeOptions
 from cyclades.pipeline.simulation.truth import Truth, make_truth
-from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.rendering import add_gaussians
 from cyclades.stages.core.stage import parameter
@@ -30,14 +28,9 @@ if TYPE_CHECKING:
 Plane = NDArray[np.float32]
 
 
-class FieldOptions(BaseModel):
+class FieldOptions(SimulationOptions):
     """A simulated field: its size and place, the sky, and what looks at it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-
-    size: int = parameter(1024, "Side of the image.", unit="pixels", ge=32, le=32768)
-    ra: float = parameter(CENTRE[0], "Right ascension of the centre.", unit="deg", ge=0.0, lt=360.0)
-    dec: float = parameter(CENTRE[1], "Declination of the centre.", unit="deg", ge=-90.0, le=90.0)
     sky: SkyOptions = parameter(SkyOptions(), "The population of sources.")
     plain: PlainOptions = parameter(
         PlainOptions(), "Beam, noise and level of an image without a telescope."
@@ -51,43 +44,6 @@ class FieldOptions(BaseModel):
         if self.telescope is not None and self.plain != PlainOptions():
             raise ValueError("give the section plain or the section telescope, not both")
         return self
-
-    @classmethod
-    def from_mapping(cls, mapping: Any, *, name: str = "configuration") -> "FieldOptions":
-        """Check a mapping and make the options.
-
-        Raises
-        ------
-        ConfigurationError
-            With every problem found, each with the parameter's name.
-        """
-        try:
-            return cls.model_validate(mapping)
-        except ValidationError as error:
-            problems = [f"{'.'.join(map(str, e['loc']))}: {_sentence(e)}" for e in error.errors()]
-            raise ConfigurationError(f"{name}: {'; '.join(problems)}.") from None
-
-    @classmethod
-    def read_mapping(cls, path: Path) -> dict[str, Any]:
-        """Read the mapping of a YAML file; `from_mapping` checks what is in it.
-
-        Raises
-        ------
-        ConfigurationError
-            Where it cannot be read or is no mapping.
-        """
-        document = Document.read(path)
-        if document.problems:
-            line, message = document.problems[0]
-            raise ConfigurationError(f"{path}, line {line}: {message}")
-        if not isinstance(document.content, dict):
-            known = ", ".join(cls.model_fields)
-            raise ConfigurationError(f"{path}: options are a mapping of {known}.")
-        return document.content
-
-    def to_yaml(self) -> str:
-        """Return every parameter as YAML; `from_mapping` reads it."""
-        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
     @property
     def rms(self) -> float:
@@ -104,16 +60,6 @@ class FieldOptions(BaseModel):
         from cyclades.pipeline.simulation.instrument import suit_geometry
 
         return suit_geometry(self.telescope, shape, centre=centre)
-
-
-def _sentence(error: Any) -> str:
-    """One error of a validation, for people."""
-    if error["type"] == "extra_forbidden":
-        return "there is no such option"
-    if error["type"].startswith("union_tag"):
-        return "name a model, as in model=power_law"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,39 +1,9 @@
 """Linear mosaics: pointings whose noise, beam and frequency differ, averaged by their weights."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.geometry import Floats
-
-
-@dataclass(frozen=True, eq=False)
-class MosaicPointSpread(PointSpread):
-    """The beam of a mosaic: at each pixel the weighted mean of the pointings' beams.
-
-    Parameters
-    ----------
-    plane : ndarray, shape (3, ny, nx), float32
-        sxx, sxy, syy of the local beam in pixels squared. `covariance` is that of the centre.
-    """
-
-    plane: NDArray[np.float32] | None = None
-
-    def covariances(self, x: ArrayLike, y: ArrayLike) -> Floats:
-        """Covariances of the beam at the nearest pixels, shape (n, 2, 2), pixels squared."""
-        x, y = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
-        if self.plane is None:
-            return super().covariances(x, y)
-        _, ny, nx = self.plane.shape
-        row = np.clip(np.rint(np.nan_to_num(y)), 0, ny - 1).astype(int)
-        column = np.clip(np.rint(np.nan_to_num(x)), 0, nx - 1).astype(int)
-        sxx, sxy, syy = self.plane[:, row, column].astype(float)
-        local = np.stack([np.stack([sxx, sxy], -1), np.stack([sxy, syy], -1)], -2)
-        bad = ~np.isfinite(local).all(axis=(-1, -2))
-        local[bad] = self.covariance
-        return local
 
 
 class Average:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cyclades.pipeline.simulation.model import CLASSES, DISC, SkyModel
 from cyclades.pipeline.simulation.render import Drawn, convolved, disc_nodes
+from cyclades.pipeline.simulation.stamps import draw_objects
 from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.geometry import (
     Floats,
@@ -16,12 +17,7 @@ from cyclades.stages.core.geometry import (
     inverse,
 )
 from cyclades.stages.core.products import Integers, Segments
-from cyclades.stages.core.rendering import REACH_SIGMA, add_gaussians
 
-MASK_RMS = 1.0
-"""An object's pixels are those above this many local rms in its noise-free image ..."""
-MASK_PEAK = 0.5
-"""... or above this share of its own peak, where that is less."""
 FLOOR_PEAK = 1.0
 """Objects whose peak, noise excluded, is below this many local rms are left out of the truth,"""
 FLOOR_TOTAL = 3.0
@@ -77,85 +73,6 @@ class ObservedObjects:
 
     def __len__(self) -> int:
         return len(self.number)
-
-
-@nb.njit(
-    "Tuple((int64[::1], int64[::1], float64[::1], int64[::1]))"
-    "(float32[:, ::1], float64[:, ::1], int64[::1], int64[::1], float32[:, ::1])",
-    cache=True,
-    nogil=True,
-)
-def draw_objects(
-    plane: NDArray[np.float32],
-    values: Floats,
-    starts: Integers,
-    chosen: Integers,
-    rms: NDArray[np.float32],
-) -> tuple[Integers, Integers, Floats, Integers]:
-    """Add objects to a plane, one by one, and note the pixels of each.
-
-    Parameters
-    ----------
-    plane : ndarray, shape (ny, nx), float32
-        Changed in place.
-    values, starts : ndarray
-        See `cyclades.pipeline.simulation.render.Drawn`.
-    chosen : ndarray of int, shape (n,)
-        The objects to draw.
-    rms : ndarray, shape (ny, nx), float32
-        Local rms; no object has pixels where it is NaN.
-
-    Returns
-    -------
-    indices, offsets : ndarray of int
-        Pixels of each object, as in `Segments`; see `MASK_RMS` and `MASK_PEAK`.
-    peak : ndarray, shape (n,)
-        Brightest usable pixel of each object; 0 where there is none.
-    pixel : ndarray of int, shape (n,)
-        Its flat index; -1 where there is none.
-    """
-    ny, nx = plane.shape
-    indices = np.empty(max(64 * len(chosen), 1024), np.int64)
-    offsets = np.zeros(len(chosen) + 1, np.int64)
-    peaks = np.zeros(len(chosen))
-    pixels = np.full(len(chosen), -1)
-    used = 0
-    for k in range(len(chosen)):
-        rows = values[starts[chosen[k]] : starts[chosen[k] + 1]].copy()
-        x0, x1, y0, y1 = nx, -1, ny, -1
-        for i in range(len(rows)):
-            hx, hy = REACH_SIGMA * np.sqrt(rows[i, 3]), REACH_SIGMA * np.sqrt(rows[i, 5])
-            x0 = min(x0, max(0, int(np.floor(rows[i, 1] - hx))))
-            x1 = max(x1, min(nx - 1, int(np.ceil(rows[i, 1] + hx))))
-            y0 = min(y0, max(0, int(np.floor(rows[i, 2] - hy))))
-            y1 = max(y1, min(ny - 1, int(np.ceil(rows[i, 2] + hy))))
-        if x1 >= x0 and y1 >= y0:
-            stamp = np.zeros((y1 - y0 + 1, x1 - x0 + 1), np.float32)
-            rows[:, 1] -= x0
-            rows[:, 2] -= y0
-            add_gaussians(stamp, rows)
-            for j in range(stamp.shape[0]):
-                for i in range(stamp.shape[1]):
-                    value = stamp[j, i]
-                    plane[y0 + j, x0 + i] += value
-                    if value > peaks[k] and not np.isnan(rms[y0 + j, x0 + i]):
-                        peaks[k] = value
-                        pixels[k] = (y0 + j) * nx + x0 + i
-            if used + stamp.size > len(indices):
-                longer = np.empty(2 * (used + stamp.size), np.int64)
-                longer[:used] = indices[:used]
-                indices = longer
-            half = MASK_PEAK * peaks[k]
-            for j in range(stamp.shape[0]):
-                for i in range(stamp.shape[1]):
-                    noise = rms[y0 + j, x0 + i]
-                    if np.isnan(noise) or stamp[j, i] <= 0.0:
-                        continue
-                    if stamp[j, i] > min(half, MASK_RMS * noise):
-                        indices[used] = (y0 + j) * nx + x0 + i
-                        used += 1
-        offsets[k + 1] = used
-    return indices[:used].copy(), offsets, peaks, pixels
 
 
 @nb.njit(inline="always")

@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from cyclades.pipeline.reference import bounds, type_name, unit
 from cyclades.pipeline.simulation.counts import HopkinsCounts, PowerLawCounts
 from cyclades.pipeline.simulation.field import FieldOptions
+from cyclades.pipeline.simulation.optical_options import BandOptions, OpticalOptions
+from cyclades.pipeline.simulation.optical_sky import MagnitudeCounts, OpticalSkyOptions
 from cyclades.pipeline.simulation.plain import PlainOptions
 from cyclades.pipeline.simulation.sky import SkyOptions
 from cyclades.pipeline.simulation.telescope_options import Pointing, TelescopeOptions
@@ -19,6 +21,10 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "plain": PlainOptions,
     "telescope": TelescopeOptions,
     "telescope.pointings": Pointing,
+    "optical: the field": OpticalOptions,
+    "optical: g, r, z": BandOptions,
+    "optical: sky": OpticalSkyOptions,
+    "optical: sky.stars, sky.galaxies": MagnitudeCounts,
 }
 _OWN_SECTION = "see its section"
 

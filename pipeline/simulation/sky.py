@@ -152,7 +152,8 @@ def draw_sky(
     flux = draw_fluxes(options.counts, area, options.faintest * rms / scale, generator)
     x, y = _places(options, len(flux), (ny, nx), margin, beam, generator)
     kind = _kinds(options, flux, generator)
-    x, y = _blend(options, flux, x, y, beam, generator)
+    near, far = options.blend_separation
+    x, y = place_beside(options.blends, (beam * near, beam * far), flux, x, y, generator)
     extent = _extents(options, kind, generator) * beam
     sky = _assemble(options, _Objects(flux, x, y, kind, extent), generator)
     sky = sky.at_frequency(geometry.frequency)
@@ -197,22 +198,36 @@ def _kinds(options: SkyOptions, flux: Floats, generator: np.random.Generator) ->
     return np.where(kind > DIFFUSE, POINT, kind).astype(np.int64)
 
 
-def _blend(
-    options: SkyOptions,
+def place_beside(
+    share: float,
+    separation: tuple[float, float],
     flux: Floats,
     x: Floats,
     y: Floats,
-    beam: float,
     generator: np.random.Generator,
 ) -> tuple[Floats, Floats]:
-    """Move the second object of each pair beside the first, which keeps the counts as they are."""
-    chosen = np.flatnonzero(generator.random(len(flux)) < options.blends)
+    """Move some objects beside others of similar flux, which keeps the counts as they are.
+
+    Parameters
+    ----------
+    share : float
+        Of the objects, that lie in such pairs.
+    separation : (float, float)
+        Least and largest distance in a pair, in pixels.
+    flux, x, y : ndarray, shape (n,)
+    generator : numpy.random.Generator
+
+    Returns
+    -------
+    x, y : ndarray, shape (n,)
+    """
+    chosen = np.flatnonzero(generator.random(len(flux)) < share)
     # neighbours in an order of flux that is blurred by half a magnitude have similar fluxes
     blur = np.exp(0.5 * generator.standard_normal(len(chosen)))
     chosen = chosen[np.argsort(flux[chosen] * blur, kind="stable")]
     pairs = len(chosen) // 2
     first, second = chosen[0 : 2 * pairs : 2], chosen[1 : 2 * pairs : 2]
-    distance = beam * generator.uniform(*options.blend_separation, pairs)
+    distance = generator.uniform(*separation, pairs)
     angle = generator.uniform(0.0, 2.0 * np.pi, pairs)
     x, y = x.copy(), y.copy()
     x[second] = x[first] + distance * np.cos(angle)

@@ -11,9 +11,11 @@ same whoever makes it.
 
 import itertools
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +24,18 @@ from cyclades.pipeline.simulation.counts import PowerLawCounts
 from cyclades.pipeline.simulation.field import FieldOptions, Plane, make_field
 from cyclades.pipeline.simulation.geometry import Geometry
 from cyclades.pipeline.simulation.model import Floats, Integers
+from cyclades.pipeline.simulation.objects import ObservedObjects
+from cyclades.pipeline.simulation.optical import make_optical_field
+from cyclades.pipeline.simulation.optical_options import OpticalOptions
+from cyclades.pipeline.simulation.optical_sky import COUNT_BAND
+from cyclades.pipeline.simulation.options import SimulationOptions
 from cyclades.pipeline.simulation.sky import SkyOptions
 from cyclades.pipeline.simulation.truth import with_artefacts
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.products import Segments
 from cyclades.stages.core.segments import segment_boxes
+
+Options = TypeVar("Options", bound=SimulationOptions)
 
 SIZE = 256
 TILES_A_SIDE = 4
@@ -52,7 +61,8 @@ class Tile:
     index : int
         Number of the tile in its stream.
     image, rms, level : ndarray, shape (size, size), float32
-        Jy/beam; the image is NaN where it is blank.
+        Jy/beam; the image is NaN where it is blank. Of optical tiles, (bands, size, size) and
+        nJy/pix.
     boxes : ndarray, shape (n, 4)
         ``x0, y0, x1, y1``, 0-based pixel centres of the tile, of the pixels inside it.
     classes : ndarray of int, shape (n,)
@@ -77,46 +87,25 @@ class Tile:
     total_snr: Floats
 
 
-class TileStream:
-    """An endless sequence of simulated tiles.
+class FieldStream(ABC):
+    """An endless sequence of tiles that are cut from fields.
 
     Parameters
     ----------
-    options : FieldOptions or sequence of FieldOptions
-        Their size is that of the stream's fields instead; of several, fields take one after
-        the other.
     size : int
         Side of a tile in pixels.
     seed : int
         The same seed gives the same tiles.
     tiles_a_side : int
         Tiles along a field's side.
-
-    Examples
-    --------
-    >>> from itertools import islice
-    >>> tiles = list(islice(TileStream(size=64, seed=1), 3))
-    >>> tiles[0].image.shape
-    (64, 64)
     """
 
-    def __init__(
-        self,
-        options: FieldOptions | Sequence[FieldOptions] = TRAINING,
-        size: int = SIZE,
-        seed: int = 0,
-        tiles_a_side: int = TILES_A_SIDE,
-    ) -> None:
-        several = (options,) if isinstance(options, FieldOptions) else tuple(options)
-        if not several or size < 1 or tiles_a_side < 1:
+    def __init__(self, size: int, seed: int, tiles_a_side: int) -> None:
+        if size < 1 or tiles_a_side < 1:
             raise ConfigurationError(
-                "A stream of tiles needs options, and a positive size and number of tiles a side."
+                "A stream of tiles needs a positive size and number of tiles a side."
             )
         self.size, self.seed, self.tiles_a_side = size, seed, tiles_a_side
-        self.options = tuple(
-            FieldOptions.from_mapping({**one.model_dump(), "size": size * tiles_a_side})
-            for one in several
-        )
 
     @property
     def tiles_a_field(self) -> int:
@@ -137,45 +126,149 @@ class TileStream:
         for number in itertools.count(worker, workers):
             yield from self.field(number)
 
+    @abstractmethod
     def field(self, number: int) -> list[Tile]:
         """Return the tiles of one field, row by row; the first is ``number * tiles_a_field``."""
-        options = self.options[number % len(self.options)]
-        geometry = _geometry(options)
-        seed = np.random.SeedSequence(self.seed, spawn_key=(number,))
-        field = make_field(options, geometry, seed)
-        seen = field.observation
-        objects = with_artefacts(field.objects, seen.artefacts, seen.data, seen.rms, seen.psf)
-        cuts = cut_segments(objects.segments, geometry.shape[1], self.size, self.tiles_a_side)
-        lengths = objects.segments.lengths
-        tiles = []
-        for place, (rows, segments) in enumerate(cuts):
-            y, x = (self.size * k for k in divmod(place, self.tiles_a_side))
-            cut = np.s_[y : y + self.size, x : x + self.size]
-            tiles.append(
-                Tile(
-                    number * self.tiles_a_field + place,
-                    seen.data[cut].copy(),
-                    seen.rms[cut].copy(),
-                    seen.level[cut].copy(),
-                    segment_boxes(segments, self.size),
-                    objects.object_class[rows],
-                    segments,
-                    segments.lengths / lengths[rows],
-                    objects.snr[rows],
-                    objects.total_snr[rows],
-                )
-            )
-        return tiles
 
     def tile(self, index: int) -> Tile:
         """Return one tile by its number; its whole field is made for it."""
         number, place = divmod(index, self.tiles_a_field)
         return self.field(number)[place]
 
+    def field_seed(self, number: int) -> np.random.SeedSequence:
+        """Return the seed of a field, which follows from the stream's and its number alone."""
+        return np.random.SeedSequence(self.seed, spawn_key=(number,))
+
+    def sized(self, options: Options) -> Options:
+        """Return options with the size of the stream's fields."""
+        size = self.size * self.tiles_a_side
+        return type(options).from_mapping({**options.model_dump(), "size": size})
+
+
+class TileStream(FieldStream):
+    """An endless sequence of simulated tiles of the radio sky.
+
+    Parameters
+    ----------
+    options : FieldOptions or sequence of FieldOptions
+        Their size is that of the stream's fields instead; of several, fields take one after
+        the other.
+    size, seed, tiles_a_side : int
+        See `FieldStream`.
+
+    Examples
+    --------
+    >>> from itertools import islice
+    >>> tiles = list(islice(TileStream(size=64, seed=1), 3))
+    >>> tiles[0].image.shape
+    (64, 64)
+    """
+
+    def __init__(
+        self,
+        options: FieldOptions | Sequence[FieldOptions] = TRAINING,
+        size: int = SIZE,
+        seed: int = 0,
+        tiles_a_side: int = TILES_A_SIDE,
+    ) -> None:
+        super().__init__(size, seed, tiles_a_side)
+        several = (options,) if isinstance(options, FieldOptions) else tuple(options)
+        if not several:
+            raise ConfigurationError("A stream of tiles needs options of a field.")
+        self.options = tuple(map(self.sized, several))
+
+    def field(self, number: int) -> list[Tile]:
+        """Return the tiles of one field; see `FieldStream.field`."""
+        options = self.options[number % len(self.options)]
+        field = make_field(options, _geometry(options), self.field_seed(number))
+        seen = field.observation
+        objects = with_artefacts(field.objects, seen.artefacts, seen.data, seen.rms, seen.psf)
+        return cut_field(
+            number, self.size, self.tiles_a_side, seen.data, seen.rms, seen.level, objects
+        )
+
+
+class OpticalTileStream(FieldStream):
+    """An endless sequence of simulated optical tiles.
+
+    Images, noises and levels have the shape (bands, size, size), in the order of
+    `cyclades.pipeline.simulation.optical_sky.BANDS`; truth is that of the band r, and classes are
+    positions in that module's `CLASSES`.
+
+    Parameters
+    ----------
+    options : OpticalOptions, optional
+        Their size is that of the stream's fields instead.
+    size, seed, tiles_a_side : int
+        See `FieldStream`.
+    """
+
+    def __init__(
+        self,
+        options: OpticalOptions | None = None,
+        size: int = SIZE,
+        seed: int = 0,
+        tiles_a_side: int = TILES_A_SIDE,
+    ) -> None:
+        super().__init__(size, seed, tiles_a_side)
+        self.options = self.sized(OpticalOptions() if options is None else options)
+
+    def field(self, number: int) -> list[Tile]:
+        """Return the tiles of one field; see `FieldStream.field`."""
+        _, seen = make_optical_field(self.options, self.field_seed(number))
+        data, rms, level = (
+            np.stack([getattr(one, name) for one in seen.values()])
+            for name in ("data", "rms", "level")
+        )
+        objects = seen[COUNT_BAND].objects
+        return cut_field(number, self.size, self.tiles_a_side, data, rms, level, objects)
+
 
 @lru_cache(maxsize=64)
 def _geometry(options: FieldOptions) -> Geometry:
     return options.geometry()
+
+
+def cut_field(
+    number: int,
+    size: int,
+    tiles_a_side: int,
+    data: Plane,
+    rms: Plane,
+    level: Plane,
+    objects: ObservedObjects,
+) -> list[Tile]:
+    """Cut a field with its truth into tiles, row by row.
+
+    Parameters
+    ----------
+    number : int
+        Of the field in its stream.
+    size, tiles_a_side : int
+    data, rms, level : ndarray, shape (..., ny, nx), float32
+    objects : ObservedObjects
+    """
+    cuts = cut_segments(objects.segments, data.shape[-1], size, tiles_a_side)
+    lengths = objects.segments.lengths
+    tiles = []
+    for place, (rows, segments) in enumerate(cuts):
+        y, x = (size * k for k in divmod(place, tiles_a_side))
+        cut = np.s_[..., y : y + size, x : x + size]
+        tiles.append(
+            Tile(
+                number * tiles_a_side**2 + place,
+                data[cut].copy(),
+                rms[cut].copy(),
+                level[cut].copy(),
+                segment_boxes(segments, size),
+                objects.object_class[rows],
+                segments,
+                segments.lengths / lengths[rows],
+                objects.snr[rows],
+                objects.total_snr[rows],
+            )
+        )
+    return tiles
 
 
 def cut_segments(

@@ -19,12 +19,13 @@ from cyclades.pipeline.simulation.instrument import (
     instrument,
 )
 from cyclades.pipeline.simulation.model import SkyModel
-from cyclades.pipeline.simulation.mosaic import Average, MosaicPointSpread
+from cyclades.pipeline.simulation.mosaic import Average
 from cyclades.pipeline.simulation.observation import Observation
 from cyclades.pipeline.simulation.render import render_sky
 from cyclades.pipeline.simulation.telescope_options import TelescopeOptions
 from cyclades.pipeline.simulation.visibilities import LIGHT, draw_noise, plane_of
 from cyclades.stages.core.beam import PointSpread
+from cyclades.stages.core.beam_map import GridSamples, PointSpreadMap
 from cyclades.stages.core.geometry import Floats, gaussian_area, inverse
 
 EARTH_RATE = 7.2921159e-5
@@ -352,9 +353,9 @@ def observe(
 
 def _mosaic_psf(
     geometry: Geometry, beam: NDArray[np.float32], looks: list[_Planes]
-) -> MosaicPointSpread:
+) -> PointSpreadMap:
     x, y = geometry.pointing
-    local = MosaicPointSpread(looks[0].beam, geometry.wcs, plane=beam)
+    local = PointSpreadMap(looks[0].beam, geometry.wcs, samples=GridSamples(beam))
     return replace(local, covariance=local.covariances(np.array([x]), np.array([y]))[0])
 
 

@@ -48,8 +48,10 @@ class Truth:
     boxes : ndarray, shape (n, 4)
         ``x0, y0, x1, y1`` of the segments, 0-based pixel centres.
     classes : ndarray of int, shape (n,)
-        Position in `CLASSES`.
+        Position in `names`.
     shape : (ny, nx)
+    names : tuple of str
+        Of the classes.
     """
 
     catalogue: Catalogue
@@ -57,6 +59,7 @@ class Truth:
     boxes: Floats
     classes: Integers
     shape: tuple[int, int]
+    names: tuple[str, ...] = CLASSES
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -64,12 +67,14 @@ class Truth:
     @property
     def morphology(self) -> NDArray[np.str_]:
         """Name of the class of each source."""
-        return np.array(CLASSES)[self.classes]
+        return np.array(self.names)[self.classes]
 
     def coco(self) -> dict[str, Any]:
         """Return masks, boxes and classes as a COCO data set; annotation ids are source_id."""
         name = str(self.catalogue.meta.get("image", "image"))
-        return to_coco(self.segments, self.boxes, self.classes, self.shape, f"{name}.fits")
+        return to_coco(
+            self.segments, self.boxes, self.classes, self.shape, f"{name}.fits", self.names
+        )
 
     def write(self, prefix: "str | Path") -> list[Path]:
         """Write ``PREFIX.truth.fits`` and ``PREFIX.truth.coco.json`` and return their paths."""
@@ -101,13 +106,13 @@ def read_truth(path: "str | Path") -> Truth:
     if not file.is_file():
         raise InputError(f"{file}: there is no such file.")
     catalogue = read_catalogue(file, format="fits")
-    segments, boxes, classes, shape = read_coco(Path(f"{text}{COCO_SUFFIX}"))
+    segments, boxes, classes, shape, names = read_coco(Path(f"{text}{COCO_SUFFIX}"))
     if len(boxes) != len(catalogue.sources):
         raise InputError(
             f"{text}{COCO_SUFFIX} has {len(boxes)} masks, {text}{TRUTH_SUFFIX} "
             f"{len(catalogue.sources)} sources; use the two files of one simulation."
         )
-    return Truth(catalogue, segments, boxes, classes, shape)
+    return Truth(catalogue, segments, boxes, classes, shape, names)
 
 
 def make_truth(
@@ -116,6 +121,7 @@ def make_truth(
     image: "SkyImage",
     background: Background,
     clean: NDArray[np.float32],
+    names: tuple[str, ...] = CLASSES,
 ) -> Truth:
     """Make the truth of an image.
 
@@ -130,6 +136,8 @@ def make_truth(
         True level and rms.
     clean : ndarray, shape (ny, nx)
         The image without noise and level, for fluxes summed over pixels.
+    names : tuple of str
+        Of the classes of the objects.
     """
     from cyclades.stages.cataloguing.components import ComponentsCatalogue
     from cyclades.stages.core.context import Context
@@ -158,7 +166,7 @@ def make_truth(
         _components(everything, psf),
         context=context,
     )
-    return _linked(catalogue, everything, boxes, image.shape)
+    return _linked(catalogue, everything, boxes, image.shape, names)
 
 
 def with_artefacts(
@@ -229,7 +237,11 @@ def _components(objects: ObservedObjects, psf: PointSpread) -> Components:
 
 
 def _linked(
-    catalogue: Catalogue, objects: ObservedObjects, boxes: Floats, shape: tuple[int, int]
+    catalogue: Catalogue,
+    objects: ObservedObjects,
+    boxes: Floats,
+    shape: tuple[int, int],
+    class_names: tuple[str, ...],
 ) -> Truth:
     """Bring segments, boxes and classes to the order of the sources, and name the classes."""
     import astropy.units as u
@@ -240,7 +252,7 @@ def _linked(
     add_column(components, OBJECT, objects.number[component_row], None)
     row = np.zeros(len(sources), np.int64)
     row[np.asarray(components["source_id"]) - 1] = component_row
-    names = np.array(CLASSES)[objects.object_class]
+    names = np.array(class_names)[objects.object_class]
     for table, rows in ((components, component_row), (sources, row)):
         info = table["morphology"].info
         description, meta = info.description, info.meta
@@ -257,4 +269,5 @@ def _linked(
         boxes[row],
         objects.object_class[row],
         shape,
+        class_names,
     )
