@@ -74,6 +74,8 @@ numpy.linalg.linalg = numpy.linalg
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+WIDE_BEAM = 10.0
+"""Pixels."""
 EMPTY = "ra,dec,e_ra,e_dec,peak_flux,e_peak,int_flux,e_int,maj,min,pa,local_rms\n"
 """A catalogue of a finder that found nothing."""
 
@@ -104,7 +106,13 @@ def command(arguments: Sequence[object], folder: Path) -> bool:
 
 
 def run_aegean(image: Path, folder: Path, binaries: Path) -> dict[str, Path]:
-    """BANE and Aegean at their usual thresholds."""
+    """BANE and Aegean at their usual thresholds.
+
+    Where the beam spans many pixels, Aegean's covariance matrix of the pixels cannot be inverted
+    and its fits go astray; it then does without.
+    """
+    beam = read_image(image).psf
+    assert beam is not None
     command([binaries / "BANE", "--cores", "2", image], folder)
     find = [
         binaries / "python",
@@ -117,6 +125,8 @@ def run_aegean(image: Path, folder: Path, binaries: Path) -> dict[str, Path]:
         "--seedclip",
         "5",
     ]
+    if beam.size > WIDE_BEAM:
+        find.append("--nocov")
     command([*find, "--floodclip", "4", "--table", folder / "aegean.csv", image], folder)
     return {"aegean": found(folder / "aegean_comp.csv")}
 
@@ -182,7 +192,9 @@ def injected(images: list[SkyImage], folder: Path, name: str) -> Sample:
         made = inject(image, INJECTED, background, np.random.default_rng(k))
         paths.append(write_image(made.image, folder / f"injected{k}.fits"))
         truths.append(made.truth.write(folder / f"injected{k}")[0])
-    return Sample(name, f"{len(images)} images. {CAVEAT}", paths, truths)
+    different = len({image.name for image in images})
+    note = f"{len(images)} draws of sources into {different} images. {CAVEAT}"
+    return Sample(name, note, paths, truths)
 
 
 def labelled(data: Path, folder: Path) -> Sample:
@@ -288,12 +300,11 @@ def label_rows(comparison: Comparison) -> list[dict[str, str]]:
         text = f"{row['value']:.3f}"
         if np.isfinite(row["low"]):
             text += f" [{row['low']:.3f}, {row['high']:.3f}]"
-        if row["consensus"] == "weighted":
-            made[row["catalogue"]][quantity] += f", weighted {row['value']:.3f}"
-        elif row["consensus"] == "cut":
-            made[row["catalogue"]][quantity] += f", cut {row['value']:.3f}"
+        mine = made.setdefault(row["catalogue"], {"finder": str(row["catalogue"])})
+        if row["consensus"] == "plain":
+            mine[quantity] = text
         else:
-            made.setdefault(row["catalogue"], {"finder": str(row["catalogue"])})[quantity] = text
+            mine[quantity] += f", {row['consensus']} {row['value']:.3f}"
     return list(made.values())
 
 
