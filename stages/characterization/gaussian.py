@@ -48,6 +48,9 @@ MEAN_TO_PEAK = 1.4
 ADDED_SEPARATION = 0.7
 """Least distance of an added component from the others, in FWHM of the beam: closer, it only
 mends the shape of its neighbour, which no beam is exactly."""
+UNEXPLAINED = 0.25
+"""Part of the excess chi-squared that an added component may leave: a hidden source explains
+nearly all of it, one more Gaussian on a source that is no Gaussian does not."""
 ADDED_LARGEST = 3.0
 """Largest axis of a component added for a residual, in beams."""
 
@@ -284,6 +287,9 @@ class GaussianCharacterization(CharacterizationStage):
         with np.errstate(invalid="ignore"):
             good = (peak > self.residual_threshold * error) & (trial.status[new] != FAILED)
         good &= nearest_distances(trial, new) > ADDED_SEPARATION * FWHM
+        misfit = [part.quality[:, 0] / part.quality[:, 1] - 1.0 for part in (before, trial)]
+        first = np.searchsorted(before.island, chosen)
+        good &= misfit[1][new] < UNEXPLAINED * misfit[0][first]
         accepted = chosen[good]
         kept = fits.take(~np.isin(fits.island, accepted))
         return kept.join(trial.take(np.isin(trial.island, accepted))), len(accepted)
