@@ -19,7 +19,7 @@ from cyclades.pipeline.comparison.instances import (
     truth_objects,
 )
 from cyclades.pipeline.comparison.match import common_beam
-from cyclades.pipeline.comparison.outcome import FLOOR, Outcome
+from cyclades.pipeline.comparison.outcome import FLOOR, OBJECTS, Outcome
 from cyclades.pipeline.comparison.overlaps import Objects
 from cyclades.pipeline.comparison.tables import (
     ComparisonTable,
@@ -119,8 +119,16 @@ class ComparedField:
 
     @cached_property
     def boxes(self) -> dict[str, Objects]:
-        """Boxes of one FWHM to either side, of every catalogue."""
-        return {name: table_objects(table, self.wcs) for name, table in self.catalogues.items()}
+        """Boxes of one FWHM to either side, of every catalogue.
+
+        Where the truth has no object of several rows, every row of a catalogue is an object too:
+        a catalogue that groups its components must not lose by it.
+        """
+        tables = dict(self.catalogues)
+        if self.truth is not None and not np.isin(self.truth["morphology"], OBJECTS).any():
+            for name, table in tables.items():
+                tables[name] = table.replace(source=np.full(len(table), -1))
+        return {name: table_objects(table, self.wcs) for name, table in tables.items()}
 
     @cached_property
     def true_boxes(self) -> Objects | None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from comparison_cases import rows
 
 from cyclades.pipeline.chain import Pipeline
 from cyclades.pipeline.comparison.association import (
@@ -120,3 +121,13 @@ def test_injected_points_are_merged_the_more_the_longer_the_links(simulation):
     assert merged["short"].share < 0.2
     assert merged["long"].share > 0.5
     assert merged["sources"].share < merged["long"].share
+
+
+def test_grouping_costs_nothing_where_the_truth_has_no_objects_of_several_rows():
+    """Two true single sources that a catalogue lists as components of one source are both found."""
+    from cyclades.pipeline.comparison.field import load_field
+
+    truth = rows([0, 15, 400], [0, 0, 300], source=[-1, -1, -1])
+    grouped = rows([0, 15, 400], [0, 0, 300], source=[4, 4, 5])
+    field = load_field({"grouped": grouped, "single": truth}, truth)
+    assert len(field.boxes["grouped"]) == len(field.boxes["single"]) == 3
