@@ -52,6 +52,7 @@ def plan(
     *,
     formats: Sequence[str] = ("fits",),
     products: Sequence[str] = (),
+    columns: Sequence[str] = (),
 ) -> dict[Path, str]:
     """Return ``{image: stem of its outputs}`` after checking that nothing is overwritten.
 
@@ -69,7 +70,7 @@ def plan(
     made_by: dict[Path, Path] = {}
     folder = Path(directory).resolve()
     for path in paths:
-        names = file_names(image_stem(path), formats, products)
+        names = file_names(image_stem(path), formats, products, columns)
         for name in chain.from_iterable(names.values()):
             output = folder / name
             if output in inputs:
@@ -93,6 +94,7 @@ def run_batch(
     *,
     formats: Sequence[str] = ("fits",),
     products: Sequence[str] = (),
+    columns: Sequence[str] = (),
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Outcome]:
@@ -106,7 +108,7 @@ def run_batch(
         FITS images; one given twice runs once.
     directory : path
         Where the files go, as ``directory/<image>.catalogue.fits``.
-    formats, products : sequence of str
+    formats, products, columns : sequence of str
         As in `Result.write`.
     workers : int, optional
         Threads in all.
@@ -123,15 +125,16 @@ def run_batch(
     CycladesError
         Before the first image, for what would fail all of them; see `plan`.
     """
-    for path, stem in plan(images, directory, formats=formats, products=products).items():
+    options = {
+        "formats": tuple(formats), "products": tuple(products), "columns": tuple(columns),
+    }  # fmt: skip
+    for path, stem in plan(images, directory, **options).items():
         start = time.perf_counter()
         try:
             result = pipeline.run(path, workers=workers, progress=progress)
             if progress is not None:
                 progress("write")
-            files = result.write(
-                directory, stem=stem, formats=tuple(formats), products=tuple(products)
-            )
+            files = result.write(directory, stem=stem, **options)
         except CycladesError as error:
             yield Outcome(path, seconds=time.perf_counter() - start, error=str(error))
         except MemoryError:

@@ -104,6 +104,7 @@ class Result:
         stem: str | None = None,
         formats: str | Iterable[str] = ("fits",),
         products: str | Iterable[str] = (),
+        columns: str | Iterable[str] = (),
     ) -> list[Path]:
         """Write the catalogue, the configuration, the provenance and the products asked for.
 
@@ -117,6 +118,9 @@ class Result:
             Formats of the catalogue.
         products : str or iterable of str
             Images to write; see `cyclades.pipeline.products.PRODUCTS`.
+        columns : str or iterable of str
+            Other source finders, ``aegean``, ``pybdsf`` or ``selavy``, in whose columns to write
+            the catalogue too: as FITS, and as CSV where that is among the formats.
 
         Returns
         -------
@@ -125,7 +129,9 @@ class Result:
         """
         from cyclades.pipeline.products import write_result
 
-        return write_result(self, directory, stem=stem, formats=formats, products=products)
+        return write_result(
+            self, directory, stem=stem, formats=formats, products=products, columns=columns
+        )
 
 
 @dataclass(frozen=True)

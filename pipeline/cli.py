@@ -15,7 +15,9 @@ from cyclades._version import __version__
 from cyclades.pipeline.commands.compare import compare
 from cyclades.pipeline.commands.compare_stages import compare_stages
 from cyclades.pipeline.commands.inverted import inverted
+from cyclades.pipeline.commands.measure import measure
 from cyclades.pipeline.commands.simulate import simulate
+from cyclades.pipeline.commands.subtract import subtract
 from cyclades.stages.core.errors import ConfigurationError, CycladesError
 
 if TYPE_CHECKING:
@@ -106,8 +108,14 @@ def _configuration(
     default="fits",
     show_default=True,
     help="Comma-separated catalogue formats besides FITS: votable, ecsv, parquet, csv, ds9 (or "
-    "reg) and crtf regions, moc (coverage), and the columns of others: aegean, pybdsf_srl, "
-    "pybdsf_gaul, selavy_components, selavy_islands.",
+    "reg) and crtf regions, moc (coverage).",
+)
+@click.option(
+    "--columns",
+    callback=_names,
+    help="Write the catalogue in the columns of other source finders too, comma-separated: "
+    "aegean, pybdsf (or one of pybdsf_srl, pybdsf_gaul), selavy (or one of selavy_components, "
+    "selavy_islands); as FITS, and as CSV with --formats csv.",
 )
 @click.option(
     "--products",
@@ -116,9 +124,21 @@ def _configuration(
     "residual, quicklook.",
 )
 @click.option("--beam", help="Beam, as 5.4arcsec or 6.4x5.4arcsec@0deg.")
+@click.option(
+    "--psf",
+    type=click.Path(path_type=Path),
+    help="Beam that varies: a table of beams, or a FITS cube of major axis, minor axis and angle.",
+)
 @click.option("--frequency", help="Frequency, as 1.4GHz.")
 @click.option(
-    "--mask", type=click.Path(path_type=Path), help="FITS mask or DS9 regions to leave out."
+    "--mask",
+    type=click.Path(path_type=Path),
+    help="What to leave out: a FITS mask, DS9 regions or a MOC.",
+)
+@click.option(
+    "--include",
+    type=click.Path(path_type=Path),
+    help="The only part to keep: a FITS mask, DS9 regions or a MOC.",
 )
 @click.option("--weight", type=click.Path(path_type=Path), help="FITS map of relative weights.")
 @click.option("--background", type=click.Path(path_type=Path), help="Background map of your own.")
@@ -133,10 +153,13 @@ def run(
     config: Path | None,
     assignments: tuple[str, ...],
     formats: tuple[str, ...],
+    columns: tuple[str, ...],
     products: tuple[str, ...],
     beam: str | None,
+    psf: Path | None,
     frequency: str | None,
     mask: Path | None,
+    include: Path | None,
     weight: Path | None,
     background: Path | None,
     rms: Path | None,
@@ -161,8 +184,15 @@ def run(
     options = {
         "beam": beam,
         "frequency": frequency,
-        "mask": None if mask is None else str(mask),
-        "weight": None if weight is None else str(weight),
+        **{
+            name: None if path is None else str(path)
+            for name, path in {
+                "psf": psf,
+                "mask": mask,
+                "include": include,
+                "weight": weight,
+            }.items()
+        },
     }
     maps = None if background is None or rms is None else (background, rms)
     pipeline = Pipeline(_configuration(route, config, assignments, options, maps))
@@ -180,6 +210,7 @@ def run(
             output,
             formats=formats,
             products=products,
+            columns=columns,
             workers=workers,
             progress=show,
         ):
@@ -275,4 +306,6 @@ def sample(name: str, directory: Path) -> None:
 cli.add_command(compare)
 cli.add_command(compare_stages)
 cli.add_command(inverted)
+cli.add_command(measure)
 cli.add_command(simulate)
+cli.add_command(subtract)

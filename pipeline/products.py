@@ -158,7 +158,10 @@ def write_map(name: str, result: "Result", path: Path) -> None:
 
 
 def file_names(
-    stem: str, formats: str | Iterable[str] = ("fits",), products: Iterable[str] = ()
+    stem: str,
+    formats: str | Iterable[str] = ("fits",),
+    products: Iterable[str] = (),
+    columns: str | Iterable[str] = (),
 ) -> dict[str, list[str]]:
     """Return the names of the files that writing a result makes, by what they hold.
 
@@ -169,6 +172,7 @@ def file_names(
     OutputError
         For an unknown format.
     """
+    from cyclades.stages.core.exports import expand_columns
     from cyclades.stages.core.formats import catalogue_files, format_extension, format_of
 
     formats = [formats] if isinstance(formats, str) else formats
@@ -177,6 +181,10 @@ def file_names(
         suffix = "png" if product == QUICKLOOK else "fits"
         names[product] = [f"{stem}.{product}.{suffix}"]
     known = [format_of("", name, error=OutputError) for name in formats]
+    layouts = expand_columns(columns)
+    if "csv" in known:
+        names |= {f"columns:{name}": [f"{stem}.catalogue.{name}.csv"] for name in layouts}
+    known += layouts
     for name in (*(name for name in dict.fromkeys(known) if name != "fits"), "fits"):
         path = f"{stem}.catalogue.{format_extension(name)}"
         names[f"catalogue:{name}"] = [str(f) for f in catalogue_files(path, name).values()]
@@ -211,6 +219,7 @@ def write_result(
     stem: str | None = None,
     formats: str | Iterable[str] = ("fits",),
     products: str | Iterable[str] = (),
+    columns: str | Iterable[str] = (),
 ) -> list[Path]:
     """Write the files of a result; see `Result.write`.
 
@@ -222,7 +231,7 @@ def write_result(
         raise InputError("The run stopped before cataloguing; run the whole chain to write it.")
     if stem is None:
         stem = result.provenance["input"]["name"]
-    names = file_names(stem, formats, products)
+    names = file_names(stem, formats, products, columns)
     folder = prepare_directory(directory)
     scratch = Path(tempfile.mkdtemp(prefix=f".{stem}.", suffix=".partial", dir=folder))
     written = []
@@ -265,6 +274,9 @@ def _write_one(what: str, result: "Result", path: Path) -> None:
         if result.image is None:
             raise InputError("The format moc needs the image, which this result does not hold.")
         write_moc(result.image, path)
+    elif what.startswith("columns:"):
+        assert result.catalogue is not None
+        result.catalogue.export(what.partition(":")[2]).write(path, format="ascii.csv")
     else:
         assert result.catalogue is not None
         result.catalogue.write(path, format=what.partition(":")[2])

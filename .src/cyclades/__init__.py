@@ -27,6 +27,8 @@ _EXPORTS = {
     "SkyImage": "cyclades.stages.core.image",
     "create_stage": "cyclades.stages.core.registry",
     "list_stages": "cyclades.stages.core.registry",
+    "measure_at": "cyclades.pipeline.measurement.forced",
+    "measure_planes": "cyclades.pipeline.measurement.planes",
     "open_image": "cyclades.stages.core.io",
     "read_catalogue": "cyclades.stages.core.catalogue",
     "read_image": "cyclades.stages.core.io",

@@ -111,7 +111,7 @@ class ComponentsCatalogue(CataloguingStage):
             ),
             make_table("sources", source, units, sky=sky),
             make_table("islands", island, units, sky=sky),
-            _meta(image),
+            image_meta(image),
         )
 
     def _measure(self, image: "SkyImage", component: Values, source: Values, group: Groups) -> None:
@@ -210,7 +210,7 @@ def _extra(image: "SkyImage", components: "Components", order: Integers) -> Valu
     return extra
 
 
-def _meta(image: "SkyImage") -> dict[str, Any]:
+def image_meta(image: "SkyImage") -> dict[str, Any]:
     """What is known of image and software; absent where unknown."""
     meta: dict[str, Any] = {
         "software": "cyclades",

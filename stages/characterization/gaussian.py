@@ -84,7 +84,7 @@ def start_values(
     brightest = np.zeros(len(leaves))
     np.maximum.at(brightest, owner, inside)
     area = np.bincount(owner, inside > 0.5 * brightest[owner], minlength=len(leaves))
-    half_area = np.log(2.0) * psf.area
+    half_area = np.log(2.0) * psf.areas(*detections.summit[leaves].T)
     largest = 2.0 * np.sqrt(segments.lengths / half_area) + 3.0
     if detections.flags is not None:
         smooth = detections.flags[leaves] & Flag.SMOOTHED > 0

@@ -19,6 +19,8 @@ from cyclades.stages.characterization.least_squares import (
 
 LEAST_COVERAGE = 0.6
 EDGE_WANDER = 0.5
+NEGLIGIBLE = 6.0
+"""Sigmas beyond which a component is not subtracted from its neighbours."""
 ROUNDS = 3
 SHAPE_CHANGE = 0.02
 
@@ -64,7 +66,7 @@ def fit_group(
         return FAILED, failed, np.nan, np.nan, n
     if coverage < LEAST_COVERAGE:
         # Half a source pulls the centre off the image: it stays closer to the summit.
-        bounds = bounds.copy()
+        bounds = bounds[:last].copy()
         bounds[first:last, 3] *= EDGE_WANDER
     u, v, value, weight = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     det = factor[0, 0] * factor[1, 1] - factor[0, 1] * factor[1, 0]
@@ -75,9 +77,19 @@ def fit_group(
         v[i] = (factor[0, 0] * dy - factor[1, 0] * dx) / det
         value[i] = sign * (float(data[yy, xx]) - float(level[yy, xx]))
         weight[i] = 1.0 / rms[yy, xx]
-        for k in range(everyone[0], everyone[1]):
-            if k < first or k >= last:
-                value[i] -= gaussian(params[k], u[i], v[i])
+    low_u, high_u, low_v, high_v = u.min(), u.max(), v.min(), v.max()
+    for k in range(everyone[0], everyone[1]):
+        if k >= first and k < last:
+            continue
+        # In an island of hundreds of components nearly all are too far away to matter.
+        p = params[k]
+        reach = NEGLIGIBLE / np.sqrt(0.5 * (p[3] + p[5]) - np.hypot(0.5 * (p[3] - p[5]), p[4]))
+        if p[1] < low_u - reach or p[1] > high_u + reach:
+            continue
+        if p[2] < low_v - reach or p[2] > high_v + reach:
+            continue
+        for i in range(n):
+            value[i] -= gaussian(p, u[i], v[i])
     status, chi2 = levenberg_marquardt(params, first, last, free, u, v, value, weight, bounds)
     if not want_errors or status == FAILED:
         return status, failed, chi2, np.nan, n

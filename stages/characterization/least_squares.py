@@ -228,7 +228,7 @@ def levenberg_marquardt(
     residual = np.empty(n)
     trial_residual = np.empty(n)
     start = params[first:last].copy()
-    trial = params.copy()
+    trial = start.copy()
     chi2 = residuals(params, first, last, u, v, value, weight, residual)
     damping = 1e-3
     at_limit = False
@@ -253,23 +253,23 @@ def levenberg_marquardt(
                 damping *= 10.0
                 continue
             clipped = False
-            for k in range(first, last):
-                column = (k - first) * free
+            for c in range(last - first):
+                k = first + c
                 for j in range(free):
-                    trial[k, j] = params[k, j] + step[column + j, 0]
-                trial[k, 0] = max(trial[k, 0], 1e-3 * start[k - first, 0])
+                    trial[c, j] = params[k, j] + step[c * free + j, 0]
+                trial[c, 0] = max(trial[c, 0], 1e-3 * start[c, 0])
                 for j in range(1, 3):
                     low, high = bounds[k, j] - bounds[k, 3], bounds[k, j] + bounds[k, 3]
-                    if trial[k, j] < low or trial[k, j] > high:
-                        trial[k, j] = min(max(trial[k, j], low), high)
+                    if trial[c, j] < low or trial[c, j] > high:
+                        trial[c, j] = min(max(trial[c, j], low), high)
                         clipped = True
-                if free == 6 and limit_shape(trial[k, 3:6], SMALLEST_AXIS, bounds[k, 0]):
+                if free == 6 and limit_shape(trial[c, 3:6], SMALLEST_AXIS, bounds[k, 0]):
                     clipped = True
-            new = residuals(trial, first, last, u, v, value, weight, trial_residual)
+            new = residuals(trial, 0, last - first, u, v, value, weight, trial_residual)
             if new < chi2:
                 finished = chi2 - new < 1e-7 * (chi2 + 1.0)
                 chi2 = new
-                params[first:last] = trial[first:last]
+                params[first:last] = trial
                 residual[:] = trial_residual
                 damping = max(damping * 0.2, 1e-9)
                 improved = True

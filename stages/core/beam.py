@@ -1,6 +1,6 @@
 """The restoring beam or PSF of an image, as a function of position."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -115,6 +115,18 @@ class PointSpread:
         import radio_beam
 
         return radio_beam.Beam(*(value * u.deg for value in axes))
+
+    def window(self, x: float, y: float, wcs: "WCS | None") -> "PointSpread":
+        """Return the same beam on the window whose first pixel is (x, y) of this plane.
+
+        Parameters
+        ----------
+        x, y : float
+            0-based position of the window's first pixel.
+        wcs : astropy.wcs.WCS or None
+            That of the window.
+        """
+        return self if wcs is self.wcs else replace(self, wcs=wcs)
 
     def covariances(self, x: ArrayLike, y: ArrayLike) -> Floats:
         """Covariances of the beam at 0-based pixel positions, shape (n, 2, 2), pixels squared."""

@@ -98,7 +98,8 @@ class Catalogue:
         Parameters
         ----------
         layout : str
-            One of `cyclades.stages.core.exports.LAYOUTS`.
+            ``aegean``, ``pybdsf`` or ``selavy``, or one of
+            `cyclades.stages.core.exports.LAYOUTS`.
         """
         from cyclades.stages.core.exports import export_table
 

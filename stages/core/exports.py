@@ -8,7 +8,7 @@ value (NaN). ``form:column`` changes the values: ``hms`` and ``dms`` to sexagesi
 fluxes of an image that is not in Jy keep its unit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -214,6 +214,33 @@ LAYOUTS: dict[str, Layout] = {
     "selavy_islands": Layout("islands with the columns of Selavy", "islands", _SELAVY_ISLANDS),
 }
 
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "aegean": ("aegean",),
+    "pybdsf": ("pybdsf_srl", "pybdsf_gaul"),
+    "selavy": ("selavy_components", "selavy_islands"),
+}
+"""The layouts of each source finder, the one that its users take for the catalogue first."""
+
+
+def expand_columns(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the layouts that names of source finders or of layouts stand for.
+
+    Raises
+    ------
+    OutputError
+        Where there is no such name.
+    """
+    found: list[str] = []
+    for name in [names] if isinstance(names, str) else names:
+        if name not in COLUMNS and name not in LAYOUTS:
+            known = list(dict.fromkeys([*COLUMNS, *LAYOUTS]))
+            raise OutputError(
+                f"There is no export {name!r}{suggestion(name, known)}; "
+                f"choose one of {', '.join(known)}."
+            )
+        found += COLUMNS.get(name, (name,))
+    return tuple(dict.fromkeys(found))
+
 
 def export_table(catalogue: "Catalogue", layout: str) -> "Table":
     """Return a catalogue in the columns of another source finder.
@@ -222,7 +249,7 @@ def export_table(catalogue: "Catalogue", layout: str) -> "Table":
     ----------
     catalogue : Catalogue
     layout : str
-        One of `LAYOUTS`.
+        One of `LAYOUTS`, or a source finder of `COLUMNS`, which stands for its first layout.
 
     Returns
     -------
@@ -237,12 +264,7 @@ def export_table(catalogue: "Catalogue", layout: str) -> "Table":
     """
     from astropy.table import Column, Table
 
-    if layout not in LAYOUTS:
-        raise OutputError(
-            f"There is no export {layout!r}{suggestion(layout, list(LAYOUTS))}; "
-            f"choose one of {', '.join(LAYOUTS)}."
-        )
-    wanted = LAYOUTS[layout]
+    wanted = LAYOUTS[expand_columns(layout)[0]]
     table = catalogue.tables[wanted.table]
     result = Table(meta={"origin": f"cyclades {catalogue.meta.get('version', '')}".strip()})
     for column in wanted.columns:

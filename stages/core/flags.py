@@ -24,6 +24,8 @@ class Flag(IntFlag):
     BELOW_BEAM = 4096
     ERRORS_FROM_BEAM = 8192
     SMOOTHED = 16384
+    NOT_COVERED = 32768
+    POSITION_AT_LIMIT = 65536
 
 
 DESCRIPTIONS: dict[Flag, str] = {
@@ -44,6 +46,9 @@ DESCRIPTIONS: dict[Flag, str] = {
     Flag.BELOW_BEAM: "fitted size significantly below the beam's",
     Flag.ERRORS_FROM_BEAM: "errors assume the beam as noise autocorrelation",
     Flag.SMOOTHED: "found on a smoothed map: extended, with a peak below the threshold",
+    Flag.NOT_COVERED: "a given position lies outside the image or on blank pixels; "
+    "nothing was measured",
+    Flag.POSITION_AT_LIMIT: "a free position of a forced measurement stopped at its limit",
 }
 
 

@@ -141,7 +141,7 @@ def write_catalogue(
     done: list[tuple[Path, Path]] = []
     try:
         for which, file in files.items():
-            partial = _temporary(file)
+            partial = partial_file(file)
             done.append((partial, file))
             _write_one(catalogue, name, table if len(files) == 1 else which, partial)
         for partial, file in done:
@@ -157,8 +157,11 @@ def write_catalogue(
                 partial.unlink()
 
 
-def _temporary(path: Path) -> Path:
-    """Make an empty file beside `path`, with the permissions that a new file would have."""
+def partial_file(path: Path) -> Path:
+    """Make an empty file beside `path`, with the permissions that a new file would have.
+
+    What is written to it takes the name `path` by `os.replace` when it is complete.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(handle)
     mask = os.umask(0)

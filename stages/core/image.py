@@ -115,9 +115,7 @@ class SkyImage:
         local = inside.shift(-self.origin[0], -self.origin[1])
         cut = local.slices
         wcs = None if self.wcs is None else self.wcs.slice(cut)
-        psf = self.psf
-        if psf is not None and wcs is not None:
-            psf = replace(psf, wcs=wcs)
+        psf = None if self.psf is None else self.psf.window(local.x0, local.y0, wcs)
         return self.replace(
             data=self.data[cut],
             wcs=wcs,

@@ -102,9 +102,17 @@ class ImageOptions(BaseModel):
     unit: Annotated[str | None, BeforeValidator(_as_unit)] = parameter(
         None, "Unit that the pixels are in, whatever BUNIT says; nothing is converted."
     )
+    psf: Annotated[str | None, BeforeValidator(absolute_path)] = parameter(
+        None,
+        "Beam that varies over the image: a table with ra, dec (or x, y), major, minor and pa, or "
+        "a FITS cube of these three axes in degrees on its own WCS.",
+    )
     mask: Annotated[str | None, BeforeValidator(absolute_path)] = parameter(
         None,
-        "Pixels to leave out: a FITS image that is not zero there, or a DS9 region file.",
+        "Pixels to leave out: a FITS image that is not zero there, a DS9 region file, or a MOC.",
+    )
+    include: Annotated[str | None, BeforeValidator(absolute_path)] = parameter(
+        None, "The only pixels to keep; files as for mask."
     )
     weight: Annotated[str | None, BeforeValidator(absolute_path)] = parameter(
         None, "FITS image of relative inverse variances; pixels without weight are blank."
@@ -147,6 +155,10 @@ class FitsSource:
 
         self.path = Path(path).expanduser()
         self.options = options or ImageOptions()
+        if self.options.beam is not None and self.options.psf is not None:
+            raise InputError(
+                f"{self.path.name}: a beam and a varying psf are both given; leave one of them out."
+            )
         self._plane = open_plane(
             self.path, extension=self.options.extension, plane=self.options.plane
         )
@@ -205,6 +217,10 @@ class FitsSource:
         """Beam on the plane: the user's, else the file's, else None."""
         from cyclades.stages.core.beam_shape import BeamShape
 
+        if self.options.psf is not None:
+            from cyclades.stages.core.beam_files import read_point_spread
+
+            return read_point_spread(self.options.psf, self.wcs, self.shape)
         given = self.options.beam
         beam = self._plane.beam if given is None else BeamShape.parse(given)
         if beam is None or (given is None and self.wcs is None):
@@ -279,21 +295,20 @@ class FitsSource:
             self.__dict__.setdefault("zeros_are_blank", zeros_are_blank([data], self.shape))
         image = self._image(data, full_box(self.shape))
         if not np.isfinite(image.data).any():
-            raise InputError(f"{self.path}: the image is all blank; there is nothing to measure.")
+            left = "" if self._mask is None else " or left out by the mask or the part to include"
+            raise InputError(f"{self.path}: the image is all blank{left}; nothing can be measured.")
         return image
 
     def _image(self, data: NDArray[np.float32], box: Box) -> SkyImage:
-        from dataclasses import replace
-
         if self.zeros_are_blank:
             data[data == 0] = np.nan
         weight = self._weight(box)
         if weight is not None:
             data[~(weight > 0)] = np.nan
         wcs, psf = self.wcs, self.psf
-        if wcs is not None and box != full_box(self.shape):
-            wcs = wcs.slice(box.slices)
-            psf = None if psf is None else replace(psf, wcs=wcs)
+        if box != full_box(self.shape):
+            wcs = None if wcs is None else wcs.slice(box.slices)
+            psf = None if psf is None else psf.window(box.x0, box.y0, wcs)
         return SkyImage(
             data,
             unit=self.unit,
@@ -310,18 +325,31 @@ class FitsSource:
 
     @cached_property
     def _mask(self) -> "Mask | None":
-        from cyclades.stages.core.masks import ArrayMask, FitsMask, read_regions
+        from cyclades.stages.core.masks import ArrayMask, JoinedMask, OutsideMask
+
+        parts: list[Mask] = []
+        if self._arrays[0] is not None:
+            parts.append(ArrayMask(self._arrays[0]))
+        if self.options.mask is not None:
+            parts.append(self._read_mask("mask", self.options.mask))
+        if self.options.include is not None:
+            parts.append(OutsideMask(self._read_mask("include", self.options.include)))
+        if len(parts) > 1:
+            return JoinedMask(tuple(parts))
+        return parts[0] if parts else None
+
+    def _read_mask(self, label: str, path: str) -> "Mask":
+        """Read the pixels that a file of any of the kinds names."""
+        from cyclades.stages.core.coverage import is_moc, read_moc
+        from cyclades.stages.core.masks import FitsMask, read_regions
         from cyclades.stages.core.planes import open_plane
 
-        if self._arrays[0] is not None:
-            return ArrayMask(self._arrays[0])
-        path = self.options.mask
-        if path is None:
-            return None
         if path.lower().endswith(_REGION_SUFFIXES):
             return read_regions(path, self.wcs, self.shape)
+        if is_moc(path):
+            return read_moc(path, self.wcs)
         plane = open_plane(path)
-        self._check_shape(f"mask {path}", plane.shape)
+        self._check_shape(f"{label} {path}", plane.shape)
         return FitsMask(plane)
 
     @cached_property
@@ -370,12 +398,12 @@ def open_image(
     path : str or Path
         FITS file, also compressed.
     mask : str, Path or array of bool, shape (ny, nx), optional
-        Pixels to leave out: a FITS image (not zero there), a DS9 region file, or an array.
+        Pixels to leave out: a FITS image (not zero there), a DS9 region file, a MOC, or an array.
     weight : str, Path or array, shape (ny, nx), optional
         Relative inverse variances.
     **options
-        Fields of `ImageOptions`: `extension`, `plane`, `beam`, `frequency`, `unit`,
-        `blank_zeros`.
+        Fields of `ImageOptions`: `extension`, `plane`, `beam`, `psf`, `frequency`, `unit`,
+        `include`, `blank_zeros`.
 
     Returns
     -------

@@ -129,6 +129,31 @@ class RegionMask:
         return mask
 
 
+@dataclass(frozen=True)
+class OutsideMask:
+    """The pixels that another mask does not hold."""
+
+    inside: Mask
+
+    def window(self, box: Box) -> Booleans:
+        """Return the mask of a box."""
+        return ~self.inside.window(box)
+
+
+@dataclass(frozen=True)
+class JoinedMask:
+    """Pixels that any of several masks holds."""
+
+    parts: tuple[Mask, ...]
+
+    def window(self, box: Box) -> Booleans:
+        """Return the mask of a box."""
+        mask = np.zeros(box.shape, bool)
+        for part in self.parts:
+            mask |= part.window(box)
+        return mask
+
+
 def read_regions(path: str | Path, wcs: "WCS | None", shape: tuple[int, int]) -> RegionMask:
     """Read a DS9 (or CRTF) region file onto the pixels of an image.
 

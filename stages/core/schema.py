@@ -380,8 +380,126 @@ EXTRA_COLUMNS: tuple[ColumnSpec, ...] = (
     ),
     _C("kron_radius", "pix", "phys.angSize", "Kron radius, the first moment of the profile"),
     _C("half_light_radius", "pix", "phys.angSize", "radius that holds half of kron_flux"),
+    _C(
+        "total_flux_limit",
+        FLUX,
+        "phot.flux.density;stat.max",
+        "upper limit of total_flux of a forced measurement: its positive part plus the limit's "
+        "number of sigmas (3 by default)",
+        _FITTED,
+    ),
+    _C(
+        "total_flux_is_limit",
+        "",
+        "meta.code;phot.flux.density",
+        "whether a forced measurement is no detection, so that total_flux_limit is what is known",
+        _FITTED,
+        "?",
+    ),
+    *_with_error(
+        _C(
+            "spectral_index",
+            "",
+            "spect.index",
+            "power-law index alpha of total_flux proportional to frequency^alpha",
+            _FITTED,
+        )
+    ),
+    _C(
+        "spectral_index_min",
+        "",
+        "spect.index;stat.min",
+        "lower limit of the spectral index of a source detected at one frequency",
+        _FITTED,
+    ),
+    _C(
+        "spectral_index_max",
+        "",
+        "spect.index;stat.max",
+        "upper limit of the spectral index of a source detected at one frequency",
+        _FITTED,
+    ),
+    _C("spectral_chi2", "", "stat.fit.chi2", "chi squared of the power law", _FITTED),
+    _C(
+        "spectral_planes",
+        "",
+        "meta.number;obs.image",
+        "images that the power law was fitted to",
+        _FITTED,
+        "i4",
+    ),
+    *_with_error(
+        _C("mean_flux", FLUX, "phot.flux.density;stat.mean", "weighted mean over epochs", _FITTED)
+    ),
+    _C(
+        "variability_v",
+        "",
+        "src.var.index",
+        "coefficient of variation V: standard deviation of the fluxes over their mean",
+        _FITTED,
+    ),
+    _C(
+        "variability_eta",
+        "",
+        "src.var.index",
+        "significance of variability eta: reduced chi squared about the weighted mean",
+        _FITTED,
+    ),
+    _C("n_epochs", "", "meta.number;obs", "epochs with a measurement", _FITTED, "i4"),
+    *_with_error(
+        _C(
+            "polarised_flux",
+            FLUX,
+            "phot.flux.density;phys.polarization.linear",
+            "linearly polarised intensity, debiased",
+            _FITTED,
+        )
+    ),
+    _C(
+        "polarised_flux_limit",
+        FLUX,
+        "phot.flux.density;phys.polarization.linear;stat.max",
+        "upper limit of polarised_flux: the debiased value plus the limit's number of sigmas",
+        _FITTED,
+    ),
+    _C(
+        "polarised_flux_is_limit",
+        "",
+        "meta.code;phys.polarization.linear",
+        "whether linear polarisation is not detected, so that polarised_flux_limit is what is "
+        "known",
+        _FITTED,
+        "?",
+    ),
+    *_with_error(
+        _C(
+            "polarisation_angle",
+            "deg",
+            "pos.posAng;phys.polarization.linear",
+            "angle of the electric vector, in the frame and sense of Stokes Q and U",
+            _FITTED,
+        )
+    ),
+    *_with_error(
+        _C(
+            "polarised_fraction",
+            "",
+            "phys.polarization.linear;arith.ratio",
+            "polarised_flux over Stokes I; NaN where Stokes I is no detection",
+            _FITTED,
+        )
+    ),
+    *_with_error(
+        _C(
+            "circular_fraction",
+            "",
+            "phys.polarization.circular;arith.ratio",
+            "Stokes V over Stokes I, with its sign; NaN where Stokes I is no detection",
+            _FITTED,
+        )
+    ),
 )
-"""Columns that only some characterizers give; they follow the others in `components`."""
+"""Columns that only some characterizers and measurements give; they follow the others."""
 
 
 def columns(table: str, *, sky: bool = True) -> list[ColumnSpec]:
@@ -418,7 +536,7 @@ def _markdown_lines() -> Iterator[str]:
         yield "|---|---|---|---|"
         for c in columns(table):
             yield f"| `{c.name}` | {shown.get(c.unit, c.unit)} | `{c.ucd}` | {c.description} |"
-    yield "\n## further columns of some characterizers\n"
+    yield "\n## further columns of some characterizers and measurements\n"
     yield "| column | unit | UCD | description |"
     yield "|---|---|---|---|"
     for c in EXTRA_COLUMNS:

@@ -19,6 +19,7 @@ from cyclades.stages.core.summits import (
 BOX_FLOOD = 2.5
 SUMMIT_HEIGHT = 5.0
 EIGHT_NEIGHBOURS = np.ones((3, 3), int)
+_MANY_SUMMITS = 32
 
 
 def significance_map(image: SkyImage, background: Background) -> NDArray[np.float32]:
@@ -68,13 +69,32 @@ def segment_boxes(segments: Segments, nx: int) -> Floats:
 
 
 def nearest_summit(pixels: Integers, summits: Floats, nx: int, psf: PointSpread | None) -> Integers:
-    """Number of the summit nearest to each pixel, in the metric of the beam."""
+    """Number of the summit nearest to each pixel, in the metric of the beam.
+
+    Islands of many summits are searched by a tree: all distances of an island of thousands would
+    take minutes and gigabytes.
+    """
     y, x = np.divmod(pixels, nx)
     precision = np.eye(2) if psf is None else inverse(psf.covariance)
+    if len(summits) > _MANY_SUMMITS:
+        from scipy.spatial import KDTree
+
+        factor = np.linalg.cholesky(precision)
+        tree = KDTree(summits @ factor)
+        return np.asarray(tree.query(np.stack([x, y], -1) @ factor)[1], np.int64)
     dx = x[:, None] - summits[None, :, 0]
     dy = y[:, None] - summits[None, :, 1]
     distance = precision[0, 0] * dx**2 + 2 * precision[0, 1] * dx * dy + precision[1, 1] * dy**2
     return np.asarray(np.argmin(distance, axis=1))
+
+
+def nearest_pixels(
+    pixels: Integers, summits: Floats, nx: int, psf: PointSpread | None
+) -> list[Integers]:
+    """Pixels that are nearest to each summit, in the order given."""
+    nearest = nearest_summit(pixels, summits, nx, psf)
+    order = np.argsort(nearest, kind="stable")
+    return np.split(pixels[order], np.searchsorted(nearest[order], np.arange(1, len(summits))))
 
 
 def split_islands(
@@ -108,11 +128,9 @@ def split_islands(
     for row in np.flatnonzero(number > 1):
         mine = positions[starts[row] : starts[row + 1]]
         pixels = islands[row]
-        nearest = nearest_summit(pixels, mine, nx, psf)
-        for child in range(len(mine)):
-            pieces.append(pixels[nearest == child])
-            parents.append(int(row))
-            summits.append(mine[child])
+        pieces += nearest_pixels(pixels, mine, nx, psf)
+        parents += [int(row)] * len(mine)
+        summits += list(mine)
     children = Segments.from_lists(pieces)
     segments = Segments.concatenate([islands, children])
     parent = np.concatenate([np.full(len(islands), -1), np.array(parents, int)]).astype(np.int64)
@@ -225,9 +243,9 @@ def complete_detections(
             if len(mine) == 1 or detections.parent[row] >= 0:
                 summit[row] = mine[0]
                 continue
-            nearest = nearest_summit(segments[row], mine, image.shape[1], image.psf)
+            shares = nearest_pixels(segments[row], mine, image.shape[1], image.psf)
             has_children[row] = True
-            extra += [(int(row), mine[c], segments[row][nearest == c]) for c in range(len(mine))]
+            extra += [(int(row), *found) for found in zip(mine, shares, strict=True)]
     keep = np.flatnonzero(leaf | has_children)
     new_row = np.full(len(detections) + 1, -1, np.int64)
     new_row[keep] = np.arange(len(keep))

@@ -3,16 +3,18 @@
 import json
 import re
 
+import astropy.units as u
 import numpy as np
 import pytest
 import yaml
 from astropy.io import fits
-from astropy.table import QTable
+from astropy.table import QTable, Table
 from mocpy import MOC
 
 from cyclades.pipeline import chain
 from cyclades.pipeline.cli import main
 from cyclades.stages.core.catalogue import read_catalogue
+from cyclades.stages.core.exports import COLUMNS, LAYOUTS
 from cyclades.stages.core.formats import FORMATS
 
 
@@ -178,6 +180,9 @@ def no_beam(path):
         (no_beam, ["--route", "classical", "--config", "none.yaml"], "not both"),
         (no_beam, ["--products", "resdual"], "did you mean 'residual'"),
         (no_beam, ["--formats", "votble"], "did you mean 'votable'"),
+        (no_beam, ["--columns", "aegan"], "did you mean 'aegean'"),
+        (no_beam, ["--psf", "absent.fits"], "absent.fits"),
+        (no_beam, ["--include", "absent.reg", "--beam", "4pixel"], "absent.reg"),
         (no_beam, ["--rms", "rms.fits"], "--background and --rms together"),
         (no_beam, ["--mask", "absent.fits", "--beam", "4pixel"], "absent.fits"),
     ],
@@ -268,12 +273,53 @@ def test_usage_errors_exit_2(arguments, capsys):
     assert "Usage" in capsys.readouterr().err
 
 
-def test_every_format_is_named_in_the_help(capsys):
+def test_every_format_and_layout_is_named_in_the_help(capsys):
     assert cyclades("run", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
     named = re.search(r"--formats TEXT (.*?)\[default", text).group(1)
-    missing = [name for name in FORMATS if name not in re.split(r"[^a-z0-9_]+", named.lower())]
-    assert missing == []
+    others = re.search(r"--columns TEXT (.*?) --", text).group(1)
+    for listed, names in ((named, set(FORMATS) - set(LAYOUTS)), (others, {*LAYOUTS, *COLUMNS})):
+        words = re.split(r"[^a-z0-9_]+", listed.lower())
+        assert [name for name in names if name not in words] == []
+
+
+def test_columns_of_other_source_finders(simulated, tmp_path):
+    options = ("--columns", "aegean,pybdsf,selavy_islands", "--formats", "csv", "-q")
+    assert cyclades("run", simulated, "-o", tmp_path, *options) == 0
+    names = {path.name.removeprefix("simulated.catalogue.") for path in tmp_path.iterdir()}
+    for layout in ("aegean", "pybdsf_srl", "pybdsf_gaul", "selavy_islands"):
+        assert f"{layout}.csv" in names
+        assert f"{layout}.fits" in names
+    assert not any("selavy_components" in name for name in names)
+    catalogue = read_catalogue(tmp_path / "simulated.catalogue.fits")
+    for layout, expected in (("aegean", "aegean"), ("pybdsf", "pybdsf_srl")):
+        table = catalogue.export(layout)
+        assert table.colnames == catalogue.export(expected).colnames
+        for suffix, kind in (("fits", "fits"), ("csv", "ascii.csv")):
+            written = Table.read(tmp_path / f"simulated.catalogue.{expected}.{suffix}", format=kind)
+            assert written.colnames == table.colnames
+            flux = "peak_flux" if layout == "aegean" else "Peak_flux"
+            np.testing.assert_allclose(written[flux], table[flux], rtol=1e-6)
+    assert catalogue.export("selavy").colnames == catalogue.export("selavy_components").colnames
+
+
+def test_coverage_and_regions_limit_what_is_searched(simulated, tmp_path):
+    header = fits.getheader(simulated)
+    moc = MOC.from_cone(header["CRVAL1"] * u.deg, header["CRVAL2"] * u.deg, radius=200 * u.arcsec,
+                        max_depth=16)  # fmt: skip
+    moc.save(str(tmp_path / "part.json"), format="json")
+    tables = {}
+    for option in ("--include", "--mask"):
+        out = tmp_path / option.strip("-")
+        assert cyclades("run", simulated, "-o", out, option, tmp_path / "part.json", "-q") == 0
+        tables[option] = QTable.read(out / "simulated.catalogue.fits", hdu="components")
+        record = json.loads((out / "simulated.provenance.json").read_text())
+        assert [entry["path"] for entry in record["other_files"]] == [str(tmp_path / "part.json")]
+    for option, table in tables.items():
+        assert len(table) >= 5
+        inside = moc.contains_lonlat(table["ra"], table["dec"])
+        # a source on the border may have its fitted centre a pixel beyond
+        assert np.mean(inside == (option == "--include")) > 0.9
 
 
 def test_coverage_and_ds9_regions_by_either_name(simulated, tmp_path):
