@@ -4,8 +4,8 @@ Shapes are given without the beam and convolved with the image's own. Components
 overlap are fitted together, whatever island they came from: which ones blend depends on the beam
 of this image, not on that of the image where they were found. With fixed positions the fit is
 linear in the fluxes: they may be negative, and are unbiased at any signal to noise; this is what
-makes light curves and spectra of sources that are not detected everywhere possible (as in Hancock
-et al. 2018, PASA 35, e011, section 3.3).
+makes light curves and spectra of sources that are not detected everywhere possible (compare
+the priorised fitting of Hancock et al. 2018, PASA 35, e011).
 
 It is no registered characterization stage, because it measures a catalogue that the chain's
 detections do not hold; `cyclades.pipeline.measurement` is its way in.

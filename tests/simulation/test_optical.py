@@ -8,7 +8,6 @@ from itertools import islice
 import numpy as np
 import pytest
 from astropy.io import fits
-from conftest import unavailable
 from scipy import special, stats
 
 from cyclades.pipeline.cli import main
@@ -37,6 +36,7 @@ from cyclades.pipeline.simulation.optical_sky import (
 from cyclades.pipeline.simulation.stream import OpticalTileStream
 from cyclades.pipeline.simulation.truth import read_truth
 from cyclades.stages.core.errors import ConfigurationError
+from tests.conftest import unavailable
 
 EMPTY = OpticalSkyOptions(stars=MagnitudeCounts(density=0.0), galaxies=MagnitudeCounts(density=0.0))
 STARS = OpticalSkyOptions(stars=MagnitudeCounts(density=6000.0))
