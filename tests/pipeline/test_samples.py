@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def blocks(document, language):
     """The code blocks of a Markdown file."""
     text = (ROOT / document).read_text("utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [code for marked, code in found if marked == language]
 
 
 def shell(command, folder, **environment):
@@ -91,6 +92,10 @@ def test_the_readme_works_as_written(tmp_path):
     done = shell(line, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results" / "magpis.quicklook.png").is_file()
+    (line,) = [b for b in blocks("README.md", "") if "cyclades simulate" in b]
+    done = shell(line, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report" / "report.html").is_file()
     (tmp_path / "readme.py").write_text("".join(blocks("README.md", "python")), "utf-8")
     done = shell("python readme.py", tmp_path)
     assert done.returncode == 0, done.stderr
