@@ -105,29 +105,15 @@ class MeshBackground(BackgroundStage):
         if not usable.any():
             empty = np.full(data.shape, np.nan, np.float32)
             return Background(empty, empty.copy())
-        from cyclades.stages.core.masking import source_mask
+        from cyclades.stages.background.extended import uncertain_pixels
 
         mesh = self.mesh(image)
         floor = noise_floor(data[usable])
-        location, scale = self.statistics(data, usable, mesh)
-        if root is not None:
-            scale = self.statistics(data * root, usable, mesh)[1]
-        location, scale = without_bumps(location, scale, 3 if mesh.y.margin == 0 else 5)
-        level = mesh.interpolate(self.complete(location, data, usable))
-        rms = self.rms_map(scale, data, usable, root, mesh, floor)
-
-        radius = 2 if image.psf is None else int(np.ceil(0.5 * image.psf.size))
-        with np.errstate(over="ignore"):
-            significance = (data - level) / rms
-        sources = source_mask(
-            significance,
-            seed=self.mask_seed_threshold,
-            flood=self.mask_flood_threshold,
-            grow=radius,
-        )
+        sources = self.source_pixels(image, usable, root, mesh, floor)
         if (usable & ~sources).any():
             usable &= ~sources
-        del sources, significance, rms
+        uncertain = uncertain_pixels(sources & ~blank, self.box(image), image.origin)
+        del sources
 
         location, _ = self.statistics(data, usable, mesh)
         level = mesh.interpolate(self.complete(location, data, usable))
@@ -139,7 +125,71 @@ class MeshBackground(BackgroundStage):
         rms = self.rms_map(scale, residual, usable, root, mesh, floor)
         level[blank] = np.nan
         rms[blank] = np.nan
-        return Background(level, rms)
+        return Background(level, rms, uncertain)
+
+    def source_pixels(
+        self, image: SkyImage, usable: NDArray[np.bool_], root: Map | None, mesh: Mesh, floor: float
+    ) -> NDArray[np.bool_]:
+        """Find the pixels of sources and holes, which must not count for the level.
+
+        A source wider than a few cells outweighs the sky in the neighbourhoods of its inner
+        cells, and passes for the level there; its rim stands out and is masked. While the mask
+        takes further cells, the statistics are taken again without its pixels, so that such a
+        source is peeled from its rim to its middle. Without a cell that is mostly source, which
+        is the rule, there is one round.
+
+        Parameters
+        ----------
+        image : SkyImage
+        usable : ndarray of bool, shape (ny, nx)
+            Pixels that count.
+        root : ndarray of float32, shape (ny, nx), optional
+            Root of the weights.
+        mesh : Mesh
+        floor : float
+            Least rms.
+
+        Returns
+        -------
+        ndarray of bool, shape (ny, nx)
+        """
+        from cyclades.stages.background.extended import MOSTLY_SOURCE, extended_mask
+        from cyclades.stages.core.masking import source_mask
+
+        data = image.data
+        size = 3 if mesh.y.margin == 0 else 5
+        radius = 2 if image.psf is None else int(np.ceil(0.5 * image.psf.size))
+        sources = np.zeros(data.shape, bool)
+        taken = np.zeros(mesh.shape, bool)
+        left, mostly = usable, MOSTLY_SOURCE * mesh.y.step * mesh.x.step
+        while True:
+            location, scale = self.statistics(data, left, mesh)
+            if root is not None:
+                scale = self.statistics(data * root, left, mesh)[1]
+            location, scale = without_bumps(location, scale, size)
+            level = mesh.interpolate(self.complete(location, data, left))
+            rms = self.rms_map(scale, data, left, root, mesh, floor)
+            with np.errstate(over="ignore"):
+                significance = (data - level) / rms
+            sources |= source_mask(
+                significance,
+                seed=self.mask_seed_threshold,
+                flood=self.mask_flood_threshold,
+                grow=radius,
+            )
+            sources |= extended_mask(
+                significance,
+                usable,
+                sources,
+                self.box(image),
+                image.origin,
+                seed=self.mask_seed_threshold,
+                flood=self.mask_flood_threshold,
+            )
+            before, taken = taken, mesh.sums(sources & usable) > mostly
+            left = usable & ~sources
+            if not (taken & ~before).any() or not left.any():
+                return sources
 
     def complete(self, cells: Floats, data: Map, usable: NDArray[np.bool_]) -> Floats:
         """Fill cells with too few pixels from their neighbours, or from the whole plane."""

@@ -40,15 +40,16 @@ class MapsBackground(GridBackground):
             name: None if path is None else read_map(path, image, name)
             for name, path in (("background", self.level), ("rms", self.rms))
         }
-        level, rms = given["background"], given["rms"]
+        level, rms, uncertain = given["background"], given["rms"], None
         if level is None or rms is None:
             estimated = super().estimate(image, context=context)
-            level = estimated.level if level is None else level
+            if level is None:
+                level, uncertain = estimated.level, estimated.uncertain
             rms = estimated.rms if rms is None else rms
         with np.errstate(invalid="ignore"):
             good = np.isfinite(image.data) & np.isfinite(level) & (rms > 0) & (rms < np.inf)
         nan = np.float32(np.nan)
-        return Background(np.where(good, level, nan), np.where(good, rms, nan))
+        return Background(np.where(good, level, nan), np.where(good, rms, nan), uncertain)
 
 
 def read_map(path: str, image: SkyImage, name: str) -> Map:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +122,17 @@ class Mesh:
     def shape(self) -> tuple[int, int]:
         """Cells along y and x."""
         return len(self.y), len(self.x)
+
+    def sums(self, plane: NDArray[Any]) -> Floats:
+        """Sums over the pixels of each cell, without its margins."""
+        kind = np.int32 if plane.dtype == np.bool_ else np.float64
+        columns = np.add.reduceat(plane, self.x.edges[:-1], axis=1, dtype=kind)
+        return np.add.reduceat(columns, self.y.edges[:-1], axis=0).astype(float)
+
+    def expand(self, cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Plane whose pixels have the value of their cell."""
+        columns = np.repeat(cells, np.diff(self.x.edges), axis=1)
+        return np.repeat(columns, np.diff(self.y.edges), axis=0)
 
     def interpolate(self, cells: Floats) -> Map:
         """Smooth map through finite cell values: float32, shape of the plane.

@@ -178,6 +178,9 @@ def island_values(
     flags = np.zeros(n, np.int64) if detections.flags is None else detections.flags[islands].copy()
     flags |= np.where(edge, int(Flag.EDGE), 0) | np.where(blank, int(Flag.BLANK_NEIGHBOUR), 0)
     flags |= np.where(sign < 0, int(Flag.NEGATIVE), 0)
+    if background.uncertain is not None:
+        unsure = total(background.uncertain.ravel()[segment.indices].astype(float)) > 0.0
+        flags |= np.where(unsure, int(Flag.BACKGROUND_UNCERTAIN), 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = peak_flux / mean_rms
     return {

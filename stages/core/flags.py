@@ -26,6 +26,7 @@ class Flag(IntFlag):
     SMOOTHED = 16384
     NOT_COVERED = 32768
     POSITION_AT_LIMIT = 65536
+    BACKGROUND_UNCERTAIN = 262144
 
 
 DESCRIPTIONS: dict[Flag, str] = {
@@ -49,6 +50,8 @@ DESCRIPTIONS: dict[Flag, str] = {
     Flag.NOT_COVERED: "a given position lies outside the image or on blank pixels; "
     "nothing was measured",
     Flag.POSITION_AT_LIMIT: "a free position of a forced measurement stopped at its limit",
+    Flag.BACKGROUND_UNCERTAIN: "sources fill so much of a box of the background that its level "
+    "was taken from elsewhere; part of the flux may have been taken for background",
 }
 
 

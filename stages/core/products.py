@@ -15,10 +15,18 @@ class Background:
     """Level and rms maps: float32, of the image's shape and unit, NaN where it is blank.
 
     The rms is positive wherever it is finite.
+
+    Parameters
+    ----------
+    level, rms : ndarray, shape (ny, nx)
+    uncertain : ndarray of bool, shape (ny, nx), optional
+        Where sources leave so little sky that the level was taken from elsewhere; nowhere where
+        left out.
     """
 
     level: NDArray[np.float32]
     rms: NDArray[np.float32]
+    uncertain: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         # Compiled stages take contiguous native float32, whatever the maps were cut from.

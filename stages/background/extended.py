@@ -1,0 +1,119 @@
+"""Sources too faint in their pixels to be masked, yet wide enough to raise the level."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclades.stages.background.mesh import Floats, Map, Mesh
+from cyclades.stages.core.masking import source_mask
+
+CELLS_A_BOX = 24
+"""Cells along a box of the mesh in which significances are averaged; one is about a beam wide."""
+
+MEAN = 0.2
+"""Side in boxes of the square of a running mean: in it a source that can move the level of a box
+shows, while the level itself hardly bends."""
+
+MOSTLY_SOURCE = 0.5
+"""Masked part of such a square above which the rest of its middle is left out too."""
+
+LEAST_CELLS = 100
+"""Running means below which their scatter is not trusted."""
+
+UNCERTAIN = 0.4
+"""Masked part of a square of half a box above which the level in it was taken from elsewhere; a
+single source of a third of a box in diameter fills as much."""
+
+
+def extended_mask(
+    significance: Map,
+    usable: NDArray[np.bool_],
+    sources: NDArray[np.bool_],
+    box: int,
+    origin: tuple[int, int],
+    *,
+    seed: float,
+    flood: float,
+) -> NDArray[np.bool_]:
+    """Pixels of faint extended sources: where running means of the unmasked pixels stand out.
+
+    A disc of three times the rms a pixel is hardly seen in single pixels, and moves the median
+    of a box that it fills by half of its brightness. Means over many beams show it. Their scatter
+    is measured, so that noise of any correlation, and a level with much structure at this scale,
+    set their own threshold.
+
+    Parameters
+    ----------
+    significance : ndarray of float32, shape (ny, nx)
+        Deviation from the level in units of the local rms.
+    usable : ndarray of bool, shape (ny, nx)
+        Pixels that count; `significance` is not read elsewhere.
+    sources : ndarray of bool, shape (ny, nx)
+        Pixels that are masked already; they do not enter the means.
+    box : int
+        Side of a box of the mesh in pixels.
+    origin : (y, x)
+        Of the plane's first pixel in the full image, in which the cells are anchored.
+    seed, flood : float
+        As in `cyclades.stages.core.masking.source_mask`, in units of the scatter of the means.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    cells, width = _cells(usable.shape, origin, box, MEAN)
+    left = usable & ~sources
+    counted, known = (_spread(cells.sums(pixels), width) for pixels in (left, usable))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total = cells.sums(np.where(left, significance, np.float32(0)))
+        mean = _spread(total, width) / counted
+        covered = counted < (1.0 - MOSTLY_SOURCE) * known
+    # a running sum leaves rounding errors where there is nothing
+    mean[covered | (counted * width**2 < 0.5)] = np.nan
+    values = mean[np.isfinite(mean)]
+    found = covered
+    if values.size >= LEAST_CELLS:
+        middle = np.median(values)
+        scatter = 1.4826 * np.median(np.abs(values - middle))
+        if scatter > 0.0:
+            deviation = np.asarray((mean - middle) / scatter, np.float32)
+            found = found | source_mask(deviation, seed=seed, flood=flood, grow=0)
+    return cells.expand(found)
+
+
+def uncertain_pixels(
+    sources: NDArray[np.bool_], box: int, origin: tuple[int, int]
+) -> NDArray[np.bool_] | None:
+    """Pixels around which sources leave too little sky for a level of its own.
+
+    Parameters
+    ----------
+    sources : ndarray of bool, shape (ny, nx)
+        Masked pixels that are not blank.
+    box : int
+        Side of a box of the mesh in pixels.
+    origin : (y, x)
+        Of the plane's first pixel in the full image.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx), or None
+        None where there are none.
+    """
+    cells, width = _cells(sources.shape, origin, box, 0.5)
+    found = _spread(cells.sums(sources), width) > UNCERTAIN * cells.y.step * cells.x.step
+    return cells.expand(found) if found.any() else None
+
+
+def _cells(
+    shape: tuple[int, ...], origin: tuple[int, int], box: int, boxes: float
+) -> tuple[Mesh, int]:
+    """Fine cells, and the odd number of them that is nearest to a length in boxes."""
+    step = max(1, box // CELLS_A_BOX)
+    return Mesh.anchored((shape[0], shape[1]), origin, step), 2 * int(0.5 * boxes * box / step) + 1
+
+
+def _spread(sums: Floats, width: int) -> Floats:
+    """Running means of sums, as if there were nothing beyond the border."""
+    from scipy.ndimage import uniform_filter
+
+    return np.asarray(uniform_filter(sums, width, mode="constant"))
