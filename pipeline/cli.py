@@ -127,7 +127,8 @@ def _configuration(
 @click.option(
     "--psf",
     type=click.Path(path_type=Path),
-    help="Beam that varies: a table of beams, or a FITS cube of major axis, minor axis and angle.",
+    help="Beam that varies: a table of beams, a FITS cube of major axis, minor axis and angle, or "
+    "images of the point-spread function.",
 )
 @click.option("--frequency", help="Frequency, as 1.4GHz.")
 @click.option(

@@ -1,11 +1,12 @@
-"""Files that say how the beam varies over an image: tables of beams, and maps of its axes."""
+"""Files that say how the beam varies over an image: tables of beams, maps of its axes, images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.beam_map import (
     AxesSamples,
     BeamSamples,
@@ -47,14 +48,13 @@ _READERS = {
     ".votable": "votable",
     ".xml": "votable",
 }
-_MOST_PLANES = 5
+MOST_PLANES = 5
+"""Planes of a cube up to which it is taken for one of axes."""
 _SMALLEST_FWHM = 0.1
 _SMALL_IMAGE = 64
 
 
-def read_point_spread(
-    path: str | Path, wcs: "WCS | None", shape: tuple[int, int]
-) -> PointSpreadMap:
+def read_point_spread(path: str | Path, wcs: "WCS | None", shape: tuple[int, int]) -> PointSpread:
     """Read how the beam varies over an image.
 
     Parameters
@@ -66,7 +66,9 @@ def read_point_spread(
         degrees, or in pixels for an image without sky coordinates. Or a FITS cube whose first
         three planes are FWHM major axis, minor axis and position angle in degrees, on a
         celestial WCS of its own, as Aegean reads (Hancock, Trott & Hurley-Walker 2018, PASA 35,
-        e011).
+        e011). Or FITS images of the point-spread function, of which the main lobes are fitted:
+        one for the whole image, or several with a place each; see
+        `cyclades.stages.core.beam_images.read_psf_images`.
     wcs : astropy.wcs.WCS or None
         Celestial WCS of the full image.
     shape : (ny, nx)
@@ -74,7 +76,7 @@ def read_point_spread(
 
     Returns
     -------
-    PointSpreadMap
+    PointSpread
         Position angles in tables with ra and dec are east of ICRS north; otherwise from the
         frame's own +latitude, as BPA. Rows and pixels with a NaN are passed over.
 
@@ -86,14 +88,7 @@ def read_point_spread(
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
-    cube = _read_cube(path)
-    if cube is not None:
-        if wcs is None:
-            raise _no_sky(path)
-        samples, frame = _grid(path, *cube)
-    else:
-        samples, frame = _scattered(path, _read_table(path), wcs, shape)
-    psf = _with_typical_beam(PointSpreadMap(np.eye(2), wcs, samples=samples, frame=frame), shape)
+    psf = _read(path, wcs, shape)
     major, minor, _ = shape_from_covariance(psf.covariance)
     if not _SMALLEST_FWHM <= minor <= major <= max(*shape, _SMALL_IMAGE):
         raise InputError(
@@ -104,7 +99,27 @@ def read_point_spread(
     return psf
 
 
-def _no_sky(path: Path) -> InputError:
+def _read(path: Path, wcs: "WCS | None", shape: tuple[int, int]) -> PointSpread:
+    """Read a file of any of the kinds."""
+    from cyclades.stages.core.beam_images import one_for_all, read_psf_images, several
+
+    images = read_psf_images(path)
+    if len(images) == 1:
+        return one_for_all(images[0], wcs, shape)
+    cube = None if images else _read_cube(path)
+    if images:
+        samples, frame = several(path, images, wcs)
+    elif cube is not None:
+        if wcs is None:
+            raise no_sky(path)
+        samples, frame = _grid(path, *cube)
+    else:
+        samples, frame = _scattered(path, _read_table(path), wcs, shape)
+    return _with_typical_beam(PointSpreadMap(np.eye(2), wcs, samples=samples, frame=frame), shape)
+
+
+def no_sky(path: Path) -> InputError:
+    """Say that beams on the sky are of no use to an image without."""
     return InputError(
         f"{path}: the beams are given on the sky but the image has no sky coordinates; give a "
         "table with x, y and axes in pixels."
@@ -124,20 +139,25 @@ def _with_typical_beam(psf: PointSpreadMap, shape: tuple[int, int]) -> PointSpre
     return PointSpreadMap(middle, psf.wcs, samples=psf.samples, frame=psf.frame)
 
 
+def is_fits(path: Path) -> bool:
+    """Whether a file begins like FITS, plain or gzipped."""
+    with path.open("rb") as stream:
+        return stream.read(6).startswith((b"SIMPLE", b"\x1f\x8b"))
+
+
 def _read_cube(path: Path) -> "tuple[NDArray[np.float32], Header] | None":
     """Planes of the first image in a FITS file that has three or a few more, and its header."""
     from astropy.io import fits
 
     from cyclades.stages.core.planes import quiet
 
-    with path.open("rb") as stream:
-        if not stream.read(6).startswith((b"SIMPLE", b"\x1f\x8b")):
-            return None
+    if not is_fits(path):
+        return None
     try:
         with quiet(), fits.open(path) as file:
             for hdu in file:
                 lengths = [n for n in getattr(hdu, "shape", ()) if n > 1]
-                if hdu.is_image and len(lengths) == 3 and 3 <= lengths[0] <= _MOST_PLANES:
+                if hdu.is_image and len(lengths) == 3 and 3 <= lengths[0] <= MOST_PLANES:
                     planes = hdu.data.reshape(lengths)[:3]
                     return np.array(planes, np.float32), hdu.header.copy()
     except OSError as error:
@@ -176,7 +196,7 @@ def _read_table(path: Path) -> "Table":
     except Exception as error:  # the readers of five formats raise what they like
         raise InputError(
             f"{path}: this is neither a table of beams (FITS, VOTable, ECSV, CSV) nor a FITS cube "
-            "of major axis, minor axis and position angle."
+            "of major axis, minor axis and position angle, nor images of the point-spread function."
         ) from error
 
 
@@ -194,7 +214,7 @@ def _scattered(
     missing = [name for name in (*place, "major", "minor") if found[name] is None]
     if missing:
         if found["ra"] is not None and wcs is None:
-            raise _no_sky(path)
+            raise no_sky(path)
         wanted = ", ".join(COLUMNS[missing[0]])
         raise InputError(
             f"{path}: the table of beams has no column for {missing[0]} (looked for {wanted}); "
@@ -202,11 +222,11 @@ def _scattered(
         )
     in_pixels = wcs is None or _unit(table, found["major"]) in ("pix", "pixel")
     axis_unit = "pix" if in_pixels else "deg"
-    first, second = (_numbers(path, table, found[name], "deg" if sky else "pix") for name in place)
-    major, minor = (_numbers(path, table, found[name], axis_unit) for name in ("major", "minor"))
+    first, second = (numbers(path, table, found[name], "deg" if sky else "pix") for name in place)
+    major, minor = (numbers(path, table, found[name], axis_unit) for name in ("major", "minor"))
     angle = np.zeros(len(table))
     if found["angle"] is not None:
-        angle = _numbers(path, table, found["angle"], "deg")
+        angle = numbers(path, table, found["angle"], "deg")
     known = np.isfinite(np.sum([first, second, major, minor, angle], axis=0)) & (minor > 0.0)
     if not known.any():
         raise InputError(f"{path}: no row of the table has a position and a beam.")
@@ -215,7 +235,7 @@ def _scattered(
     )
     covariances = covariance_from_shape(major, minor, angle)
     if sky:
-        first, second = _pixels(wcs, first, second)
+        first, second = pixels_of(wcs, first, second)
         inside = np.isfinite(first) & np.isfinite(second)
         first, second, covariances = first[inside], second[inside], covariances[inside]
         if not len(first):
@@ -229,7 +249,8 @@ def _scattered(
     return ScatteredSamples(first[good], second[good], values[good]), wcs
 
 
-def _pixels(wcs: Any, ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
+def pixels_of(wcs: Any, ra: ArrayLike, dec: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the 0-based pixels of ICRS positions in degrees; NaN off the projection."""
     from astropy.coordinates import SkyCoord
     from astropy.wcs.utils import skycoord_to_pixel
 
@@ -241,7 +262,7 @@ def _unit(table: "Table", name: str | None) -> str:
     return str(table[name].unit or "")
 
 
-def _numbers(path: Path, table: "Table", name: str | None, unit: str) -> Floats:
+def numbers(path: Path, table: "Table", name: str | None, unit: str) -> Floats:
     """Values of a column in a unit; without a unit of its own they are taken to be in it."""
     import astropy.units as u
 

@@ -104,8 +104,9 @@ class ImageOptions(BaseModel):
     )
     psf: Annotated[str | None, BeforeValidator(absolute_path)] = parameter(
         None,
-        "Beam that varies over the image: a table with ra, dec (or x, y), major, minor and pa, or "
-        "a FITS cube of these three axes in degrees on its own WCS.",
+        "Beam that varies over the image: a table with ra, dec (or x, y), major, minor and pa, a "
+        "FITS cube of these three axes in degrees on its own WCS, or FITS images of the "
+        "point-spread function.",
     )
     mask: Annotated[str | None, BeforeValidator(absolute_path)] = parameter(
         None,

@@ -275,8 +275,11 @@ def test_useless_files_are_refused(tmp_path):
     fits.PrimaryHDU(np.ones(SHAPE, np.float32), make_header("sin")).writeto(image)
     with pytest.raises(InputError, match="no such file"):
         read_point_spread(tmp_path / "none.fits", make_wcs("sin"), SHAPE)
-    with pytest.raises(InputError, match="neither a table"):
+    with pytest.raises(InputError, match="no point-spread function"):
         read_point_spread(image, make_wcs("sin"), SHAPE)
+    (tmp_path / "text.txt").write_text("beams\n")
+    with pytest.raises(InputError, match="neither a table"):
+        read_point_spread(tmp_path / "text.txt", make_wcs("sin"), SHAPE)
     cube = write_cube(tmp_path / "cube.fits", make_header("sin"), 0.0, 0.0, 0.0)
     with pytest.raises(InputError, match="planes hold no beam"):
         read_point_spread(cube, make_wcs("sin"), SHAPE)

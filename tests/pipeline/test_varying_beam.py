@@ -69,7 +69,25 @@ def field(tmp_path_factory):
         table[name].unit = unit
     path = folder / "beams.ecsv"
     table.write(path, format="ascii.ecsv")
+    write_psf_images(folder / "psfs.fits", tx, ra, dec)
     return image, path, rows
+
+
+def write_psf_images(path, x, ra, dec):
+    """Point-spread functions of any height with a sidelobe, on finer pixels, and their places."""
+    pixel, size = 1.5, 65
+    shapes = transform_covariance(beam(x), MIRROR / pixel)
+    planes = [
+        height * render_gaussians((size, size), [[1.0, 30.4, 33.2, c[0, 0], c[0, 1], c[1, 1]]])
+        for height, c in zip(np.linspace(0.1, 9.0, len(x)), shapes, strict=True)
+    ]
+    stack = np.array(planes)
+    stack[:, 4:8] += 0.2 * stack.max(axis=(1, 2))[:, None, None]
+    own = header()
+    own.update({"CRPIX1": 31.4, "CRPIX2": 34.2, "CDELT1": -pixel / 3600, "CDELT2": pixel / 3600})
+    images = fits.PrimaryHDU(stack.astype(np.float32), own)
+    places = fits.BinTableHDU(Table({"ra": ra, "dec": dec}))
+    fits.HDUList([images, places]).writeto(path)
 
 
 def run(image, output, *options):
@@ -89,8 +107,10 @@ def matched(found, rows):
     return {name: values[distance.argmin(axis=1)] for name, values in found.items()}
 
 
-def test_the_local_beam_is_used_everywhere(field, tmp_path):
+@pytest.mark.parametrize("kind", ["table", "images"])
+def test_the_local_beam_is_used_everywhere(field, tmp_path, kind):
     image, beams, rows = field
+    beams = beams if kind == "table" else beams.with_name("psfs.fits")
     own = matched(run(image, tmp_path / "own", "--psf", beams), rows)
     plain = matched(run(image, tmp_path / "plain"), rows)
     left, right = rows[:, 1] < SIZE / 4, rows[:, 1] > 3 * SIZE / 4
