@@ -40,6 +40,10 @@ class MeshBackground(BackgroundStage):
     the level is taken again from the pixels that are left. What the residual still shows in its
     cells is added to the level (which removes most of the smoothing that a box causes), and the
     rms is measured on the residual, where a slope of the level does not widen it.
+
+    Sources wider than a box are kept out as long as they are brighter than about 2.5 times the
+    rms (in each beam). What is as wide as a box and fainter than twice the rms is taken for level,
+    for nothing tells the two apart; larger boxes do.
     """
 
     box_beams: float = parameter(
@@ -105,6 +109,7 @@ class MeshBackground(BackgroundStage):
         if not usable.any():
             empty = np.full(data.shape, np.nan, np.float32)
             return Background(empty, empty.copy())
+        from cyclades.stages.background.edges import edge_factor
         from cyclades.stages.background.extended import uncertain_pixels
 
         mesh = self.mesh(image)
@@ -123,6 +128,10 @@ class MeshBackground(BackgroundStage):
         if root is not None:
             scale = self.statistics(residual * root, usable, mesh)[1]
         rms = self.rms_map(scale, residual, usable, root, mesh, floor)
+        fwhm, area = (1.0, 1.0) if image.psf is None else (image.psf.size, image.psf.area)
+        factor = edge_factor(data, level, rms, blank, self.box(image), fwhm, area)
+        if factor is not None:
+            rms *= factor
         level[blank] = np.nan
         rms[blank] = np.nan
         return Background(level, rms, uncertain)
