@@ -5,7 +5,7 @@ from cyclades.stages.core.flags import DESCRIPTIONS, Flag, count, decode, descri
 
 def test_every_bit_has_one_description():
     assert set(DESCRIPTIONS) == set(Flag)
-    assert len({text for text in DESCRIPTIONS.values()}) == len(Flag)
+    assert len(set(DESCRIPTIONS.values())) == len(Flag)
     assert all(flag.value.bit_count() == 1 for flag in Flag)
 
 
