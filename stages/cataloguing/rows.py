@@ -29,7 +29,7 @@ NEGATIVE_LEVEL = -0.5
 """A level below this many local rms is flagged: subtracting it raised the flux."""
 
 _SUSPECT = int(Flag.FIT_FAILED | Flag.SIZE_AT_LIMIT | Flag.BELOW_BEAM)
-_COMPLEX = int(Flag.POOR_FIT | Flag.TOO_MANY_COMPONENTS)
+_COMPLEX = int(Flag.POOR_FIT | Flag.TOO_MANY_COMPONENTS | Flag.WAVELET)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +226,9 @@ def component_values(
     scale = np.ones(len(c))
     if per_pixel(image.unit) and image.psf is not None:
         scale = image.psf.areas(c.x, c.y)
+    variance = c.total_err**2
+    if c.total_share is not None:
+        variance = np.where(np.isfinite(c.total_share), c.total_share, variance)
     ra, dec = positions(image, c.x, c.y)
     return {
         "island": c.island,
@@ -237,6 +240,7 @@ def component_values(
         "peak_flux_err": c.error("peak"),
         "total_flux": c.total * scale,
         "total_flux_err": c.total_err * scale,
+        "total_share": variance * scale**2,
         "beam_flux": c.beam_flux * scale,
         "beam_flux_err": c.beam_flux_err * scale,
         "position_covariance": c.covariance[:, 1:3, 1:3],
@@ -316,7 +320,7 @@ def source_values(component: Values, group: Groups) -> Values:
         "shape": moments,
         "shape_errors": group.sum(errors),
         "total_flux": group.sum(component["total_flux"]),
-        "total_flux_err": np.sqrt(group.sum(component["total_flux_err"] ** 2)),
+        "total_flux_err": np.sqrt(np.maximum(group.sum(component["total_share"]), 0.0)),
         "n_pixels": group.sum(component["n_pixels"]),
         "n_components": group.counts,
         "source_code": np.where(poor | suspect, "C", code),

@@ -24,6 +24,10 @@ class IslandFits:
     beam: Floats
     quality: Floats
     status: Integers
+    wavelet: NDArray[np.bool_]
+    """Rows added by the residual-wavelet model."""
+    share: Floats
+    """Covariance of the row's total flux with that of its island; NaN where not known."""
 
     @classmethod
     def start(
@@ -40,6 +44,8 @@ class IslandFits:
             np.full((n, 2), np.nan),
             np.full((n, 3), np.nan),
             np.full(n, FAILED, np.int64),
+            np.zeros(n, bool),
+            np.full(n, np.nan),
         )
 
     def take(self, rows: NDArray[np.bool_] | Integers) -> "IslandFits":

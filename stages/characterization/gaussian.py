@@ -21,6 +21,7 @@ from cyclades.stages.characterization.gaussian_shapes import (
 )
 from cyclades.stages.characterization.island_fits import fit_islands
 from cyclades.stages.characterization.least_squares import AT_LIMIT, FAILED, FWHM
+from cyclades.stages.characterization.wavelets import model_islands
 from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.flags import Flag
@@ -148,6 +149,19 @@ class GaussianCharacterization(CharacterizationStage):
     added_components: int = parameter(
         2, "Most components added to an island for its residual; 0 adds none.", ge=0, le=20
     )
+    wavelet_components: int = parameter(
+        8,
+        "Most Gaussians added to an island for structures in the wavelet transform of its "
+        "residual; 0 adds none.",
+        ge=0,
+        le=100,
+    )
+    wavelet_threshold: float = parameter(
+        4.5,
+        "Least significance of such a structure, in the noise of its own scale.",
+        unit="rms of the scale",
+        gt=0,
+    )
     beam_tolerance: float = parameter(
         0.01,
         "Relative uncertainty of the beam's size, allowed for before a source is called resolved.",
@@ -221,6 +235,12 @@ class GaussianCharacterization(CharacterizationStage):
             )
             if not added:
                 break
+        if self.wavelet_components:
+            fits = model_islands(
+                fits, frame, islands, labels, excess, background.rms, noise,
+                limit=self.wavelet_components, threshold=self.wavelet_threshold,
+                joint=self.joint_limit, fraction=RESIDUAL_FRACTION, workers=context.workers,
+            )  # fmt: skip
         return self._components(image, background, detections, rows, fits, frame, excess, noise)
 
     def _add_components(
@@ -310,7 +330,9 @@ class GaussianCharacterization(CharacterizationStage):
         sign = frame[2][fits.island]
         covariance, quality = fits.covariance, fits.quality
         resolved = resolved_probability(fits.params, covariance, self.beam_tolerance)
-        params = correct_shapes(fits.params, covariance)
+        # Overlapping components share their errors: the correction holds for single ones only.
+        single = np.where(np.isnan(fits.share)[:, None, None], covariance, np.nan)
+        params = correct_shapes(fits.params, single)
         values, errors = pixel_parameters(params, covariance, factor, origin)
         total, total_err = total_flux(params, covariance)
         failed = fits.status == FAILED
@@ -338,8 +360,11 @@ class GaussianCharacterization(CharacterizationStage):
         flags[failed & np.isfinite(fits.beam[:, 0])] |= Flag.TOO_FEW_PIXELS
         flags[fits.status == AT_LIMIT] |= Flag.SIZE_AT_LIMIT
         flags[siblings > 1] |= Flag.BLENDED
-        flags[siblings > self.joint_limit] |= Flag.TOO_MANY_COMPONENTS
+        added = np.bincount(fits.island, fits.wavelet, len(island_rows))[fits.island]
+        crowded = (siblings > self.joint_limit) | (added >= max(self.wavelet_components, 1))
+        flags[crowded] |= Flag.TOO_MANY_COMPONENTS
         flags[sign < 0] |= Flag.NEGATIVE
+        flags[fits.wavelet] |= Flag.WAVELET
         with np.errstate(invalid="ignore"):
             flags[quality[:, 0] > POOR_FIT_RATIO * quality[:, 1]] |= Flag.POOR_FIT
         if noise.origin != "measured":
@@ -368,5 +393,8 @@ class GaussianCharacterization(CharacterizationStage):
             residual_mean=residual_mean,
             residual_rms=residual_rms,
             n_pixels=np.nan_to_num(quality[:, 2]).astype(np.int64),
-            fit_type=tuple("beam" if bad else "gaussian" for bad in failed),
+            fit_type=tuple(
+                np.select([fits.wavelet, failed], ["wavelet", "beam"], "gaussian").tolist()
+            ),
+            total_share=fits.share if self.errors == "correlated" else None,
         )

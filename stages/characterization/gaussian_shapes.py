@@ -89,16 +89,23 @@ def pixel_parameters(
     return values, errors
 
 
-def total_flux(params: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-    """Flux in beams, ``A sqrt(det S)`` with S the whitened covariance, and its error."""
-    n = len(params)
+def total_flux_gradient(params: Floats) -> Floats:
+    """Derivatives of the flux of `total_flux` by (A, u, v, a, b, c), shape (n, 6)."""
     shapes = inverse(precision_matrices(params))
-    total = params[:, 0] * np.sqrt(determinant(shapes))
-    gradient = np.zeros((n, 6))
-    gradient[:, 0] = np.sqrt(determinant(shapes))
+    size = np.sqrt(determinant(shapes))
+    total = params[:, 0] * size
+    gradient = np.zeros((len(params), 6))
+    gradient[:, 0] = size
     gradient[:, 3] = -0.5 * total * shapes[:, 0, 0]
     gradient[:, 4] = -total * shapes[:, 0, 1]
     gradient[:, 5] = -0.5 * total * shapes[:, 1, 1]
+    return gradient
+
+
+def total_flux(params: Floats, covariance: Floats) -> tuple[Floats, Floats]:
+    """Flux in beams, ``A sqrt(det S)`` with S the whitened covariance, and its error."""
+    total = params[:, 0] * np.sqrt(determinant(inverse(precision_matrices(params))))
+    gradient = total_flux_gradient(params)
     variance = np.einsum("ni,nij,nj->n", gradient, covariance, gradient)
     return total, np.sqrt(np.maximum(variance, 0.0))
 

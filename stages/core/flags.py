@@ -26,6 +26,7 @@ class Flag(IntFlag):
     SMOOTHED = 16384
     NOT_COVERED = 32768
     POSITION_AT_LIMIT = 65536
+    WAVELET = 131072
     BACKGROUND_UNCERTAIN = 262144
 
 
@@ -40,8 +41,9 @@ DESCRIPTIONS: dict[Flag, str] = {
     "subtracting it raised the flux",
     Flag.BLENDED: "fitted together with other components of its island",
     Flag.POOR_FIT: "the residual of the fit is much larger than the noise",
-    Flag.TOO_MANY_COMPONENTS: "the island has more peaks than may be fitted together; "
-    "only the brightest were fitted jointly",
+    Flag.TOO_MANY_COMPONENTS: "the island has more components than may be fitted together (some "
+    "were held while others were fitted, and the errors leave out what they share), or as many "
+    "as may be added to it",
     Flag.NO_SKY_POSITION: "the image has no celestial coordinates here",
     Flag.NO_BEAM: "no beam is known: total flux is a pixel sum, sizes are not deconvolved",
     Flag.BELOW_BEAM: "fitted size significantly below the beam's",
@@ -50,6 +52,8 @@ DESCRIPTIONS: dict[Flag, str] = {
     Flag.NOT_COVERED: "a given position lies outside the image or on blank pixels; "
     "nothing was measured",
     Flag.POSITION_AT_LIMIT: "a free position of a forced measurement stopped at its limit",
+    Flag.WAVELET: "a component of the residual-wavelet model: part of a source that its other "
+    "Gaussians did not fit, not a detection of its own",
     Flag.BACKGROUND_UNCERTAIN: "sources fill so much of a box of the background that its level "
     "was taken from elsewhere; part of the flux may have been taken for background",
 }

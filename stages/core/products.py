@@ -228,7 +228,10 @@ class Components:
     n_pixels : ndarray of int
         Pixels used by the measurement.
     fit_type : tuple of str
-        How each row was measured: ``gaussian``, ``beam``, ``moments``, ...
+        How each row was measured: ``gaussian``, ``wavelet``, ``beam``, ``moments``, ...
+    total_share : ndarray, optional
+        Covariance of each total flux with the sum of its island's, for components whose fluxes
+        are not independent; NaN, or None, where the error of the sum is that of its rows.
     extra : dict of str to ndarray
         Further columns of one characterizer (``kron_flux``, ...), named as catalogue columns.
     """
@@ -254,6 +257,7 @@ class Components:
     residual_rms: Floats
     n_pixels: Integers
     fit_type: tuple[str, ...]
+    total_share: Floats | None = None
     extra: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -319,7 +319,7 @@ COLUMNS: tuple[ColumnSpec, ...] = (
         "fit_type",
         "",
         "meta.code",
-        "how it was measured: gaussian, beam, moments, ...",
+        "how it was measured: gaussian, wavelet, beam, moments, ...",
         _COMPONENTS,
         "str",
     ),

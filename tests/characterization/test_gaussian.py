@@ -260,7 +260,7 @@ def test_a_component_hidden_under_a_brighter_one_is_added():
     image, background = sky_image(rows, (600, 600), correlated_noise((600, 600), rng))
     context = Context()
     detections = IslandsDetection().detect(image, background, context=context)
-    plain = GaussianCharacterization(added_components=0)
+    plain = GaussianCharacterization(added_components=0, wavelet_components=0)
     full = GaussianCharacterization()
     before = plain.measure(image, background, detections, context=context)
     after = full.measure(image, background, detections, context=context)
