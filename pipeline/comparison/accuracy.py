@@ -229,7 +229,7 @@ def truth_detections(
     owner = owner[order][first]
     mask = np.zeros(image.shape, bool)
     mask.ravel()[pixels] = True
-    islands = label_segments(mask)
+    islands = label_segments(mask, 0.5)
     island_map = islands.label_map(image.shape).ravel() - 1
     rows = np.unique(owner)
     members = [pixels[owner == row] for row in rows]

@@ -188,7 +188,15 @@ def _inverted_field(
         assert plane is not None
         assert background is not None
         noise = noise_autocorrelation(plane, background, context=context)
-        seed = result.provenance["notes"].get("detection_thresholds", {}).get("seed")
+        thresholds = result.provenance["notes"].get("detection_thresholds", {})
+        seed = thresholds.get("seed")
+        # The noise is to be searched as the image was, not with a threshold of its own.
+        detection = pipeline.config.detection
+        if seed is not None and "seed_threshold" in type(detection).model_fields:
+            held = detection.model_copy(
+                update={"seed_threshold": seed, "flood_threshold": thresholds["flood"]}
+            )
+            pipeline = pipeline.replace(detection=held)
         inverted = pipeline.run(plane.replace(data=-plane.data), context=context)
     real, false = _islands(result), _islands(inverted)
     zone = bright_surroundings(plane, real, bright_snr, bright_beams)

@@ -139,7 +139,7 @@ def find_artefacts(
     """
     with np.errstate(invalid="ignore"):
         ratio = np.where(sky < artefact, artefact / rms, 0.0)
-        segments = label_segments(ratio > FLOOD)
+        segments = label_segments(ratio, FLOOD)
         keep = np.flatnonzero(segment_maximum(ratio, segments) > threshold)
     chosen = segments.take(keep)
     return Artefacts(chosen, segment_maximum(artefact, chosen))

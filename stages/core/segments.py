@@ -1,6 +1,7 @@
 """From any detector's output to complete detections: pixels, summits, and who owns which pixel."""
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from cyclades.stages.core.beam import PointSpread
@@ -31,17 +32,85 @@ def significance_map(image: SkyImage, background: Background) -> NDArray[np.floa
     return significance
 
 
-def label_segments(mask: NDArray[np.bool_]) -> Segments:
-    """Connected groups (8 neighbours) of a mask, in the order of their first pixels."""
-    from scipy import ndimage
+def label_segments(values: NDArray[np.floating], threshold: float) -> Segments:
+    """Connected groups (8 neighbours) of the pixels above a threshold.
 
-    labels, number = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
-    indices = np.flatnonzero(labels)
-    owner = labels.ravel()[indices]
-    order = np.argsort(owner, kind="stable")
-    counts = np.bincount(owner, minlength=number + 1)[1:]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Segments(indices[order].astype(np.int64), offsets)
+    In the order of their first pixels, which are in row-major order themselves; NaN is below
+    every threshold.
+    """
+    plane = np.ascontiguousarray(values, np.float32)
+    indices, offsets = _connected(plane, float(threshold))
+    return Segments(indices, offsets)
+
+
+@njit("int64(int64[::1], int64)", cache=True, nogil=True)
+def _root(root: Integers, i: int) -> int:
+    """First member of a pixel's group; the way to it is shortened."""
+    while root[i] != i:
+        root[i] = root[root[i]]
+        i = root[i]
+    return i
+
+
+@njit("Tuple((int64[::1], int64[::1]))(float32[:, ::1], float64)", cache=True, nogil=True)
+def _connected(plane: NDArray[np.float32], threshold: float) -> tuple[Integers, Integers]:
+    """See `label_segments`: a union-find over the pixels above, which are few."""
+    ny, nx = plane.shape
+    number = 0
+    for y in range(ny):
+        for x in range(nx):
+            if plane[y, x] > threshold:
+                number += 1
+    pixels = np.empty(number, np.int64)
+    root = np.arange(number)
+    # `above` and `row` are the first entries of the row before and of the present one.
+    _above, row, n = 0, 0, 0
+    for y in range(ny):
+        candidate, _above, row = row, row, n
+        for x in range(nx):
+            if not plane[y, x] > threshold:
+                continue
+            pixels[n] = y * nx + x
+            joined = -1
+            if n > row and pixels[n - 1] == pixels[n] - 1:
+                joined = _root(root, n - 1)
+            low, high = (y - 1) * nx + max(x - 1, 0), (y - 1) * nx + min(x + 1, nx - 1)
+            while candidate < row and pixels[candidate] < low:
+                candidate += 1
+            k = candidate
+            while k < row and pixels[k] <= high:
+                other = _root(root, k)
+                if joined < 0:
+                    joined = other
+                elif other < joined:
+                    root[joined] = other
+                    joined = other
+                else:
+                    root[other] = joined
+                k += 1
+            if joined >= 0:
+                root[n] = joined
+            n += 1
+    groups = 0
+    group = np.empty(number, np.int64)
+    for i in range(number):
+        first = _root(root, i)
+        if first == i:
+            group[i] = groups
+            groups += 1
+        else:
+            group[i] = group[first]
+    offsets = np.zeros(groups + 1, np.int64)
+    for i in range(number):
+        offsets[group[i] + 1] += 1
+    for j in range(groups):
+        offsets[j + 1] += offsets[j]
+    filled = offsets[:-1].copy()
+    indices = np.empty(number, np.int64)
+    for i in range(number):
+        indices[filled[group[i]]] = pixels[i]
+        filled[group[i]] += 1
+    return indices, offsets
 
 
 def segment_maximum(values: NDArray[np.floating], segments: Segments) -> Floats:

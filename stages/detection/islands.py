@@ -3,8 +3,8 @@
 After Hancock et al. (2012, MNRAS 422, 1812; 2018, PASA 35, e011): islands grow from seeds in
 units of the local rms, and curvature decides how many components an island has. Here the
 components are the persistent peaks of the beam-sharpened significance map
-(`cyclades.stages.core.summits`), and the seed threshold may follow from a wanted false-discovery
-rate.
+(`cyclades.stages.core.summits`), and the seed threshold follows from a wanted false-discovery
+rate unless it is given.
 """
 
 from typing import ClassVar
@@ -26,50 +26,17 @@ from cyclades.stages.core.segments import (
 )
 from cyclades.stages.core.stage import Capabilities, DetectionStage, parameter
 from cyclades.stages.core.summits import DEFAULT_FWHM, PERSISTENCE, Sharpening, find_summits
+from cyclades.stages.detection.false_discovery import SEARCH_RANGE, threshold_for_rate
 from cyclades.stages.detection.scales import find_smooth_sources
-
-SEARCH_RANGE = (3.0, 8.0)
 
 
 def find_islands(
     significance: NDArray[np.float32], seed: float, flood: float, minimum_pixels: int
 ) -> Segments:
     """Connected groups of pixels above `flood` with at least one pixel above `seed`."""
-    with np.errstate(invalid="ignore"):
-        segments = label_segments(significance > flood)
+    segments = label_segments(significance, flood)
     bright = segment_maximum(significance, segments) >= seed
     return segments.take(np.flatnonzero(bright & (segments.lengths >= minimum_pixels)))
-
-
-def threshold_for_rate(
-    peaks: NDArray[np.floating], noise: NoiseAutocorrelation, area: float, rate: float
-) -> float:
-    """Lowest threshold at which the expected share of noise peaks stays within a wanted rate.
-
-    Parameters
-    ----------
-    peaks : ndarray
-        Significances of the candidate sources, down to the lowest threshold of interest.
-    noise : NoiseAutocorrelation
-        Gives the expected number of noise maxima above a threshold.
-    area : float
-        Pixels searched.
-    rate : float
-        Wanted ratio of noise peaks to detected sources (a source, not a pixel).
-
-    Returns
-    -------
-    float
-        Threshold in units of the rms, between 3 and 8.
-    """
-    thresholds = np.arange(SEARCH_RANGE[0], SEARCH_RANGE[1], 0.01)
-    found = np.searchsorted(np.sort(-peaks), -thresholds, side="right")
-    allowed = noise.expected_maxima(thresholds, area) <= rate * found
-    # Above the first threshold that fails counting from the top, all are allowed.
-    failing = np.flatnonzero(~allowed & (found > 0))
-    if failing.size == 0:
-        return float(thresholds[0])
-    return float(thresholds[min(failing[-1] + 1, thresholds.size - 1)])
 
 
 class IslandsDetection(DetectionStage):
@@ -81,16 +48,20 @@ class IslandsDetection(DetectionStage):
     )
     capabilities: ClassVar[Capabilities] = Capabilities(gives_segments=True, gives_summits=True)
 
-    seed_threshold: float = parameter(
-        5.0, "Least peak significance of an island.", unit="local rms", gt=0
+    seed_threshold: float | None = parameter(
+        None,
+        "Least peak significance of an island; by default false_discovery_rate sets it.",
+        unit="local rms",
+        gt=0,
     )
     flood_threshold: float = parameter(
         3.0, "Significance down to which an island grows.", unit="local rms", gt=0
     )
-    false_discovery_rate: float | None = parameter(
-        None,
-        "Wanted share of noise peaks among the detected sources; where given, it sets the seed "
-        "threshold of each image (the flood threshold is then at most that).",
+    false_discovery_rate: float = parameter(
+        0.01,
+        "Wanted share of false peaks among the detected sources: sets the seed threshold of each "
+        "image from the expected maxima of its noise, and raises it to 5 at most where the "
+        "inverted image holds more; not used where seed_threshold is given.",
         gt=0,
         lt=1,
     )
@@ -112,7 +83,7 @@ class IslandsDetection(DetectionStage):
 
     def model_post_init(self, context: object) -> None:
         """Check that the flood threshold is not above the seed threshold."""
-        if self.false_discovery_rate is None and self.flood_threshold > self.seed_threshold:
+        if self.seed_threshold is not None and self.flood_threshold > self.seed_threshold:
             raise ValueError(
                 f"detection.flood_threshold ({self.flood_threshold:g}) must not exceed "
                 f"detection.seed_threshold ({self.seed_threshold:g}); lower the former."
@@ -123,19 +94,26 @@ class IslandsDetection(DetectionStage):
         significance = significance_map(image, background)
         noise = noise_autocorrelation(image, background, context=context)
         sharpening = Sharpening.for_image(image.psf, noise)
-        seed, flood = self.seed_threshold, self.flood_threshold
-        if self.false_discovery_rate is not None:
-            low = find_islands(significance, SEARCH_RANGE[0], min(flood, SEARCH_RANGE[0]), 1)
-            peaks = segment_maximum(significance, low)
-            area = float(np.count_nonzero(np.isfinite(significance)))
-            seed = threshold_for_rate(peaks, noise, area, self.false_discovery_rate)
-            flood = min(flood, seed)
+        seed = self.seed_threshold
+        if seed is None:
+            seed = self.threshold(significance, noise)
+        flood = min(self.flood_threshold, seed)
         context.note("detection_thresholds", {"seed": seed, "flood": flood})
         found = self._signed(significance, 1, seed, flood, sharpening, image)
         if self.negative:
             holes = self._signed(-significance, -1, seed, flood, sharpening, image)
             found = _join(found, holes)
         return found
+
+    def threshold(self, significance: NDArray[np.float32], noise: NoiseAutocorrelation) -> float:
+        """Seed threshold for the wanted false-discovery rate."""
+        flood = min(self.flood_threshold, SEARCH_RANGE[0])
+        peaks, negative = (
+            segment_maximum(signed, label_segments(signed, flood))
+            for signed in (significance, -significance)
+        )
+        area = float(np.count_nonzero(np.isfinite(significance)))
+        return threshold_for_rate(peaks, noise, area, self.false_discovery_rate, negative)
 
     def _signed(
         self,

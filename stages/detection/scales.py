@@ -112,8 +112,7 @@ def find_smooth_sources(
         usable = np.isfinite(significance)
         usable &= ~ndimage.maximum_filter(used, size=width)
         smooth = smoothed_significance(significance, usable, block, scale * beam)
-        with np.errstate(invalid="ignore"):
-            found = label_segments(smooth > flood)
+        found = label_segments(smooth, flood)
         for row in np.flatnonzero(segment_maximum(smooth, found) >= seed):
             cells = found[row]
             peak = cells[np.argmax(smooth.ravel()[cells])]

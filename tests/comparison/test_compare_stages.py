@@ -123,7 +123,7 @@ def test_changes_are_said_in_words():
     first, second = (RouteConfig.from_route(r) for r in ("classical", SECOND))
     assert change(first.background, second.background) == "grid → sep"
     said = change(first.detection, second.detection)
-    assert "seed_threshold 5.0 → 12.0" in said
+    assert "seed_threshold None → 12.0" in said
     assert "name_prefix" in change(first.cataloguing, second.cataloguing)
 
 

@@ -85,7 +85,7 @@ def test_negative_boxes_flood_downwards():
 def test_label_segments_join_diagonal_neighbours():
     mask = np.zeros((6, 6), bool)
     mask[0, 0] = mask[1, 1] = mask[4, 5] = True
-    segments = label_segments(mask)
+    segments = label_segments(mask, 0.5)
     assert [segments[i].tolist() for i in range(len(segments))] == [[0, 7], [29]]
     values = np.arange(36.0).reshape(6, 6)
     np.testing.assert_array_equal(segment_maximum(values, segments), [7, 29])

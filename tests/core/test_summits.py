@@ -15,7 +15,7 @@ SHARPENING = Sharpening.for_image(PointSpread(BEAM), NOISE)
 
 
 def number_of_summits(significance, flood=3.0, **options):
-    segments = label_segments(significance > flood)
+    segments = label_segments(significance, flood)
     _, starts = find_summits(significance, segments, SHARPENING, **options)
     return np.diff(starts)
 

@@ -8,6 +8,7 @@ from cyclades.stages.characterization.gaussian import GaussianCharacterization
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.flags import Flag
 from cyclades.stages.core.products import Background
+from cyclades.stages.detection.false_discovery import poisson_lower_limit
 from cyclades.stages.detection.islands import IslandsDetection
 from tests.skies import BEAM, correlated_noise, lattice, match, sky_image, source_rows
 
@@ -35,7 +36,7 @@ def test_sources_are_found_where_they_are():
 
 
 @pytest.mark.parametrize("natural", [True, False])
-@pytest.mark.parametrize("rate", [0.02, 0.1])
+@pytest.mark.parametrize("rate", [0.01, 0.02, 0.05, 0.1])
 def test_false_discovery_rate_is_kept(natural, rate):
     found, false = 0, 0
     for seed in range(6):
@@ -111,6 +112,33 @@ def test_thresholds_are_noted():
     assert thresholds["flood"] <= thresholds["seed"]
 
 
+def test_a_given_threshold_is_kept():
+    image, background, _ = busy_field(6)
+    context = Context()
+    IslandsDetection(seed_threshold=6.5).detect(image, background, context=context)
+    assert context.notes["detection_thresholds"]["seed"] == 6.5
+
+
+def test_artefacts_of_the_inverted_image_raise_the_threshold_to_five():
+    image, background, _ = busy_field(6)
+    clean, striped = Context(), Context()
+    detector = IslandsDetection(false_discovery_rate=0.05)
+    detector.detect(image, background, context=clean)
+    # Sixty holes as deep as faint sources are high: far more than noise makes of either sign.
+    rng = np.random.default_rng(9)
+    x, y = rng.uniform(10, SHAPE[0] - 10, (2, 60))
+    holes, _ = sky_image(source_rows(-7.0, x, y), SHAPE, np.zeros(SHAPE))
+    detector.detect(image.replace(data=image.data + holes.data), background, context=striped)
+    assert clean.notes["detection_thresholds"]["seed"] < 4.5
+    assert striped.notes["detection_thresholds"]["seed"] == 5.0
+
+
+def test_poisson_lower_limits():
+    """Of Gehrels (1986), table 2, at 95 %."""
+    limits = poisson_lower_limit([0, 1, 2, 10], 0.95)
+    np.testing.assert_allclose(limits, [0.0, 0.0513, 0.355, 5.43], rtol=2e-3)
+
+
 def test_smoothing_finds_what_no_pixel_shows():
     """Sources of 4 beams' size whose peaks are at 2.5 rms, and hardly anything in plain noise."""
     rng = np.random.default_rng(7)
@@ -137,7 +165,8 @@ def test_smoothed_sources_are_measured():
     rows = source_rows(3.0, x, y, BEAM * 16)
     image, background = sky_image(rows, SHAPE, correlated_noise(SHAPE, rng))
     context = Context()
-    found = IslandsDetection(scales=(2.0, 4.0)).detect(image, background, context=context)
+    detector = IslandsDetection(scales=(2.0, 4.0), seed_threshold=5.0)
+    found = detector.detect(image, background, context=context)
     measured = GaussianCharacterization().measure(image, background, found, context=context)
     i, _ = match(measured.x, measured.y, x, y, 10.0)
     # Totals of 16 beams each, with errors near 20 %: 81 sources give the median to 3 %.

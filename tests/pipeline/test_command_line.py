@@ -245,7 +245,7 @@ def test_stages_lists_and_describes(capsys):
     assert "gaussian" in listed
     assert cyclades("stages", "islands") == 0
     described = capsys.readouterr().out
-    assert re.search(r"seed_threshold: float; local rms; default 5.0; > 0", described)
+    assert re.search(r"false_discovery_rate: float; default 0.01; > 0, < 1", described)
     assert cyclades("stages", "iland") == 2
     assert "did you mean 'islands'" in sentence(capsys)
 
