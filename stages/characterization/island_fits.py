@@ -21,6 +21,8 @@ LEAST_COVERAGE = 0.6
 EDGE_WANDER = 0.5
 NEGLIGIBLE = 6.0
 """Sigmas beyond which a component is not subtracted from its neighbours."""
+CORE_RADIUS = 0.45
+"""Radius in FWHM of the ellipse in which the position of a single component is fitted."""
 ROUNDS = 3
 SHAPE_CHANGE = 0.02
 
@@ -174,6 +176,21 @@ def fit_island(
             else:
                 params[k] = start[k - c0]
                 params[k, 3], params[k, 4], params[k, 5] = 1.0, 0.0, 1.0
+    if c1 - c0 == 1 and status[c0] != FAILED:
+        # A position is told by the core where the noise is correlated: alone, it is fitted there.
+        fitted = params[c0].copy()
+        state, block, _, _, _ = fit_group(
+            params, c0, c1, (c0, c1), 3, CORE_RADIUS, factor, origin, sign,
+            data, level, rms, labels, label, bounds, correlation, True,
+        )  # fmt: skip
+        core = block[1, 1] + block[2, 2]
+        if state != FAILED and core < covariance[c0, 1, 1] + covariance[c0, 2, 2]:
+            fitted[1:3] = params[c0, 1:3]
+            # By symmetry the position of a single source does not depend on peak and shape.
+            covariance[c0, 1:3, :] = 0.0
+            covariance[c0, :, 1:3] = 0.0
+            covariance[c0, 1:3, 1:3] = block[1:3, 1:3]
+        params[c0] = fitted
     for turn in range(2):
         for k in range(c0, c1):
             if turn == 0 and status[k] != FAILED:
