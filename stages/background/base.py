@@ -133,6 +133,7 @@ class MeshBackground(BackgroundStage):
             scale = self.statistics(residual * root, usable, mesh)[1]
         rms = self.rms_map(scale, residual, usable, root, mesh, floor)
         fwhm, area = (1.0, 1.0) if image.psf is None else (image.psf.size, image.psf.area)
+        del residual
         factor = edge_factor(data, level, rms, blank, self.box(image), fwhm, area)
         if factor is not None:
             rms *= factor
@@ -185,8 +186,11 @@ class MeshBackground(BackgroundStage):
             location, scale = without_bumps(location, scale, size)
             level = mesh.interpolate(self.complete(location, data, left))
             rms = self.rms_map(scale, data, left, root, mesh, floor)
+            # In place: planes of a whole image decide how much memory a run takes.
+            significance = np.subtract(data, level, out=level)
             with np.errstate(over="ignore"):
-                significance = (data - level) / rms
+                significance /= rms
+            del level, rms
             sources |= source_mask(
                 significance,
                 seed=self.mask_seed_threshold,
@@ -202,6 +206,7 @@ class MeshBackground(BackgroundStage):
                 seed=self.mask_seed_threshold,
                 flood=self.mask_flood_threshold,
             )
+            del significance
             before, taken = taken, mesh.sums(sources & usable) > mostly
             left = usable & ~sources
             if not (taken & ~before).any() or not left.any():

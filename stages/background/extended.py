@@ -64,8 +64,7 @@ def extended_mask(
     left = usable & ~sources
     counted, known = (_spread(cells.sums(pixels), width) for pixels in (left, usable))
     with np.errstate(invalid="ignore", divide="ignore"):
-        total = cells.sums(np.where(left, significance, np.float32(0)))
-        mean = _spread(total, width) / counted
+        mean = _spread(cells.sums(left, significance), width) / counted
         covered = counted < (1.0 - MOSTLY_SOURCE) * known
     # a running sum leaves rounding errors where there is nothing
     mean[covered | (counted * width**2 < 0.5)] = np.nan

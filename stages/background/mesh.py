@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -124,10 +123,11 @@ class Mesh:
         """Cells along y and x."""
         return len(self.y), len(self.x)
 
-    def sums(self, plane: NDArray[Any]) -> Floats:
-        """Sums over the pixels of each cell, without its margins."""
-        kept = plane if plane.dtype == np.bool_ else plane.astype(np.float32, copy=False)
-        return np.asarray(cell_sums(kept, self.y.edges, self.x.edges))
+    def sums(self, chosen: NDArray[np.bool_], values: Map | None = None) -> Floats:
+        """Numbers of chosen pixels in each cell, without its margins, or sums of their values."""
+        if values is None:
+            return np.asarray(cell_counts(chosen, self.y.edges, self.x.edges))
+        return np.asarray(cell_sums(values, chosen, self.y.edges, self.x.edges))
 
     def expand(self, cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Plane whose pixels have the value of their cell."""
@@ -147,25 +147,39 @@ class Mesh:
         return np.asarray(result, np.float32)
 
 
+@njit("float64[:,::1](boolean[:,::1], int64[::1], int64[::1])", cache=True, nogil=True)
+def cell_counts(
+    chosen: NDArray[np.bool_], y_edges: NDArray[np.int64], x_edges: NDArray[np.int64]
+) -> Floats:
+    """Numbers of the chosen pixels in the cells between edges, in one pass."""
+    counts = np.zeros((y_edges.size - 1, x_edges.size - 1))
+    for j in range(counts.shape[0]):
+        for y in range(y_edges[j], y_edges[j + 1]):
+            for i in range(counts.shape[1]):
+                number = 0
+                for x in range(x_edges[i], x_edges[i + 1]):
+                    number += chosen[y, x]
+                counts[j, i] += number
+    return counts
+
+
 @njit(
-    [
-        "float64[:,::1](boolean[:,::1], int64[::1], int64[::1])",
-        "float64[:,::1](float32[:,::1], int64[::1], int64[::1])",
-    ],
+    "float64[:,::1](float32[:,::1], boolean[:,::1], int64[::1], int64[::1])",
     cache=True,
     nogil=True,
 )
 def cell_sums(
-    plane: NDArray[Any], y_edges: NDArray[np.int64], x_edges: NDArray[np.int64]
+    values: Map, chosen: NDArray[np.bool_], y_edges: NDArray[np.int64], x_edges: NDArray[np.int64]
 ) -> Floats:
-    """Sums of a C-contiguous plane over the cells between edges, in one pass."""
+    """Sums of the chosen pixels in the cells between edges, in one pass."""
     sums = np.zeros((y_edges.size - 1, x_edges.size - 1))
     for j in range(sums.shape[0]):
         for y in range(y_edges[j], y_edges[j + 1]):
             for i in range(sums.shape[1]):
                 total = 0.0
                 for x in range(x_edges[i], x_edges[i + 1]):
-                    total += plane[y, x]
+                    if chosen[y, x]:
+                        total += values[y, x]
                 sums[j, i] += total
     return sums
 

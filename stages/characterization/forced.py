@@ -358,7 +358,7 @@ def _measurement(
     free[rows] = fit.free > 0
     segments = ellipse_pixels(excess, place[:, 0], place[:, 1], shape, radius, covered)
     model = render_gaussians(excess.shape, values)
-    mean, scatter = segment_residuals(excess, model, segments)
+    mean, scatter = segment_residuals((excess - model).ravel()[segments.indices], segments)
     point = np.isclose(ratio, 1.0, rtol=1e-9)
     error = np.sqrt(covariance[:, 0, 0])
     group = np.full(n, -1, np.int64)

@@ -78,10 +78,12 @@ def start_values(
     assert detections.summit is not None
     segments = detections.segments.take(leaves)
     owner = segments.owner()
-    excess = (image.data - background.level).ravel()
-    inside = excess[segments.indices] * detections.signs[leaves][owner]
+    data, level = image.data.ravel(), background.level.ravel()
+    inside = data[segments.indices] - level[segments.indices]
+    inside = inside * detections.signs[leaves][owner]
     x, y = np.rint(detections.summit[leaves]).astype(int).T
-    peak = excess[y * image.shape[1] + x] * detections.signs[leaves].astype(float)
+    at = y * image.shape[1] + x
+    peak = (data[at] - level[at]) * detections.signs[leaves].astype(float)
     brightest = np.zeros(len(leaves))
     np.maximum.at(brightest, owner, inside)
     area = np.bincount(owner, inside > 0.5 * brightest[owner], minlength=len(leaves))
@@ -98,10 +100,10 @@ def start_values(
 
 
 def segment_residuals(
-    excess: NDArray[np.float32], model: NDArray[np.float32], segments: Segments
+    difference: NDArray[np.floating], segments: Segments
 ) -> tuple[Floats, Floats]:
-    """Mean and rms of ``excess - model`` over each segment; NaN for an empty one."""
-    difference = (excess.ravel()[segments.indices] - model.ravel()[segments.indices]).astype(float)
+    """Mean and rms of residuals (one a pixel of `segments`) in each segment; NaN if empty."""
+    difference = difference.astype(float)
     owner, n = segments.owner(), len(segments)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.bincount(owner, difference, minlength=n) / segments.lengths
@@ -202,7 +204,6 @@ class GaussianCharacterization(CharacterizationStage):
         labels[islands.indices] = islands.owner() + 1
         labels = labels.reshape(image.shape)
         noise = noise_autocorrelation(image, background, context=context)
-        excess = image.data - background.level
 
         def fit(fits: IslandFits) -> None:
             chosen, starts = np.unique(fits.island, return_index=True)
@@ -231,17 +232,17 @@ class GaussianCharacterization(CharacterizationStage):
         frame = (factor, origin, sign)
         for _ in range(self.added_components):
             fits, added = self._add_components(
-                fits, fit, frame, islands, detections, excess, background.rms
+                fits, fit, frame, islands, detections, image.data, background
             )
             if not added:
                 break
         if self.wavelet_components:
             fits = model_islands(
-                fits, frame, islands, labels, excess, background.rms, noise,
+                fits, frame, islands, labels, image.data, background, noise,
                 limit=self.wavelet_components, threshold=self.wavelet_threshold,
                 joint=self.joint_limit, fraction=RESIDUAL_FRACTION, workers=context.workers,
             )  # fmt: skip
-        return self._components(image, background, detections, rows, fits, frame, excess, noise)
+        return self._components(image, background, detections, rows, fits, frame, noise)
 
     def _add_components(
         self,
@@ -250,8 +251,8 @@ class GaussianCharacterization(CharacterizationStage):
         frame: tuple[Floats, Floats, Integers],
         islands: Segments,
         detections: Detections,
-        excess: NDArray[np.float32],
-        rms: NDArray[np.float32],
+        data: NDArray[np.float32],
+        background: Background,
     ) -> tuple[IslandFits, int]:
         """Fit one more component where the residual of an island demands it.
 
@@ -270,11 +271,11 @@ class GaussianCharacterization(CharacterizationStage):
             fits.params, fits.covariance, factor[fits.island], origin[fits.island]
         )
         values[:, 0] *= sign[fits.island]
-        model = render_gaussians(excess.shape, values).ravel()
+        model = render_gaussians(data.shape, values).ravel()
         pixels, owner = islands.indices, islands.owner()
-        flat = excess.ravel()[pixels] - model[pixels]
+        flat = data.ravel()[pixels] - background.level.ravel()[pixels] - model[pixels]
         flat *= sign[owner]
-        significance = flat / rms.ravel()[pixels]
+        significance = flat / background.rms.ravel()[pixels]
         significance[np.abs(model[pixels]) * RESIDUAL_FRACTION > flat] = 0.0
         best = brightest_pixels(significance, islands)
         sizes = np.bincount(fits.island, minlength=len(islands))
@@ -284,7 +285,7 @@ class GaussianCharacterization(CharacterizationStage):
         if not chosen.size:
             return fits, 0
         at = best[chosen]
-        y, x = np.divmod(pixels[at], excess.shape[1])
+        y, x = np.divmod(pixels[at], data.shape[1])
         offset = np.stack([x, y], -1) - origin[chosen]
         params = np.zeros((len(chosen), 6))
         params[:, 0] = flat[at]
@@ -322,7 +323,6 @@ class GaussianCharacterization(CharacterizationStage):
         island_rows: Integers,
         fits: IslandFits,
         frame: tuple[Floats, Floats, Integers],
-        excess: NDArray[np.float32],
         noise: NoiseAutocorrelation,
     ) -> Components:
         assert detections.segments is not None
@@ -351,7 +351,9 @@ class GaussianCharacterization(CharacterizationStage):
         values[:, 0] *= sign
         model = render_gaussians(image.shape, values)
         segments = detections.segments.take(fits.leaf)
-        residual_mean, residual_rms = segment_residuals(excess, model, segments)
+        at = segments.indices
+        residual = image.data.ravel()[at] - background.level.ravel()[at] - model.ravel()[at]
+        residual_mean, residual_rms = segment_residuals(residual, segments)
         siblings = np.bincount(fits.island, minlength=len(island_rows))[fits.island]
         flags = np.zeros(len(total), np.int64)
         if detections.flags is not None:

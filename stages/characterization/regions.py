@@ -228,14 +228,15 @@ class Region:
 
 
 @nb.njit(
-    "void(int64[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], int32[:, ::1],"
-    " float64[:, ::1])",
+    "void(int64[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1],"
+    " int32[:, ::1], float64[:, ::1])",
     cache=True,
     nogil=True,
 )
 def box_sums(
     boxes: Integers,
-    excess: NDArray[np.float32],
+    data: NDArray[np.float32],
+    level: NDArray[np.float32],
     model: NDArray[np.float32],
     rms: NDArray[np.float32],
     labels: NDArray[np.int32],
@@ -254,7 +255,7 @@ def box_sums(
                 label = labels[y, x]
                 if label != 0 and label != k + 1:
                     continue
-                residual = excess[y, x] - model[y, x]
+                residual = data[y, x] - level[y, x] - model[y, x]
                 scaled = residual / rms[y, x]
                 if not np.isfinite(scaled):
                     continue
@@ -274,7 +275,8 @@ def suspect_islands(
     fits: IslandFits,
     boxes: Integers,
     labels: NDArray[np.int32],
-    excess: NDArray[np.float32],
+    data: NDArray[np.float32],
+    level: NDArray[np.float32],
     model: NDArray[np.float32],
     rms: NDArray[np.float32],
     noise: NoiseAutocorrelation,
@@ -291,8 +293,8 @@ def suspect_islands(
     ----------
     boxes : ndarray of int64, shape (n, 4)
         ``x0, y0, x1, y1`` of each island and its margin, edges included.
-    excess, model, rms : ndarray, shape (ny, nx)
-        Image minus level, the components drawn, and the noise.
+    data, level, model, rms : ndarray, shape (ny, nx)
+        Image, background, the components drawn, and the noise.
 
     Returns
     -------
@@ -300,7 +302,7 @@ def suspect_islands(
         Rows of `boxes`; none of a box of more than `MOST_AREA` pixels.
     """
     sums = np.empty((len(boxes), 9))
-    box_sums(boxes, excess, model, rms, labels, sums)
+    box_sums(boxes, data, level, model, rms, labels, sums)
     drawn, largest, brightest = np.abs(sums[:, 6:]).T
     spread = 2.0 * float(np.sum(noise.values**2))
     total = max(float(np.sum(noise.values)), 1.0)
@@ -341,7 +343,8 @@ def island_region(
     label: int,
     box: Integers,
     labels: NDArray[np.int32],
-    excess: NDArray[np.float32],
+    data: NDArray[np.float32],
+    level: NDArray[np.float32],
     model: NDArray[np.float32],
     rms: NDArray[np.float32],
     sign: int,
@@ -357,8 +360,8 @@ def island_region(
         The island's value in `labels`.
     box : ndarray, shape (4,)
         See `margin_boxes`.
-    excess, model, rms : ndarray, shape (ny, nx)
-        Image minus level, all components drawn, and the noise.
+    data, level, model, rms : ndarray, shape (ny, nx)
+        Image, background, all components drawn, and the noise.
     sign, factor, origin, params
         Of the island.
     """
@@ -367,7 +370,7 @@ def island_region(
     x0, y0, x1, y1 = (int(edge) for edge in box)
     cut = np.s_[y0 : y1 + 1, x0 : x1 + 1]
     owner, scatter = labels[cut], rms[cut].astype(float)
-    difference = excess[cut].astype(float) - model[cut]
+    difference = data[cut].astype(float) - level[cut] - model[cut]
     island = owner == label
     hx, hy = np.ceil(MARGIN * FWHM * np.sqrt(np.square(factor).sum(axis=-1))).astype(int)
     steps = np.stack(np.meshgrid(np.arange(-hx, hx + 1), np.arange(-hy, hy + 1)), -1)

@@ -32,7 +32,7 @@ from cyclades.stages.characterization.regions import (
     weighted_jacobian,
 )
 from cyclades.stages.core.noise import NoiseAutocorrelation
-from cyclades.stages.core.products import Segments
+from cyclades.stages.core.products import Background, Segments
 from cyclades.stages.core.rendering import render_gaussians
 
 SPLINE = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
@@ -313,8 +313,8 @@ def model_islands(
     frame: tuple[Floats, Floats, Integers],
     islands: Segments,
     labels: NDArray[np.int32],
-    excess: NDArray[np.float32],
-    rms: NDArray[np.float32],
+    data: NDArray[np.float32],
+    background: Background,
     noise: NoiseAutocorrelation,
     *,
     limit: int,
@@ -333,8 +333,10 @@ def model_islands(
         Cholesky factors of the beam, whitened origins and signs, of the rows of `islands`.
     labels : ndarray of int32, shape (ny, nx)
         Row of `islands` + 1; 0 outside.
-    excess, rms : ndarray, shape (ny, nx)
-        Image minus level, and noise.
+    data : ndarray of float32, shape (ny, nx)
+        The image.
+    background : Background
+        Its level and noise.
     limit, threshold, joint, fraction
         See `model_region`.
 
@@ -344,14 +346,15 @@ def model_islands(
         Those that were modelled have a new fit, and possibly more rows.
     """
     factor, origin, sign = frame
+    level, rms = background.level, background.rms
     values, _ = pixel_parameters(
         fits.params, fits.covariance, factor[fits.island], origin[fits.island]
     )
     values[:, 0] *= sign[fits.island]
-    model = render_gaussians(excess.shape, values)
-    boxes = margin_boxes(islands, excess.shape, factor)
+    model = render_gaussians(data.shape, values)
+    boxes = margin_boxes(islands, data.shape, factor)
     chosen = suspect_islands(
-        fits, boxes, labels, excess, model, rms, noise, threshold=SUSPICION, fraction=fraction
+        fits, boxes, labels, data, level, model, rms, noise, threshold=SUSPICION, fraction=fraction
     )
     if not chosen.size:
         return fits
@@ -359,7 +362,7 @@ def model_islands(
     def one(row: int) -> IslandFits | None:
         before = fits.take(fits.island == row)
         region = island_region(
-            row + 1, boxes[row], labels, excess, model, rms, int(sign[row]), factor[row],
+            row + 1, boxes[row], labels, data, level, model, rms, int(sign[row]), factor[row],
             origin[row], before.params,
         )  # fmt: skip
         found = model_region(

@@ -32,14 +32,14 @@ def significance_map(image: SkyImage, background: Background) -> NDArray[np.floa
     return significance
 
 
-def label_segments(values: NDArray[np.floating], threshold: float) -> Segments:
-    """Connected groups (8 neighbours) of the pixels above a threshold.
+def label_segments(values: NDArray[np.floating], threshold: float, sign: int = 1) -> Segments:
+    """Connected groups (8 neighbours) of the pixels whose `sign` times value is above a threshold.
 
     In the order of their first pixels, which are in row-major order themselves; NaN is below
     every threshold.
     """
     plane = np.ascontiguousarray(values, np.float32)
-    indices, offsets = _connected(plane, float(threshold))
+    indices, offsets = _connected(plane, float(threshold), float(sign))
     return Segments(indices, offsets)
 
 
@@ -52,14 +52,16 @@ def _root(root: Integers, i: int) -> int:
     return i
 
 
-@njit("Tuple((int64[::1], int64[::1]))(float32[:, ::1], float64)", cache=True, nogil=True)
-def _connected(plane: NDArray[np.float32], threshold: float) -> tuple[Integers, Integers]:
+@njit("Tuple((int64[::1], int64[::1]))(float32[:, ::1], float64, float64)", cache=True, nogil=True)
+def _connected(
+    plane: NDArray[np.float32], threshold: float, sign: float
+) -> tuple[Integers, Integers]:
     """See `label_segments`: a union-find over the pixels above, which are few."""
     ny, nx = plane.shape
     number = 0
     for y in range(ny):
         for x in range(nx):
-            if plane[y, x] > threshold:
+            if sign * plane[y, x] > threshold:
                 number += 1
     pixels = np.empty(number, np.int64)
     root = np.arange(number)
@@ -68,7 +70,7 @@ def _connected(plane: NDArray[np.float32], threshold: float) -> tuple[Integers, 
     for y in range(ny):
         candidate, _above, row = row, row, n
         for x in range(nx):
-            if not plane[y, x] > threshold:
+            if not sign * plane[y, x] > threshold:
                 continue
             pixels[n] = y * nx + x
             joined = -1
@@ -113,12 +115,13 @@ def _connected(plane: NDArray[np.float32], threshold: float) -> tuple[Integers, 
     return indices, offsets
 
 
-def segment_maximum(values: NDArray[np.floating], segments: Segments) -> Floats:
-    """Largest value of a map in each segment; -inf for an empty one. NaN is ignored."""
+def segment_maximum(values: NDArray[np.floating], segments: Segments, sign: int = 1) -> Floats:
+    """Largest `sign` times value of a map in each segment; -inf for an empty one, NaN ignored."""
     result = np.full(len(segments), -np.inf)
     filled = segments.lengths > 0
     if filled.any():
-        flat = np.nan_to_num(values.ravel()[segments.indices].astype(float), nan=-np.inf)
+        flat = sign * values.ravel()[segments.indices].astype(float)
+        flat = np.nan_to_num(flat, nan=-np.inf)
         result[filled] = np.maximum.reduceat(flat, segments.offsets[:-1][filled])
     return result
 

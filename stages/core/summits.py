@@ -89,7 +89,7 @@ def sharpen(
 
 @nb.njit(
     "Tuple((int64[::1], int64[::1]))"
-    "(int64[::1], int64[::1], float64[::1], float64[::1], int64, int64, float64, float64)",
+    "(int64[::1], int64[::1], float64[::1], float64[::1], int64, float64, float64)",
     cache=True,
     nogil=True,
 )
@@ -99,7 +99,6 @@ def persistent_peaks(
     sharp: Floats,
     height: Floats,
     nx: int,
-    size: int,
     minimum_persistence: float,
     minimum_height: float,
 ) -> tuple[Integers, Integers]:
@@ -118,8 +117,8 @@ def persistent_peaks(
         Segments, as flat pixel indices.
     sharp, height : ndarray
         Values at `indices`.
-    nx, size : int
-        Width and number of pixels of the image.
+    nx : int
+        Width of the image.
 
     Returns
     -------
@@ -128,7 +127,6 @@ def persistent_peaks(
         ``peaks[starts[i]:starts[i + 1]]`` belong to segment i.
     """
     n_segments = offsets.size - 1
-    position = np.full(size, -1, np.int32)
     root = np.empty(indices.size, np.int64)
     alive = np.zeros(indices.size, np.bool_)
     starts = np.zeros(n_segments + 1, np.int64)
@@ -137,10 +135,12 @@ def persistent_peaks(
     for s in range(n_segments):
         lo, hi = offsets[s], offsets[s + 1]
         order = np.argsort(-sharp[lo:hi])
+        by_pixel = lo + np.argsort(indices[lo:hi])
+        pixels = indices[by_pixel]
+        root[lo:hi] = -1
         for rank in range(hi - lo):
             i = lo + order[rank]
             pixel = indices[i]
-            position[pixel] = i
             root[i] = i
             alive[i] = True
             x = pixel % nx
@@ -149,9 +149,10 @@ def persistent_peaks(
                     if (dy == 0 and dx == 0) or x + dx < 0 or x + dx >= nx:
                         continue
                     other = pixel + dy * nx + dx
-                    if other < 0 or other >= size or position[other] < 0:
+                    at = np.searchsorted(pixels, other)
+                    if at == hi - lo or pixels[at] != other or root[by_pixel[at]] < 0:
                         continue
-                    a = position[other]
+                    a = by_pixel[at]
                     while root[a] != a:
                         root[a] = root[root[a]]
                         a = root[a]
@@ -172,7 +173,6 @@ def persistent_peaks(
             if alive[i]:
                 peaks[filled] = i
                 filled += 1
-            position[indices[i]] = -1
     starts[n_segments] = filled
     return peaks[:filled].copy(), starts
 
@@ -242,7 +242,6 @@ def find_summits(
         sharp,
         height,
         significance.shape[1],
-        significance.size,
         persistence * sharpening.noise,
         minimum_height,
     )

@@ -109,8 +109,8 @@ class IslandsDetection(DetectionStage):
         """Seed threshold for the wanted false-discovery rate."""
         flood = min(self.flood_threshold, SEARCH_RANGE[0])
         peaks, negative = (
-            segment_maximum(signed, label_segments(signed, flood))
-            for signed in (significance, -significance)
+            segment_maximum(significance, label_segments(significance, flood, sign), sign)
+            for sign in (1, -1)
         )
         area = float(np.count_nonzero(np.isfinite(significance)))
         return threshold_for_rate(peaks, noise, area, self.false_discovery_rate, negative)

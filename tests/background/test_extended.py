@@ -90,12 +90,14 @@ def test_little_sky_around_is_uncertain() -> None:
 
 def test_sums_and_their_planes() -> None:
     mesh = Mesh.anchored((7, 10), (0, 0), 4)
-    plane = np.arange(70.0).reshape(7, 10)
-    sums = mesh.sums(plane)
+    plane = np.arange(70, dtype=np.float32).reshape(7, 10)
+    plane[0, 0] = np.nan
+    chosen = plane > 10
+    sums = mesh.sums(chosen, plane)
     assert sums.shape == mesh.shape
-    assert sums[0, 0] == plane[:4, :4].sum()
-    assert sums.sum() == plane.sum()
-    np.testing.assert_array_equal(mesh.sums(plane >= 0).sum(), 70)
+    assert sums[0, 0] == plane[1:4, :4][chosen[1:4, :4]].sum()
+    assert sums.sum() == plane[chosen].sum()
+    np.testing.assert_array_equal(mesh.sums(chosen).sum(), chosen.sum())
     wide = mesh.expand(np.eye(2, 3, dtype=bool))
     assert wide.shape == (7, 10)
     assert wide[:4, :4].all()
