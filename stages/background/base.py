@@ -32,7 +32,7 @@ MINIMUM_PIXELS = 4
 """Usable pixels below which a cell says nothing, however small it is."""
 
 ROUGH_SAMPLES = 24
-"""Samples along a cell from which on every other one gives the level that sources are found on."""
+"""Samples along a cell from which on every other one is enough for a first level."""
 
 CellStatistics = Callable[[Map, NDArray[np.bool_], int, int], tuple[Floats, Floats]]
 
@@ -124,7 +124,7 @@ class MeshBackground(BackgroundStage):
         uncertain = uncertain_pixels(sources & ~blank, self.box(image), image.origin)
         del sources
 
-        location, _ = self.statistics(data, usable, mesh)
+        location, _ = self.statistics(data, usable, rough(mesh))
         level = mesh.interpolate(self.complete(location, data, usable))
         residual = data - level
         location, scale = self.statistics(residual, usable, mesh)
@@ -171,9 +171,7 @@ class MeshBackground(BackgroundStage):
         from cyclades.stages.core.masking import source_mask
 
         data = image.data
-        # A mask needs no more than a rough level: every other sample of a large box will do.
-        if mesh.y.step >= ROUGH_SAMPLES * mesh.stride:
-            mesh = replace(mesh, stride=2 * mesh.stride)
+        mesh = rough(mesh)
         size = 3 if mesh.y.margin == 0 else 5
         radius = 2 if image.psf is None else int(np.ceil(0.5 * image.psf.size))
         sources = np.zeros(data.shape, bool)
@@ -241,6 +239,12 @@ class MeshBackground(BackgroundStage):
             with np.errstate(invalid="ignore", divide="ignore"):
                 rms /= root
         return np.maximum(rms, np.float32(floor), out=rms)
+
+
+def rough(mesh: Mesh) -> Mesh:
+    """Read every other sample of large boxes: enough for a level that is refined later."""
+    large = mesh.y.step >= ROUGH_SAMPLES * mesh.stride
+    return replace(mesh, stride=2 * mesh.stride) if large else mesh
 
 
 def without_bumps(location: Floats, scale: Floats, size: int) -> tuple[Floats, Floats]:
