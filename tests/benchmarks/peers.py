@@ -79,6 +79,9 @@ WIDE_BEAM = 10.0
 EMPTY = "ra,dec,e_ra,e_dec,peak_flux,e_peak,int_flux,e_int,maj,min,pa,local_rms\n"
 """A catalogue of a finder that found nothing."""
 
+Finder = Callable[[Path, Path, Path], dict[str, Path]]
+"""Makes catalogues from an image, a folder for its files, and a folder of programs."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -216,16 +219,22 @@ def deepsource(data: Path, folder: Path) -> Sample:
     return Sample("deepsource-sim", f"{len(images)} fields", images, list(truths))
 
 
-def compared(sample: Sample, folder: Path, peers: Path | None) -> Comparison:
-    """Run all finders on a sample and compare them."""
+def compared(
+    sample: Sample, folder: Path, peers: Path | None, finders: dict[str, Finder] | None = None
+) -> Comparison:
+    """Run all finders on a sample and compare them.
+
+    A finder named ``v-...`` runs where that virtual environment is among the peers, any other
+    always.
+    """
     entries = []
     for image, truth in zip(sample.images, sample.truths, strict=True):
         here = folder / image.name.removesuffix(".fits")
         here.mkdir(exist_ok=True)
         made = run_classical(image, here)
-        for name, run in PEERS.items():
-            binaries = None if peers is None else peers / name / "bin"
-            if binaries is not None and binaries.is_dir():
+        for name, run in (PEERS if finders is None else finders).items():
+            binaries = Path() if peers is None else peers / name / "bin"
+            if not name.startswith("v-") or (peers is not None and binaries.is_dir()):
                 made |= run(image.resolve(), here.resolve(), binaries)
         entry = {"image": image, "catalogues": made}
         if truth is not None:
@@ -250,7 +259,7 @@ def plain(value: object) -> object:
     return str(value.resolve()) if isinstance(value, Path) else value
 
 
-PEERS: dict[str, Callable[[Path, Path, Path], dict[str, Path]]] = {
+PEERS: dict[str, Finder] = {
     "v-aegean": run_aegean,
     "v-bdsf": run_pybdsf,
 }
