@@ -127,7 +127,7 @@ class GaussianCharacterization(CharacterizationStage):
     capabilities: ClassVar[Capabilities] = Capabilities(needs_beam=True)
 
     fit_radius: float = parameter(
-        0.7,
+        0.8,
         "Radius of the ellipse fitted around each component; with correlated noise pixels "
         "further out add noise, not information.",
         unit="FWHM",

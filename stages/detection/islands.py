@@ -98,7 +98,7 @@ class IslandsDetection(DetectionStage):
         if seed is None:
             seed = self.threshold(significance, noise)
         flood = min(self.flood_threshold, seed)
-        context.note("detection_thresholds", {"seed": seed, "flood": flood})
+        context.note("detection_thresholds", {"seed": round(seed, 2), "flood": flood})
         found = self._signed(significance, 1, seed, flood, sharpening, image)
         if self.negative:
             holes = self._signed(-significance, -1, seed, flood, sharpening, image)

@@ -39,7 +39,7 @@ from cyclades.stages.core.headers import product_header
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.io import read_image
 
-SEEDS = (101, 102, 103, 104, 105, 106)
+SEEDS = (701, 702, 703, 704, 705, 706)
 SIZE = 1024
 BINS = (5, 7, 10, 20, 50)
 LABELLED_FIELDS = 20
