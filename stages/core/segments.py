@@ -65,10 +65,10 @@ def _connected(
                 number += 1
     pixels = np.empty(number, np.int64)
     root = np.arange(number)
-    # `above` and `row` are the first entries of the row before and of the present one.
-    _above, row, n = 0, 0, 0
+    # `row` is the first entry of the present row, `candidate` one of the row before.
+    row, n = 0, 0
     for y in range(ny):
-        candidate, _above, row = row, row, n
+        candidate, row = row, n
         for x in range(nx):
             if not sign * plane[y, x] > threshold:
                 continue

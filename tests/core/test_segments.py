@@ -1,6 +1,8 @@
 """Complete detections from boxes, masks and islands."""
 
 import numpy as np
+import pytest
+from scipy import ndimage
 
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.products import Detections, Segments
@@ -98,3 +100,17 @@ def test_segments_take_and_concatenate():
     assert [both[i].tolist() for i in range(4)] == [[1, 2], [3], [], [9, 8, 7]]
     assert [both.take(np.array([3, 0]))[i].tolist() for i in range(2)] == [[9, 8, 7], [1, 2]]
     assert both.label_map((2, 5)).ravel().tolist() == [0, 1, 1, 2, 0, 0, 0, 4, 4, 4]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.45, 0.6])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_label_segments_agree_with_scipy(share, sign):
+    """Spirals, rings and borders come with the shares near percolation."""
+    values = np.random.default_rng(7).uniform(size=(83, 131)).astype(np.float32)
+    values[40, :50] = np.nan
+    threshold = 1.0 - share
+    segments = label_segments(sign * values, threshold, sign)
+    expected, number = ndimage.label(values > threshold, np.ones((3, 3), int))
+    assert len(segments) == number
+    np.testing.assert_array_equal(segments.label_map(values.shape), expected)
+    assert all((np.diff(segments[row]) > 0).all() for row in range(number))
