@@ -1,0 +1,1 @@
+"""Training of networks: data with labels, augmentation, the trainer, and what it writes."""

@@ -1,0 +1,242 @@
+"""Samples from the simulator, without end."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import model_validator
+
+from cyclades.pipeline.simulation.counts import PowerLawCounts
+from cyclades.pipeline.simulation.field import FieldOptions
+from cyclades.pipeline.simulation.model import CLASSES
+from cyclades.pipeline.simulation.plain import PlainOptions
+from cyclades.pipeline.simulation.sky import SkyOptions
+from cyclades.pipeline.simulation.stream import TRAINING, Tile, TileStream
+from cyclades.pipeline.simulation.telescope_options import Pointing, TelescopeOptions
+from cyclades.pipeline.training.samples import (
+    LEAST_INSIDE,
+    Floats,
+    Sample,
+    SampleSource,
+    SourceOptions,
+    class_numbers,
+    detectability,
+    pixel_boxes,
+)
+from cyclades.stages.core.errors import ConfigurationError
+from cyclades.stages.core.registry import suggestion
+from cyclades.stages.core.stage import parameter
+
+TILES_A_SIDE = 2
+"""A batch of 16 then holds four fields, each with another instrument, and shares none."""
+BEAMS = (3.5, 4.0, 4.5, 5.0, 5.5, 6.5, 8.0)
+"""FWHM of the beams of plain fields, pixels (geometric mean)."""
+KEPT_FIELDS = 2
+COMPACT = CLASSES.index("compact")
+
+_PIXEL = 2.0
+_DENSITY = 300.0
+_BRIGHTEST = {"plain": 0.3, "telescope": 1.0}
+"""Jy; of telescopes, sources of thousands of rms, since artefacts lie around those."""
+
+
+def _sky(pixel: float, beam: float, brightest: float) -> SkyOptions:
+    """The sky of `TRAINING` with as many objects a tile, a little fewer where beams are large.
+
+    Parameters
+    ----------
+    pixel : float
+        Arcsec.
+    beam : float
+        FWHM in pixels.
+    brightest : float
+        Jy.
+    """
+    density = _DENSITY * (_PIXEL / pixel) ** 2 * min(1.0, 5.0 / beam)
+    counts = PowerLawCounts(slope=1.5, density=density, brightest=brightest)
+    return TRAINING.sky.model_copy(update={"counts": counts})
+
+
+def _plain(number: int, beam: float, autocorrelation: Literal["natural", "beam"]) -> FieldOptions:
+    """A field without a telescope; axial ratio, angle, noise map and level differ by number."""
+    ratio = (1.0, 1.25, 1.6, 1.1)[number % 4]
+    return FieldOptions(
+        sky=_sky(_PIXEL, beam, _BRIGHTEST["plain"]),
+        plain=PlainOptions(
+            pixel=_PIXEL,
+            beam_major=_PIXEL * beam * ratio**0.5,
+            beam_minor=_PIXEL * beam / ratio**0.5,
+            beam_angle=67.0 * number % 180.0,
+            autocorrelation=autocorrelation,
+            rms_ratio=(1.0, 2.0, 4.0)[number % 3],
+            level=(0.0, 0.5, 2.0)[number % 3],
+        ),
+    )
+
+
+class _Array(NamedTuple):
+    """An array and what is imaged with it: pixel in arcsec, beam in pixels, declination."""
+
+    name: str
+    pixel: float
+    beam: float
+    dec: float
+    options: dict[str, Any]
+
+    def field(self) -> FieldOptions:
+        """Return the options of its field."""
+        telescope = TelescopeOptions(array=self.name, padding=1.6, **self.options)
+        sky = _sky(self.pixel, self.beam, _BRIGHTEST["telescope"])
+        return FieldOptions(dec=self.dec, sky=sky, telescope=telescope)
+
+
+def _errors(amplitude: float, ripple: float) -> dict[str, Any]:
+    """Gain errors of an amplitude and of as many radians, and ripples."""
+    return {
+        "gain_amplitude": amplitude,
+        "gain_phase": float(np.degrees(amplitude)),
+        "ripple": ripple,
+    }
+
+
+_OFF = (Pointing(east=0.12, north=0.1),)
+_WIDE_OFF = (Pointing(east=0.4, north=-0.3),)
+_VLA = (
+    _Array("vla-b", 1.0, 4.2, 35.0, {"duration": 0.5, "pointings": _OFF, **_errors(0.009, 0.3)}),
+    _Array("vla-b", 1.0, 4.2, 5.0, {"duration": 0.2, "clean_depth": 2.0, **_errors(0.006, 0.0)}),
+)
+_ASKAP_BAND = {"frequency": 9e8, "bandwidth": 2.88e8, "duration": 8.0}
+_ASKAP = (
+    _Array("askap", 3.5, 4.4, -30.0, {**_ASKAP_BAND, **_errors(0.04, 0.5)}),
+    _Array(
+        "askap",
+        3.5,
+        4.4,
+        -50.0,
+        {**_ASKAP_BAND, "duration": 2.0, "pointings": _WIDE_OFF, **_errors(0.025, 0.0)},
+    ),
+)
+_ATCA_BAND = {"frequency": 2.1e9, "bandwidth": 1e9}
+_ATCA = (
+    _Array("atca-6a", 1.04, 5.6, -40.0, {**_ATCA_BAND, "duration": 10.0, **_errors(0.014, 0.3)}),
+    _Array(
+        "atca-6a",
+        1.04,
+        4.6,
+        -65.0,
+        {**_ATCA_BAND, "duration": 12.0, "pointings": _OFF, **_errors(0.02, 0.0)},
+    ),
+)
+
+
+def _telescopes(arrays: Sequence[_Array]) -> tuple[FieldOptions, ...]:
+    return tuple(array.field() for array in arrays)
+
+
+def presets() -> dict[str, tuple[FieldOptions, ...]]:
+    """Return the ready-made lists of options by name; fields take the options in turn.
+
+    ``natural`` and ``beam`` are plain images with beams of 3.5 to 8 pixels whose noise has the
+    autocorrelation of naturally weighted noise, or of white noise convolved with the beam.
+    ``vla``, ``askap`` and ``atca`` are observations with sidelobes, gain errors, ripples and
+    primary beams, and ``telescopes`` is all three. ``mixed`` is natural noise, and telescopes in
+    three fields of ten.
+    """
+    natural = tuple(_plain(k, b, "natural") for k, b in enumerate((*BEAMS, *BEAMS)))
+    vla, askap, atca = map(_telescopes, (_VLA, _ASKAP, _ATCA))
+    telescopes = tuple(one for trio in zip(vla, askap, atca, strict=True) for one in trio)
+    mixed = list(natural)
+    for k, one in enumerate(telescopes):
+        mixed.insert(2 + 3 * k, one)
+    return {
+        "mixed": tuple(mixed),
+        "natural": natural,
+        "beam": tuple(_plain(k, b, "beam") for k, b in enumerate(BEAMS)),
+        "telescopes": telescopes,
+        "vla": vla,
+        "askap": askap,
+        "atca": atca,
+    }
+
+
+class SimulatedOptions(SourceOptions):
+    """Tiles of simulated fields; see `presets`."""
+
+    kind: Literal["simulated"] = "simulated"
+    preset: str = parameter("mixed", "Name of a ready-made list of options, or one further below.")
+    fields: Mapping[str, tuple[FieldOptions, ...]] = parameter(
+        {}, "Lists of a field's options by name, which presets may be called as well."
+    )
+    tiles_a_side: int = parameter(
+        TILES_A_SIDE, "Tiles along the side of a field, which share its instrument.", ge=1, le=16
+    )
+
+    @model_validator(mode="after")
+    def _known(self) -> "SimulatedOptions":
+        known = [*presets(), *self.fields]
+        if self.preset not in known:
+            raise ValueError(
+                f"there is no preset {self.preset!r}{suggestion(self.preset, known)}; choose one "
+                f"of {', '.join(known)}"
+            )
+        return self
+
+
+class SimulatedSource(SampleSource):
+    """Samples from the simulator.
+
+    Parameters
+    ----------
+    options : SimulatedOptions
+    size, classes
+        See `SampleSource`.
+    """
+
+    def __init__(self, options: SimulatedOptions, size: int, classes: Sequence[str]) -> None:
+        super().__init__(size, classes)
+        chosen = {**presets(), **options.fields}[options.preset]
+        if not chosen:
+            raise ConfigurationError(f"The preset {options.preset!r} lists no options of a field.")
+        self.options = options
+        self.stream = TileStream(chosen, size, options.seed, options.tiles_a_side)
+        self._numbers = class_numbers(CLASSES, classes, options.classes)
+        self._beams: dict[int, Floats] = {}
+        self._fields: OrderedDict[int, list[Tile]] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the fields made so far behind: a worker makes its own."""
+        return {**self.__dict__, "_fields": OrderedDict()}
+
+    def sample(self, index: int) -> Sample:
+        """Return sample number `index`; the tiles of its field that follow are kept for later."""
+        number, place = divmod(index, self.stream.tiles_a_field)
+        if number not in self._fields:
+            self._fields[number] = self.stream.field(number)
+            while len(self._fields) > KEPT_FIELDS:
+                self._fields.popitem(last=False)
+        return self._as_sample(self._fields[number][place], self._beam(number))
+
+    def _beam(self, number: int) -> Floats:
+        """Beam of a field in pixels squared."""
+        place = number % len(self.stream.options)
+        if place not in self._beams:
+            self._beams[place] = self.stream.options[place].geometry().psf.covariance
+        return self._beams[place]
+
+    def _as_sample(self, tile: Tile, beam: Floats) -> Sample:
+        compact = (tile.classes == COMPACT) | (tile.classes == CLASSES.index("spurious"))
+        snr = detectability(tile.snr, tile.total_snr, compact)
+        classes = self._numbers[tile.classes]
+        made = Sample(
+            image=tile.image,
+            boxes=pixel_boxes(tile.segments, (self.size, self.size)),
+            classes=classes,
+            segments=tile.segments,
+            ignore=(snr < self.options.floor) | (tile.inside < LEAST_INSIDE),
+            unlabelled=None,
+            beam=beam,
+            rms=tile.rms,
+            snr=snr,
+        )
+        return made.keep(classes >= 0)

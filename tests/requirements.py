@@ -1,0 +1,23 @@
+"""Tests that need an optional part of the installation."""
+
+import importlib.util
+import os
+
+import pytest
+
+MODULES = {
+    "learned": ("torch", "torchvision", "timm", "safetensors", "lightning"),
+    "yolo": ("torch", "ultralytics"),
+}
+"""What each extra brings."""
+
+
+def require(extra: str) -> None:
+    """Skip a module or test where an extra is missing; fail where CYCLADES_REQUIRE lists it."""
+    missing = [name for name in MODULES[extra] if importlib.util.find_spec(name) is None]
+    if not missing:
+        return
+    reason = f"the extra {extra!r} is not installed ({', '.join(missing)} missing)"
+    if extra in {name.strip() for name in os.environ.get("CYCLADES_REQUIRE", "").split(",")}:
+        pytest.fail(f"CYCLADES_REQUIRE names {extra!r}, but {reason}", pytrace=False)
+    pytest.skip(reason, allow_module_level=True)
