@@ -18,6 +18,7 @@ from cyclades.pipeline.commands.inverted import inverted
 from cyclades.pipeline.commands.measure import measure
 from cyclades.pipeline.commands.simulate import simulate
 from cyclades.pipeline.commands.subtract import subtract
+from cyclades.pipeline.commands.weights import weights
 from cyclades.stages.core.errors import ConfigurationError, CycladesError
 
 if TYPE_CHECKING:
@@ -310,3 +311,4 @@ cli.add_command(inverted)
 cli.add_command(measure)
 cli.add_command(simulate)
 cli.add_command(subtract)
+cli.add_command(weights)

