@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from cyclades.stages.core.errors import InputError
 
@@ -146,7 +147,7 @@ def fetch(
             return path
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     remedy = (
-        f"fetch {endpoint}/{repository}/resolve/{revision}/{file} elsewhere and save it as "
+        f"fetch {endpoint}/{repository}/resolve/{quote(revision, safe='')}/{file} elsewhere and save it as "
         f"{next(local_copies(save_as or repository, kept))}"
     )
     if importlib.util.find_spec("huggingface_hub") is None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -65,7 +66,8 @@ class Weights:
         """Where the file comes from: an address, or a package."""
         if self.package:
             return f"Python package {self.package}, {self.file}"
-        return f"https://huggingface.co/{self.repository}/resolve/{self.revision}/{self.file}"
+        revision = quote(self.revision, safe="")
+        return f"https://huggingface.co/{self.repository}/resolve/{revision}/{self.file}"
 
 
 IMAGENET = "ImageNet-1k (1.28 million photographs with labels)"
