@@ -146,8 +146,9 @@ def fetch(
         if path.is_file():
             return path
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    address = f"{endpoint}/{repository}/resolve/{quote(revision, safe='')}/{file}"
     remedy = (
-        f"fetch {endpoint}/{repository}/resolve/{quote(revision, safe='')}/{file} elsewhere and save it as "
+        f"fetch {address} elsewhere and save it as "
         f"{next(local_copies(save_as or repository, kept))}"
     )
     if importlib.util.find_spec("huggingface_hub") is None:
