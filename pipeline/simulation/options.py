@@ -1,69 +1,13 @@
 """What the options of every simulated field have in common."""
 
-from pathlib import Path
-from typing import Any, Self
-
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from cyclades.pipeline.document import Document
+from cyclades.pipeline.options import Options
 from cyclades.pipeline.simulation.geometry import CENTRE
-from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.stage import parameter
 
 
-class SimulationOptions(BaseModel):
+class SimulationOptions(Options):
     """A simulated field: its size and place."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     size: int = parameter(1024, "Side of the image.", unit="pixels", ge=32, le=32768)
     ra: float = parameter(CENTRE[0], "Right ascension of the centre.", unit="deg", ge=0.0, lt=360.0)
     dec: float = parameter(CENTRE[1], "Declination of the centre.", unit="deg", ge=-90.0, le=90.0)
-
-    @classmethod
-    def from_mapping(cls, mapping: Any, *, name: str = "configuration") -> Self:
-        """Check a mapping and make the options.
-
-        Raises
-        ------
-        ConfigurationError
-            With every problem found, each with the parameter's name.
-        """
-        try:
-            return cls.model_validate(mapping)
-        except ValidationError as error:
-            problems = [f"{'.'.join(map(str, e['loc']))}: {_sentence(e)}" for e in error.errors()]
-            raise ConfigurationError(f"{name}: {'; '.join(problems)}.") from None
-
-    @classmethod
-    def read_mapping(cls, path: Path) -> dict[str, Any]:
-        """Read the mapping of a YAML file; `from_mapping` checks what is in it.
-
-        Raises
-        ------
-        ConfigurationError
-            Where it cannot be read or is no mapping.
-        """
-        document = Document.read(path)
-        if document.problems:
-            line, message = document.problems[0]
-            raise ConfigurationError(f"{path}, line {line}: {message}")
-        if not isinstance(document.content, dict):
-            known = ", ".join(cls.model_fields)
-            raise ConfigurationError(f"{path}: options are a mapping of {known}.")
-        return document.content
-
-    def to_yaml(self) -> str:
-        """Return every parameter as YAML; `from_mapping` reads it."""
-        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
-
-
-def _sentence(error: Any) -> str:
-    """One error of a validation, for people."""
-    if error["type"] == "extra_forbidden":
-        return "there is no such option"
-    if error["type"].startswith("union_tag"):
-        return "name a model, as in model=power_law"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]

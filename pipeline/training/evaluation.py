@@ -1,0 +1,224 @@
+"""How good a detector is on labelled tiles, and what its scores mean."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclades.pipeline.comparison.detection_metrics import (
+    AveragePrecision,
+    assign,
+    average_precision,
+    benchmark_scores,
+)
+from cyclades.pipeline.comparison.overlaps import Objects
+from cyclades.pipeline.training.samples import Sample
+from cyclades.stages.networks.inputs import normalise, stretch
+from cyclades.stages.networks.selection import Found, real_scores
+from cyclades.stages.networks.specification import SPURIOUS, Calibration, NetworkSpec
+
+Floats = NDArray[np.float64]
+Detect = Callable[[NDArray[np.float32]], list[Found]]
+
+REAL_OVERLAP = 0.3
+"""Intersection over union from which a detection is of a true object: boxes of faint sources are
+some pixels wide, and a shift by one costs a quarter."""
+RELIABILITY = 0.95
+_LEAST_A_KNOT = 25
+_CLIP = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Detections of many tiles beside their labels.
+
+    Parameters
+    ----------
+    truth, found : list of Objects
+        One entry a tile; the scores of `found` are raw.
+    score, real : ndarray
+        Every detection that is judged: raw score of being real, and whether it is.
+    artefact : ndarray of bool
+        Which of these lie on an artefact of the simulation.
+    wanted : int
+        Real objects above the floor.
+    """
+
+    truth: list[Objects]
+    found: list[Objects]
+    score: Floats
+    real: NDArray[np.bool_]
+    artefact: NDArray[np.bool_]
+    wanted: int
+    hit: NDArray[np.bool_]
+
+
+def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: int = 8) -> Judged:
+    """Run a detector on labelled tiles and compare.
+
+    Parameters
+    ----------
+    detect : callable
+        Channels of tiles, shape (b, channels, h, w), to their detections.
+    samples : iterable of Sample
+        All of one size.
+    spec : NetworkSpec
+    batch : int
+        Tiles at a time.
+    """
+    truths: list[Objects] = []
+    founds: list[Objects] = []
+    scores, reals, artefacts, hits = [], [], [], []
+    wanted = 0
+    for several in _batches(samples, batch):
+        channels = np.stack(
+            [stretch(normalise(s.image, spec.input.mesh), spec.input.stretches) for s in several]
+        )
+        for sample, found in zip(several, detect(channels), strict=True):
+            truth = _truth(sample, spec)
+            objects = _found(found, spec)
+            truths.append(truth)
+            founds.append(objects)
+            genuine = truth.take(np.flatnonzero([n != SPURIOUS for n in truth.labels or ()]))
+            sources = objects.take(np.flatnonzero([n != SPURIOUS for n in objects.labels or ()]))
+            sources = _without_labels(sources, sample.unlabelled)
+            judged = assign(_bare(genuine), _bare(sources), np.array([REAL_OVERLAP]))
+            wanted += judged.wanted
+            kept = ~judged.ignored[0]
+            scores.append(judged.scores[kept])
+            reals.append(judged.hit[0][kept])
+            false = truth.take(np.flatnonzero([n == SPURIOUS for n in truth.labels or ()]))
+            order = np.argsort(-np.asarray(sources.scores), kind="stable")
+            on = assign(_bare(false), _bare(sources.take(order)), np.array([REAL_OVERLAP]))
+            artefacts.append((on.hit[0] | on.ignored[0])[kept] & ~judged.hit[0][kept])
+    join = np.concatenate
+    empty = np.zeros(0)
+    score = join([empty, *scores])
+    real = join([empty.astype(bool), *reals])
+    return Judged(truths, founds, score, real, join([empty.astype(bool), *artefacts]), wanted, real)
+
+
+def fit_calibration(score: Floats, real: NDArray[np.bool_]) -> Calibration:
+    """Probability of being real as a rising function of the score, from judged detections.
+
+    Isotonic regression of what is real on the score (Zadrozny & Elkan 2002), its steps joined to
+    knots of at least `_LEAST_A_KNOT` detections, each with one added hit and miss.
+    """
+    from scipy.optimize import isotonic_regression
+
+    if len(score) < 2 * _LEAST_A_KNOT:
+        return Calibration()
+    order = np.argsort(score, kind="stable")
+    x, y = _logit(score[order]), real[order].astype(float)
+    bins = np.array_split(np.arange(len(x)), max(2, min(40, len(x) // _LEAST_A_KNOT)))
+    at = np.array([x[b].mean() for b in bins])
+    share = np.array([(y[b].sum() + 0.5) / (len(b) + 1.0) for b in bins])
+    weight = np.array([float(len(b)) for b in bins])
+    rising = isotonic_regression(share, weights=weight).x
+    keep = np.concatenate([[True], np.diff(at) > 1e-6])
+    return Calibration(
+        score_logit=tuple(np.round(at[keep], 5).tolist()),
+        probability_logit=tuple(np.round(_logit(rising[keep]), 5).tolist()),
+    )
+
+
+def figures(judged: Judged, spec: NetworkSpec) -> dict[str, Any]:
+    """Figures of merit for the log and the card.
+
+    AP50 by class and mean (COCO's definition, objects below the floor ignored), F1 by class in
+    the radio benchmark's corrected form, completeness and reliability at a probability of 0.5,
+    completeness at a reliability of 0.95, and the artefacts accepted for each thousand objects.
+    """
+    precision: AveragePrecision = average_precision(judged.truth, judged.found)
+    made: dict[str, Any] = {"ap50": precision.ap50, "ap": precision.ap}
+    made |= {f"ap50_{name}": values[0] for name, values in precision.by_class.items()}
+    chosen = judged.score >= threshold_of(spec.calibration, 0.5)
+    hits = int(np.count_nonzero(judged.real[chosen]))
+    made["completeness"] = hits / judged.wanted if judged.wanted else float("nan")
+    made["reliability"] = hits / int(chosen.sum()) if chosen.any() else float("nan")
+    made["completeness_at_95"] = completeness_at(judged, RELIABILITY)
+    made["artefacts_a_thousand"] = (
+        1000.0 * float(np.count_nonzero(judged.artefact[chosen])) / max(judged.wanted, 1)
+    )
+    return made
+
+
+def benchmark_figures(judged: Judged, spec: NetworkSpec) -> dict[str, float]:
+    """F1 by class at IoU 0.6, of detections above a probability of 0.5; artefacts a class."""
+    limit = threshold_of(spec.calibration, 0.5)
+    found = [f.take(np.flatnonzero(np.asarray(f.scores) >= limit)) for f in judged.found]
+    scores = benchmark_scores(judged.truth, found, corrected=True)
+    return {name: value.f1 for name, value in scores.by_class.items()}
+
+
+def completeness_at(judged: Judged, reliability: float) -> float:
+    """Largest completeness at which reliability is still reached; 0 where it never is."""
+    order = np.argsort(-judged.score, kind="stable")
+    hits = np.cumsum(judged.real[order])
+    good = hits >= reliability * np.arange(1, len(hits) + 1)
+    return float(hits[good].max()) / judged.wanted if good.any() and judged.wanted else 0.0
+
+
+def threshold_of(calibration: Calibration, probability: float) -> float:
+    """Raw score from which on the probability of being real is at least the one given."""
+    x = np.asarray(calibration.score_logit)
+    if not len(x):
+        return probability
+    grid = np.linspace(x[0], x[-1], 2001)
+    value = np.interp(grid, x, calibration.probability_logit)
+    good = np.flatnonzero(value >= _logit(np.array([probability]))[0] - 1e-9)
+    return float(1.0 / (1.0 + np.exp(-grid[good[0]]))) if good.size else 1.0
+
+
+def _logit(p: Floats) -> Floats:
+    p = np.clip(np.asarray(p, float), _CLIP, 1.0 - _CLIP)
+    return np.log(p / (1.0 - p))
+
+
+def _batches(samples: Iterable[Sample], number: int) -> Iterable[list[Sample]]:
+    held: list[Sample] = []
+    for sample in samples:
+        held.append(sample)
+        if len(held) == number:
+            yield held
+            held = []
+    if held:
+        yield held
+
+
+def _truth(sample: Sample, spec: NetworkSpec) -> Objects:
+    labels = tuple(spec.classes[int(k)] for k in sample.classes)
+    return Objects(np.asarray(sample.boxes, float), None, labels, None, sample.ignore)
+
+
+def _found(found: Found, spec: NetworkSpec) -> Objects:
+    """Detections with the raw score of being real; those that look like artefacts say so."""
+    kinds = np.argmax(found.scores, 1) if len(found.boxes) else np.zeros(0, int)
+    labels = tuple(spec.classes[int(k)] for k in kinds)
+    score = np.where(
+        [name == SPURIOUS for name in labels], found.scores.max(1, initial=0.0),
+        real_scores(found.scores, spec),
+    )  # fmt: skip
+    return Objects(found.boxes.astype(float), score.astype(float), labels)
+
+
+def _bare(objects: Objects) -> Objects:
+    """The same without classes, for which any class is right."""
+    return Objects(objects.boxes, objects.scores, None, None, objects.ignored)
+
+
+def _without_labels(found: Objects, unlabelled: NDArray[np.bool_] | None) -> Objects:
+    """Leave out what lies where nothing is labelled."""
+    if unlabelled is None or not len(found):
+        return found
+    ny, nx = unlabelled.shape
+    x = np.clip(0.5 * (found.boxes[:, 0] + found.boxes[:, 2]), 0, nx - 1).astype(int)
+    y = np.clip(0.5 * (found.boxes[:, 1] + found.boxes[:, 3]), 0, ny - 1).astype(int)
+    return found.take(np.flatnonzero(~unlabelled[y, x]))
+
+
+def held_out(samples: Callable[[int], Sample], number: int) -> Sequence[Sample]:
+    """First samples of a source."""
+    return [samples(i) for i in range(number)]

@@ -1,0 +1,1 @@
+"""Networks behind the learned stages: their input, backbones, heads, weights and runtimes."""

@@ -1,0 +1,142 @@
+"""A whole detector: backbone and head by specification, kept in one safetensors file."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cyclades.stages.core.errors import InputError
+from cyclades.stages.networks.specification import NetworkSpec
+from cyclades.stages.networks.targets import Prediction, Targets
+
+
+class Detector(nn.Module):
+    """A network that finds objects in normalised images.
+
+    Parameters
+    ----------
+    spec : NetworkSpec
+        The parts; they start from random numbers.
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        channels_in, classes = len(spec.input.stretches), len(spec.classes)
+        self.backbone: nn.Module | None = None
+        strides: tuple[int, ...] = ()
+        channels = channels_in
+        if spec.backbone is not None:
+            from cyclades.stages.networks.backbones import build_backbone
+
+            self.backbone = build_backbone(spec.backbone, channels_in)
+            strides, channels = spec.backbone.strides, spec.backbone.channels
+        self.head: Any = _head_class(spec.head.name)(spec.head, strides, channels, classes)
+
+    @property
+    def largest_stride(self) -> int:
+        """Sides of the images are multiples of this."""
+        return max(self.spec.backbone.strides) if self.spec.backbone else 32
+
+    def features(self, images: Tensor) -> Any:
+        """What the head takes: features by stride, or the images themselves."""
+        return images if self.backbone is None else self.backbone(images)
+
+    def losses(self, images: Tensor, targets: list[Targets]) -> dict[str, Tensor]:
+        """Terms of the loss, to be summed.
+
+        Parameters
+        ----------
+        images : Tensor, shape (b, channels, h, w)
+        targets : list of Targets, length b
+        """
+        size = (images.shape[-2], images.shape[-1])
+        found: dict[str, Tensor] = self.head.losses(self.features(images), targets, size)
+        return found
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> list[Prediction]:
+        """Detections of each image, with raw scores; the network must be in evaluation mode."""
+        size = (images.shape[-2], images.shape[-1])
+        found: list[Prediction] = self.head.predict(self.features(images), size)
+        return found
+
+
+def _head_class(name: str) -> Any:
+    if name in ("mask_rcnn", "faster_rcnn"):
+        from cyclades.stages.networks.heads.rcnn import RcnnHead
+
+        return RcnnHead
+    from cyclades.stages.networks.heads import yolo
+
+    return yolo.UltralyticsModel if name == "ultralytics" else yolo.YoloHead
+
+
+def save_detector(detector: Detector, path: Path, *, half: bool = False) -> None:
+    """Write weights and specification to one file; it appears whole or not at all.
+
+    Parameters
+    ----------
+    detector : Detector
+    path : path
+        ``*.safetensors``.
+    half : bool
+        Round to 16-bit floats, for shipping.
+    """
+    state = {
+        name: value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else
+                                      value.dtype).contiguous().clone()
+        for name, value in detector.state_dict().items()
+    }  # fmt: skip
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, temporary, metadata=detector.spec.metadata())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def load_detector(path: "str | Path", device: str = "cpu") -> Detector:
+    """Read a detector that `save_detector` wrote, in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        Where the file is missing, damaged, of another kind, or does not fit its description.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{path}: there is no such file of weights.")
+    try:
+        with safe_open(file, "pt", device="cpu") as opened:
+            spec = NetworkSpec.from_metadata(opened.metadata(), path)
+            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(
+            f"{path}: not a safetensors file, or damaged; cyclades reads no other kind of weights, "
+            "since pickled ones (.pt, .pth) can run any code."
+        ) from error
+    detector = Detector(spec)
+    load_state(detector, state, path)
+    return detector.to(device).eval()
+
+
+def load_state(detector: nn.Module, state: Mapping[str, Tensor], path: "str | Path") -> None:
+    """Fill a network from a state that must fit it exactly."""
+    own = detector.state_dict()
+    missing, extra = own.keys() - state.keys(), state.keys() - own.keys()
+    wrong = [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+    if missing or extra or wrong:
+        name = min([*missing, *extra, *wrong])
+        raise InputError(
+            f"{path}: the weights do not fit the network they describe (first at {name}); the file "
+            "comes from another version, write it anew with cyclades train."
+        )
+    detector.load_state_dict({name: state[name].to(own[name].dtype) for name in own})

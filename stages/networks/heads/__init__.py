@@ -1,0 +1,1 @@
+"""Detection heads: from the features of any backbone to boxes, classes and masks."""

@@ -1,0 +1,138 @@
+"""What a network is, in words: everything but its weights, kept with them in one file.
+
+A file of weights (safetensors) holds its specification as JSON in its metadata, so that the file
+alone says how to build the network, what it takes as input and what its numbers mean. Nothing
+here needs torch.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cyclades.stages.core.errors import InputError
+
+METADATA_KEY = "cyclades"
+FORMAT = 1
+SPURIOUS = "spurious"
+"""The class of artefacts: what a network puts there is not a source."""
+
+
+class Part(BaseModel):
+    """Base of the parts of a specification."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(Part):
+    """The network's input, made by `cyclades.stages.networks.inputs`."""
+
+    stretches: tuple[str, ...] = ("asinh", "faint", "bright")
+    """One channel each; see `cyclades.stages.networks.inputs.STRETCHES`."""
+    beam_pixels: tuple[float, float] = (4.0, 6.0)
+    """Images whose beam (geometric mean FWHM) is not within this range are resampled to it."""
+    mesh: int = Field(128, ge=16)
+    """Cells, in pixels, of which each gives one median and one noise for the normalisation."""
+
+    @model_validator(mode="after")
+    def _usable(self) -> "InputSpec":
+        if not self.stretches:
+            raise ValueError("a network needs at least one stretch as input channel")
+        if not 0 < self.beam_pixels[0] <= self.beam_pixels[1]:
+            raise ValueError("beam_pixels goes from a positive size to a larger one")
+        return self
+
+
+class BackboneSpec(Part):
+    """The backbone: image to ``{stride: features}``, with ``channels`` features a level."""
+
+    name: str = "resnet18"
+    """A timm model name of the families that `cyclades.stages.networks.backbones` knows."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of the architecture, as ``{"channels": [32, 64, 128, 256]}``."""
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+    channels: int = Field(64, ge=8)
+    weights: str | None = None
+    """Where training started: a name of `cyclades weights`, a file, a folder or a hub name."""
+
+
+class HeadSpec(Part):
+    """The head on the backbone's features."""
+
+    name: Literal["mask_rcnn", "faster_rcnn", "yolo", "yolo_seg", "ultralytics"] = "mask_rcnn"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Calibration(Part):
+    """From a raw score to the probability of being real: monotone, piecewise linear in the logit.
+
+    ``logit(probability)`` at ``logit(score)``, constant beyond the first and last knot.
+    """
+
+    score_logit: tuple[float, ...] = ()
+    probability_logit: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _monotone(self) -> "Calibration":
+        x, y = self.score_logit, self.probability_logit
+        if len(x) != len(y):
+            raise ValueError("a calibration has as many probabilities as scores")
+        if any(b <= a for a, b in zip(x, x[1:], strict=False)) or any(
+            b < a for a, b in zip(y, y[1:], strict=False)
+        ):
+            raise ValueError("a calibration rises")
+        return self
+
+
+class NetworkSpec(Part):
+    """A whole network."""
+
+    format: int = FORMAT
+    name: str = "detector"
+    classes: tuple[str, ...] = ("compact", "extended", "multi-component", "diffuse", SPURIOUS)
+    input: InputSpec = InputSpec()
+    backbone: BackboneSpec | None = BackboneSpec()
+    """None for a complete model whose head brings its own."""
+    head: HeadSpec = HeadSpec()
+    calibration: Calibration = Calibration()
+    licence: str = "BSD-3-Clause"
+    training: dict[str, Any] = Field(default_factory=dict)
+    """How it was trained: configuration, seeds, steps, metrics on held-out tiles."""
+
+    @property
+    def real_classes(self) -> tuple[int, ...]:
+        """Positions of the classes of sources, artefacts left out."""
+        return tuple(i for i, name in enumerate(self.classes) if name != SPURIOUS)
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata of the file of weights."""
+        return {METADATA_KEY: json.dumps(self.model_dump(mode="json"), sort_keys=True)}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str] | None, path: "str | Path") -> "NetworkSpec":
+        """Read the specification from a file's metadata.
+
+        Raises
+        ------
+        InputError
+            Where the metadata hold none, or one that this version cannot read.
+        """
+        text = (metadata or {}).get(METADATA_KEY)
+        if text is None:
+            raise InputError(
+                f"{path}: these weights do not say what network they belong to; use a file that "
+                "cyclades train wrote, or give them as backbone weights of a training."
+            )
+        try:
+            content = json.loads(text)
+            if content.get("format", 0) > FORMAT:
+                raise InputError(
+                    f"{path}: written by a newer version of cyclades (format "
+                    f"{content['format']}); update cyclades to use it."
+                )
+            return cls.model_validate(content)
+        except (ValueError, ValidationError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path}: its description of the network is damaged.") from error
