@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 
 class ComponentsCatalogue(CataloguingStage):
-    """One row a component; all components of an island make one source."""
+    """One row a component; the components of an island make one source.
+
+    Where the detector tells objects apart whose pixels touch, a source is one of its objects.
+    """
 
     name: ClassVar[str] = "components"
     summary: ClassVar[str] = "one row a fitted component; the components of an island are a source"
@@ -96,7 +99,7 @@ class ComponentsCatalogue(CataloguingStage):
         order = row_order(component, sky=sky)
         component = take(component, order)
 
-        group = Groups.of(component["island"], component["total_flux"], component["peak_flux"])
+        group = Groups.of(component["source"], component["total_flux"], component["peak_flux"])
         source = source_values(component, group)
         self._measure(image, component, source, group)
         source = link(component, source, island, group, row_order(source, sky=sky))
@@ -188,8 +191,6 @@ def _complete(image: "SkyImage", values: Values, notes: dict[str, Any]) -> None:
     values["frequency"] = np.full(n, image.frequency)
     values["detected_by"] = np.full(n, str(notes.get("detected_by", "")))
     values["measured_by"] = np.full(n, str(notes.get("measured_by", "")))
-    values["morphology"] = np.full(n, "")
-    values["morphology_probability"] = np.full(n, np.nan)
     values["x"] = values["x"] + image.origin[1]
     values["y"] = values["y"] + image.origin[0]
     if image.wcs is None:

@@ -197,6 +197,7 @@ def island_values(
         "n_pixels": segment.lengths,
         **extent,
         "detection_score": detections.score[islands],
+        **morphology(detections, islands),
         "flags": flags,
     }
 
@@ -258,7 +259,24 @@ def component_values(
         "degrees_of_freedom": c.degrees_of_freedom,
         "fit_type": np.array(c.fit_type, dtype=str),
         "detection_score": detections.score[c.detection],
+        **morphology(detections, c.detection),
+        "source": c.island if detections.source is None else detections.source[c.detection],
         "flags": flags,
+    }
+
+
+def morphology(detections: "Detections", rows: Integers) -> Values:
+    """Most probable class of some rows of the detections and its probability, where known."""
+    if detections.class_probabilities is None or not len(rows):
+        return {
+            "morphology": np.full(len(rows), ""),
+            "morphology_probability": np.full(len(rows), np.nan),
+        }
+    probabilities = detections.class_probabilities[rows]
+    best = np.argmax(probabilities, 1)
+    return {
+        "morphology": np.array(detections.classes)[best],
+        "morphology_probability": probabilities[np.arange(len(rows)), best],
     }
 
 
@@ -302,6 +320,8 @@ def source_values(component: Values, group: Groups) -> Values:
             "chi2",
             "degrees_of_freedom",
             "island",
+            "morphology",
+            "morphology_probability",
         )
     }
     flags = np.zeros(len(group.counts), np.int64)

@@ -134,6 +134,9 @@ class Detections:
     classes : tuple of str
     flags : ndarray of int64, shape (n,), optional
         Bits of `cyclades.stages.core.flags.Flag` that the detector sets.
+    source : ndarray of int, shape (n,), optional
+        Number of the object that each leaf belongs to, for detectors that tell objects apart
+        whose pixels touch; None where an island is one source.
     """
 
     shape: tuple[int, int]
@@ -146,6 +149,7 @@ class Detections:
     class_probabilities: Floats | None = None
     classes: tuple[str, ...] = ()
     flags: Integers | None = None
+    source: Integers | None = None
 
     def __len__(self) -> int:
         return len(self.box)
@@ -184,6 +188,48 @@ class Detections:
     def signs(self) -> Integers:
         """+1 or -1 for every row."""
         return np.ones(len(self), np.int64) if self.sign is None else self.sign
+
+    def take(self, rows: Integers) -> "Detections":
+        """Return some rows, none of which has a parent or children, in the order given."""
+        return replace(
+            self,
+            box=self.box[rows],
+            score=self.score[rows],
+            parent=self.parent[rows],
+            segments=None if self.segments is None else self.segments.take(rows),
+            **{name: value[rows] for name, value in self._optional().items()},
+        )
+
+    @classmethod
+    def concatenate(cls, parts: list["Detections"]) -> "Detections":
+        """Join complete detections of one image; their sources stay apart."""
+        shifts = np.cumsum([0] + [len(part) for part in parts])
+        parents = [np.where(p.parent < 0, -1, p.parent + s) for p, s in zip(parts, shifts)]
+        order = np.argsort(np.concatenate(parents) >= 0, kind="stable")
+        place = np.empty(len(order) + 1, np.int64)
+        place[order], place[-1] = np.arange(len(order)), -1
+        first = parts[0]
+        columns = {
+            name: np.concatenate([getattr(p, name) for p in parts])[order]
+            for name in first._optional()
+        }
+        if first.source is not None:
+            sources = [p.source + s for p, s in zip(parts, shifts) if p.source is not None]
+            columns["source"] = np.concatenate(sources)[order]
+        segments = [p.segments for p in parts if p.segments is not None]
+        return replace(
+            first,
+            box=np.concatenate([p.box for p in parts])[order],
+            score=np.concatenate([p.score for p in parts])[order],
+            parent=place[np.concatenate(parents)[order]],
+            segments=Segments.concatenate(segments).take(order) if segments else None,
+            **columns,
+        )
+
+    def _optional(self) -> dict[str, NDArray[Any]]:
+        """Columns beside box, score, parent and segments that are known."""
+        names = ("summit", "sign", "class_probabilities", "flags", "source")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def replace(self, **changes: Any) -> "Detections":
         """Return a copy with some attributes changed."""

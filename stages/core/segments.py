@@ -1,5 +1,7 @@
 """From any detector's output to complete detections: pixels, summits, and who owns which pixel."""
 
+import itertools
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -209,51 +211,6 @@ def split_islands(
     return segments, parent, np.concatenate([summit, np.array(summits).reshape(-1, 2)])
 
 
-def flood_boxes(significance: NDArray[np.float32], box: Floats, flood: float) -> list[Integers]:
-    """Pixels of each box above the flood threshold, connected to the box's brightest pixel.
-
-    A pixel in several boxes goes to the one whose brightest pixel is nearest. A box without any
-    such pixel keeps its brightest one, so that every detection can be measured.
-    """
-    from scipy import ndimage
-
-    ny, nx = significance.shape
-    lists: list[Integers] = []
-    claims: dict[int, list[int]] = {}
-    brightest: list[tuple[int, int] | None] = []
-    for row, (x0, y0, x1, y1) in enumerate(box):
-        ya, yb = max(0, round(y0)), min(ny, round(y1) + 1)
-        xa, xb = max(0, round(x0)), min(nx, round(x1) + 1)
-        cut = significance[ya:yb, xa:xb]
-        if cut.size == 0 or not np.isfinite(cut).any():
-            lists.append(np.zeros(0, np.int64))
-            brightest.append(None)
-            continue
-        py, px = np.unravel_index(np.nanargmax(cut), cut.shape)
-        labels, _ = ndimage.label(cut > min(flood, float(cut[py, px])), structure=EIGHT_NEIGHBOURS)
-        chosen = labels == labels[py, px] if labels[py, px] else np.zeros(cut.shape, bool)
-        chosen[py, px] = True
-        yy, xx = np.nonzero(chosen)
-        pixels = ((yy + ya) * nx + xx + xa).astype(np.int64)
-        lists.append(pixels)
-        brightest.append((int(py) + ya, int(px) + xa))
-        for pixel in pixels:
-            claims.setdefault(int(pixel), []).append(row)
-    lost: dict[int, set[int]] = {}
-    for pixel, rows in claims.items():
-        if len(rows) > 1:
-            y, x = divmod(pixel, nx)
-            peaks = [brightest[row] for row in rows]
-            distances = [(y - p[0]) ** 2 + (x - p[1]) ** 2 for p in peaks if p is not None]
-            winner = rows[int(np.argmin(distances))]
-            for row in rows:
-                if row != winner and brightest[row] != (y, x):
-                    lost.setdefault(row, set()).add(pixel)
-    for row, pixels_lost in lost.items():
-        lists[row] = lists[row][~np.isin(lists[row], list(pixels_lost))]
-    return lists
-
-
 def complete_detections(
     image: SkyImage,
     background: Background,
@@ -265,79 +222,69 @@ def complete_detections(
 ) -> Detections:
     """Give detections the pixels and summits that their detector left out.
 
-    Boxes without pixels are flooded from their brightest pixel down to `flood` times the local
-    rms; leaves without a summit are searched for peaks by persistence (see
-    `cyclades.stages.core.summits`), and a leaf with several becomes an island with one child a
-    peak (or several children of its own parent). Detections that are complete are returned as
-    they are; those without any usable pixel are dropped.
+    Boxes without pixels are flooded down to `flood` times the local rms (see
+    `cyclades.stages.core.objects.flood_objects`), pixels that several objects claim go to the
+    nearest, and objects whose pixels touch become one island, which keeps them as sources of
+    their own. Each object is searched for peaks by persistence (see
+    `cyclades.stages.core.summits`); an island with several of them has one child a peak.
+    Detections that are complete are returned as they are; objects without any usable pixel are
+    dropped.
+
+    Parameters
+    ----------
+    image, background : SkyImage, Background
+    detections : Detections
+        One row an object, without parents.
+    context : Context
+    persistence : float
+        Least valley between two summits, in units of the sharpened map's noise.
+    flood : float
+        In units of the local rms.
 
     Returns
     -------
     Detections
         With `segments` and `summit` known, parents before children.
     """
+    from cyclades.stages.core import objects
+
     if detections.complete:
         return detections
-    positive = significance_map(image, background)
     signs = detections.signs
-    signed = {1: positive}
-    if (signs < 0).any():
-        signed[-1] = -positive
+    positive = significance_map(image, background)
     segments = detections.segments
-    if segments is None:
-        lists: list[Integers] = [np.zeros(0, np.int64)] * len(detections)
-        for sign, significance in signed.items():
-            rows = np.flatnonzero(signs == sign)
-            for row, pixels in zip(
-                rows, flood_boxes(significance, detections.box[rows], flood), strict=True
-            ):
-                lists[row] = pixels
-        segments = Segments.from_lists(lists)
+    kinds = detections.class_probabilities
+    compact = np.ones(len(detections), bool)
+    if kinds is not None and len(kinds):
+        compact = np.array(detections.classes)[np.argmax(kinds, 1)] == "compact"
     noise = noise_autocorrelation(image, background, context=context)
     sharpening = Sharpening.for_image(image.psf, noise)
-    leaf = detections.is_leaf & (segments.lengths > 0)
-    summit = np.full((len(detections), 2), np.nan)
-    extra: list[tuple[int, Floats, Integers]] = []
-    has_children = ~detections.is_leaf
-    for sign, significance in signed.items():
-        rows = np.flatnonzero(leaf & (signs == sign))
+    parts: list[Detections] = []
+    for sign in np.unique(signs) if len(signs) else (1,):
+        significance = positive if sign > 0 else -positive
+        rows = np.flatnonzero(signs == sign)
+        mine = detections.take(rows)
+        if segments is None:
+            claimed = objects.flood_objects(significance, mine.box, flood, compact[rows])
+        else:
+            claimed = segments.take(rows)
+        own = objects.share_pixels(claimed, significance)
+        usable = np.flatnonzero(own.lengths > 0)
+        mine, own = mine.take(usable), own.take(usable)
         pixels, starts = find_summits(
             significance,
-            segments.take(rows),
+            own,
             sharpening,
             persistence=persistence,
             minimum_height=SUMMIT_HEIGHT,
         )
-        x, y = refine_summits(significance, pixels)
-        positions = np.stack([x, y], -1)
-        for k, row in enumerate(rows):
-            mine = positions[starts[k] : starts[k + 1]]
-            if len(mine) == 1 or detections.parent[row] >= 0:
-                summit[row] = mine[0]
-                continue
-            shares = nearest_pixels(segments[row], mine, image.shape[1], image.psf)
-            has_children[row] = True
-            extra += [(int(row), *found) for found in zip(mine, shares, strict=True)]
-    keep = np.flatnonzero(leaf | has_children)
-    new_row = np.full(len(detections) + 1, -1, np.int64)
-    new_row[keep] = np.arange(len(keep))
-    kept_parent = new_row[detections.parent[keep]]
-    parents = np.array([row for row, _, _ in extra], np.int64)
-    source_row = np.concatenate([keep, parents])
-    added = Segments.from_lists([pixels for _, _, pixels in extra])
-    joined = Segments.concatenate([segments.take(keep), added])
-    boxes = segment_boxes(joined, image.shape[1])
-    empty = ~np.isfinite(boxes[:, 0])
-    boxes[empty] = detections.box[source_row][empty]
-    return detections.replace(
-        box=boxes,
-        score=detections.score[source_row],
-        parent=np.concatenate([kept_parent, new_row[parents]]),
-        segments=joined,
-        summit=np.concatenate([summit[keep], np.array([s for _, s, _ in extra]).reshape(-1, 2)]),
-        sign=signs[source_row],
-        class_probabilities=None
-        if detections.class_probabilities is None
-        else detections.class_probabilities[source_row],
-        flags=None if detections.flags is None else detections.flags[source_row],
-    )
+        places = np.stack(refine_summits(significance, pixels), -1)
+        summits = [places[a:b] for a, b in itertools.pairwise(starts.tolist())]
+        pieces = [
+            nearest_pixels(own[row], found, image.shape[1], image.psf)
+            if len(found) > 1
+            else [own[row]]
+            for row, found in enumerate(summits)
+        ]
+        parts.append(objects.island_rows(mine, own, summits, pieces))
+    return parts[0] if len(parts) == 1 else Detections.concatenate(parts)

@@ -7,6 +7,7 @@ same for every way of cutting the image along the mesh.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -34,34 +35,62 @@ STRETCHES: dict[str, Callable[[Plane], Plane]] = {
 """Stretches of the normalised image by name. All are odd or clipped, finite, and 0 at 0."""
 
 
-def normalise(image: NDArray[np.floating], mesh: int = MESH) -> Plane:
-    """Bring an image to units of its noise.
+class Normalisation(NamedTuple):
+    """Level and noise of an image on a mesh, to be applied to any part of it.
 
     Parameters
     ----------
-    image : ndarray, shape (ny, nx)
-        In any unit; NaN where blank.
-    mesh : int
-        Side in pixels of the cells that give one level and one noise each; cells at the ends
-        that are shorter than half of it belong to their neighbours.
-
-    Returns
-    -------
-    ndarray of float32, shape (ny, nx)
-        (image - level) / noise; 0 where the image is blank, and everywhere on a constant image.
+    level, noise : ndarray, shape (cells along y, cells along x)
+        In the unit of the image; no noise at all (an empty mesh) means that it is blank.
+    rows, columns : ndarray
+        Centres of the cells in pixels of the image.
     """
-    plane = np.ascontiguousarray(image, np.float32)
-    if plane.ndim != 2:
-        raise ConfigurationError(f"A network takes planes, not arrays of shape {plane.shape}.")
-    edges = [_edges(n, mesh) for n in plane.shape]
-    level, noise = _mesh_statistics(plane, *edges)
-    known = noise > 0
-    if not known.any():
-        return np.zeros_like(plane)
-    if not known.all():
-        level, noise = _filled(level, known), _filled(noise, known)
-    centres = [0.5 * (e[:-1] + e[1:] - 1.0) for e in edges]
-    return _normalised(plane, level, noise, *centres)
+
+    level: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
+
+    @classmethod
+    def measure(
+        cls, plane: NDArray[np.floating], mesh: int = MESH, origin: tuple[int, int] = (0, 0)
+    ) -> "Normalisation":
+        """Measure the mesh of an image.
+
+        Parameters
+        ----------
+        plane : ndarray, shape (ny, nx)
+            NaN where blank.
+        mesh : int
+            Side in pixels of the cells that give one level and one noise each; cells at the ends
+            that are shorter than half of it belong to their neighbours.
+        origin : (y, x)
+            Place of the image in the full frame, where the mesh is anchored.
+        """
+        plane = np.ascontiguousarray(plane, np.float32)
+        if plane.ndim != 2:
+            raise ConfigurationError(f"A network takes planes, not arrays of shape {plane.shape}.")
+        rows, columns = (_edges(n, mesh, o) for n, o in zip(plane.shape, origin, strict=True))
+        level, noise = _mesh_statistics(plane, rows, columns)
+        known = noise > 0
+        if known.any() and not known.all():
+            level, noise = _filled(level, known), _filled(noise, known)
+        return cls(level, noise, *(0.5 * (e[:-1] + e[1:] - 1.0) for e in (rows, columns)))
+
+    def apply(self, cut: NDArray[np.floating], y0: int = 0, x0: int = 0) -> Plane:
+        """Return (cut - level) / noise of a part of the image whose first pixel is (y0, x0).
+
+        0 where it is blank, and everywhere on a constant image.
+        """
+        plane = np.ascontiguousarray(cut, np.float32)
+        if not (self.noise > 0).any():
+            return np.zeros_like(plane)
+        return _normalised(plane, *self, y0, x0)
+
+
+def normalise(image: NDArray[np.floating], mesh: int = MESH) -> Plane:
+    """Bring a whole image to units of its noise; see `Normalisation`."""
+    return Normalisation.measure(image, mesh).apply(image)
 
 
 def stretch(normalised: Plane, names: Sequence[str]) -> Plane:
@@ -84,12 +113,15 @@ def stretch(normalised: Plane, names: Sequence[str]) -> Plane:
     return channels
 
 
-def _edges(length: int, mesh: int) -> NDArray[np.int64]:
+def _edges(length: int, mesh: int, origin: int = 0) -> NDArray[np.int64]:
     """First pixels of the cells along an axis, and its length."""
-    edges = np.arange(0, length, mesh, dtype=np.int64)
-    if len(edges) > 1 and length - edges[-1] < mesh / 2:
-        edges = edges[:-1]
-    return np.append(edges, length)
+    starts = np.arange(-origin % mesh, length, mesh, dtype=np.int64)
+    edges = np.unique(np.concatenate([[0], starts, [length]]))
+    if len(edges) > 2 and edges[-1] - edges[-2] < mesh / 2:
+        edges = np.delete(edges, -2)
+    if len(edges) > 2 and edges[1] < mesh / 2:
+        edges = np.delete(edges, 1)
+    return edges.astype(np.int64)
 
 
 def _filled(values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -137,7 +169,8 @@ def _mesh_statistics(
 
 
 @njit(
-    "float32[:, ::1](float32[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float64[::1])",
+    "float32[:, ::1](float32[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1],"
+    " float64[::1], int64, int64)",
     cache=True,
     nogil=True,
 )
@@ -147,6 +180,8 @@ def _normalised(
     noise: NDArray[np.float64],
     rows: NDArray[np.float64],
     columns: NDArray[np.float64],
+    y0: int,
+    x0: int,
 ) -> Plane:
     """Bilinear interpolation between the cells' centres, constant beyond the outermost."""
     ny, nx = plane.shape
@@ -155,15 +190,15 @@ def _normalised(
     column = np.zeros(nx, np.int64)
     share = np.zeros(nx)
     for x in range(nx):
-        i = min(np.searchsorted(columns, x), len(columns) - 1)
+        i = min(np.searchsorted(columns, x + x0), len(columns) - 1)
         low = max(i - 1, 0)
         column[x] = low
         if i > low:
-            share[x] = min(max((x - columns[low]) / (columns[i] - columns[low]), 0.0), 1.0)
+            share[x] = min(max((x + x0 - columns[low]) / (columns[i] - columns[low]), 0.0), 1.0)
     for y in range(ny):
-        j = min(np.searchsorted(rows, y), len(rows) - 1)
+        j = min(np.searchsorted(rows, y + y0), len(rows) - 1)
         low = max(j - 1, 0)
-        t = min(max((y - rows[low]) / (rows[j] - rows[low]), 0.0), 1.0) if j > low else 0.0
+        t = min(max((y + y0 - rows[low]) / (rows[j] - rows[low]), 0.0), 1.0) if j > low else 0.0
         level_row = (1 - t) * level[low] + t * level[j]
         noise_row = (1 - t) * noise[low] + t * noise[j]
         for x in range(nx):

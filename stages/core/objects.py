@@ -1,0 +1,204 @@
+"""Objects of a detector that gives boxes or masks: their pixels, their summits, their islands.
+
+Such a detector says what belongs to one object, and knows nothing of what a fit needs: objects
+whose pixels touch are measured together, as one island, and the parts of an object that lie apart
+are measured as one too, since a source is what the detector took for one.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cyclades.stages.core.products import Detections, Floats, Integers, Segments
+
+SEED_RATIO = 1.6
+"""A part of a box away from its main one counts from this times the flood threshold on."""
+CENTRAL = 0.5
+"""Of a box: the ellipse around its centre in which its object is looked for first."""
+
+
+def flood_objects(
+    significance: NDArray[np.float32], box: Floats, flood: float, compact: NDArray[np.bool_]
+) -> Segments:
+    """Pixels of the objects in boxes.
+
+    Of the groups of pixels above the flood threshold in a box (8 neighbours), the one is taken
+    that holds the brightest pixel of the box's central half, since a neighbour's flank may be
+    brighter in a corner; of boxes that are not compact, also every other group that reaches
+    `SEED_RATIO` times the threshold. A box without any such pixel keeps its brightest central
+    one, so that every detection can be measured; one that is all blank keeps none.
+
+    Parameters
+    ----------
+    significance : ndarray, shape (ny, nx), float32
+        NaN where blank.
+    box : ndarray, shape (n, 4)
+        As in `Detections`.
+    flood : float
+    compact : ndarray of bool, shape (n,)
+    """
+    from scipy import ndimage
+
+    ny, nx = significance.shape
+    rows: list[Integers] = []
+    for (x0, y0, x1, y1), single in zip(box, compact, strict=True):
+        ya, yb = max(0, round(y0)), min(ny, round(y1) + 1)
+        xa, xb = max(0, round(x0)), min(nx, round(x1) + 1)
+        cut = significance[ya:yb, xa:xb]
+        if not np.isfinite(cut).any():
+            rows.append(np.zeros(0, np.int64))
+            continue
+        y, x = np.ogrid[ya:yb, xa:xb]
+        across = (2.0 * x - x0 - x1) / max(x1 - x0, 1.0)
+        along = (2.0 * y - y0 - y1) / max(y1 - y0, 1.0)
+        central = np.where(across**2 + along**2 <= CENTRAL**2, cut, np.nan)
+        where = central if np.isfinite(central).any() else cut
+        summit = np.unravel_index(np.nanargmax(where), cut.shape)
+        labels, number = ndimage.label(cut > flood, structure=np.ones((3, 3), int))
+        wanted = np.zeros(number + 1, bool)
+        wanted[labels[summit]] = True
+        if number and not single:
+            high = ndimage.maximum(cut, labels, np.arange(1, number + 1))
+            wanted[1:] |= np.asarray(high) >= SEED_RATIO * flood
+        wanted[0] = False
+        chosen = wanted[labels]
+        chosen[summit] = True
+        yy, xx = np.nonzero(chosen)
+        rows.append(((yy + ya) * nx + xx + xa).astype(np.int64))
+    return Segments.from_lists(rows)
+
+
+def share_pixels(segments: Segments, significance: NDArray[np.float32]) -> Segments:
+    """Give pixels that several objects claim to the one whose brightest own pixel is nearest.
+
+    An object's brightest pixel is sought among those that it alone claims, then among all; it
+    keeps that one.
+    """
+    nx = significance.shape[1]
+    if not segments.indices.size:
+        return segments
+    owner = segments.owner()
+    _, place, count = np.unique(segments.indices, return_inverse=True, return_counts=True)
+    shared = count[place] > 1
+    if not shared.any():
+        return segments
+    value = np.nan_to_num(significance.ravel()[segments.indices].astype(float), nan=-np.inf)
+    order = np.lexsort([-value, shared, owner])
+    first = np.unique(owner[order], return_index=True)[1]
+    best = np.zeros(len(segments), np.int64)
+    best[owner[order][first]] = segments.indices[order][first]
+    y, x = np.divmod(segments.indices, nx)
+    by, bx = np.divmod(best[owner], nx)
+    distance = (x - bx) ** 2 + (y - by) ** 2
+    # of the claims of a pixel the nearest comes first
+    ranked = np.lexsort([owner, distance, place])
+    keep = np.zeros(len(owner), bool)
+    keep[ranked[np.unique(place[ranked], return_index=True)[1]]] = True
+    lengths = np.bincount(owner[keep], minlength=len(segments))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Segments(segments.indices[keep], offsets)
+
+
+def join_touching(segments: Segments, shape: tuple[int, int]) -> Integers:
+    """Number of the island of each object: objects with pixels side by side (or diagonal) share.
+
+    Islands are numbered in the order of their first objects.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    label = segments.label_map(shape)
+    first, second = _touching(label)
+    number = len(segments)
+    graph = coo_array((np.ones(len(first), np.int8), (first, second)), (number, number))
+    found = connected_components(graph, directed=False)[1]
+    _, start, index = np.unique(found, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(start))[index].astype(np.int64)
+
+
+@njit("Tuple((int64[::1], int64[::1]))(int32[:, ::1])", cache=True, nogil=True)
+def _touching(label: NDArray[np.int32]) -> tuple[Integers, Integers]:
+    """Pairs of objects that have neighbouring pixels, with repetitions."""
+    ny, nx = label.shape
+    size = 0
+    for y in range(ny):
+        for x in range(nx):
+            if label[y, x] > 0:
+                size += 4
+    first, second = np.empty(size, np.int64), np.empty(size, np.int64)
+    n = 0
+    for y in range(ny):
+        for x in range(nx):
+            here = label[y, x]
+            if here == 0:
+                continue
+            for dy, dx in ((0, 1), (1, -1), (1, 0), (1, 1)):
+                yy, xx = y + dy, x + dx
+                if yy < ny and 0 <= xx < nx:
+                    other = label[yy, xx]
+                    if other > 0 and other != here:
+                        first[n], second[n] = here - 1, other - 1
+                        n += 1
+    return first[:n], second[:n]
+
+
+def island_rows(
+    detections: Detections,
+    segments: Segments,
+    summits: list[Floats],
+    pieces: list[list[Integers]],
+) -> Detections:
+    """Rows of islands and leaves from objects; see `complete_detections`.
+
+    Parameters
+    ----------
+    detections : Detections
+        One row an object, without parents.
+    segments : Segments
+        Pixels of each object; none are shared.
+    summits : list of ndarray, shape (k, 2)
+        Peaks of each object.
+    pieces : list of lists of ndarray
+        Pixels nearest to each peak.
+    """
+    from cyclades.stages.core.segments import segment_boxes
+
+    nx = detections.shape[1]
+    island = join_touching(segments, detections.shape)
+    number = int(island.max()) + 1 if len(island) else 0
+    members: list[list[int]] = [[] for _ in range(number)]
+    for row, home in enumerate(island.tolist()):
+        members[home].append(row)
+    best = np.array([max(m, key=lambda r: detections.score[r]) for m in members], np.int64)
+    joined = [np.concatenate([segments[r] for r in m]) for m in members]
+    summit = np.full((number, 2), np.nan)
+    parent, of_row, places, parts = [], [], [], []
+    for home, rows in enumerate(members):
+        peaks = [(r, k) for r in rows for k in range(len(summits[r]))]
+        if len(peaks) == 1:
+            summit[home] = summits[rows[0]][0]
+            continue
+        for r, k in peaks:
+            parent.append(home)
+            of_row.append(r)
+            places.append(summits[r][k])
+            parts.append(pieces[r][k])
+    source_row = np.concatenate([best, np.array(of_row, np.int64)])
+    every = Segments.from_lists([*joined, *parts])
+    boxes = segment_boxes(every, nx)
+    # An object that is an island of its own keeps the box that its detector gave it.
+    alone = np.array([len(m) == 1 for m in members], bool)
+    boxes[np.flatnonzero(alone)] = detections.box[best[alone]]
+    return detections.replace(
+        box=boxes,
+        score=detections.score[source_row],
+        parent=np.concatenate([np.full(number, -1), np.array(parent, int)]).astype(np.int64),
+        segments=every,
+        summit=np.concatenate([summit, np.array(places, float).reshape(-1, 2)]),
+        sign=detections.signs[source_row],
+        source=source_row,
+        class_probabilities=None
+        if detections.class_probabilities is None
+        else detections.class_probabilities[source_row],
+        flags=None if detections.flags is None else detections.flags[source_row],
+    )
