@@ -1,0 +1,163 @@
+"""Export of a detector to ONNX graphs whose weights stay in the safetensors file.
+
+A graph is some hundred kilobytes; its weights are read from the detector's own file when it is
+loaded, so that they are kept once and both runtimes compute with the same numbers. A YOLO network
+is one graph, a Mask R-CNN three: regions, their classes and boxes, their masks. What lies between
+(`cyclades.stages.networks.selection`) is the same code for torch.
+"""
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cyclades.stages.core.errors import InputError
+from cyclades.stages.networks.detector import Detector
+from cyclades.stages.networks.graphs import GRAPH_KEY, NAMES_MARK, PREFIX, graph_file
+from cyclades.stages.networks.heads.rcnn import RcnnHead
+
+_LARGE = 16
+"""Tensors of more numbers are left to the file of weights."""
+
+
+class _Dense(nn.Module):
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        made: tuple[Tensor, ...] = self.detector.head.dense(self.detector.features(images))
+        return made
+
+
+class _Propose(_Dense):
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = self.detector.features(images)
+        head: RcnnHead = self.detector.head
+        size = (images.shape[-2], images.shape[-1])
+        return (*head.propose(features, size), features[head.strides[0]])
+
+
+class _Classify(_Dense):
+    def forward(self, finest: Tensor, rois: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        scores, boxes = self.detector.head.classify(finest, rois)
+        return scores, boxes
+
+
+class _Segment(_Dense):
+    def forward(self, finest: Tensor, rois: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return (self.detector.head.segment(finest, rois),)
+
+
+def export_detector(detector: Detector, weights: Path, size: int = 512) -> list[Path]:
+    """Write the graphs of a detector beside its file of weights.
+
+    Parameters
+    ----------
+    detector : Detector
+        In evaluation mode, on the CPU.
+    weights : path
+        The file that `save_detector` wrote; the graphs are named after it.
+    size : int
+        Side of the tiles that the graphs take.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    InputError
+        Where the package onnx is missing.
+    """
+    images = torch.zeros(2, len(detector.spec.input.stretches), size, size)
+    head = detector.head
+    if not isinstance(head, RcnnHead):
+        rules = {
+            "floor": head.options.score_floor,
+            "overlap": head.options.overlap,
+            "candidates": head.options.candidates,
+            "most": head.options.detections,
+            "prototype_stride": head.prototype_stride,
+        }
+        about = {"size": size, "kind": "dense", "rules": rules}
+        return [_export(_Dense(detector), (images,), ("images",), weights, "dense", about)]
+    o = head.options
+    rules = {
+        "numbers": head.level_numbers((size, size)),
+        "proposal_overlap": o.proposal_overlap,
+        "proposals": o.proposals,
+        "floor": o.score_floor,
+        "overlap": o.overlap,
+    }
+    about = {"size": size, "kind": "regions", "rules": rules}
+    finest = torch.zeros(2, detector.spec.backbone.channels if detector.spec.backbone else 1,
+                         size // head.strides[0], size // head.strides[0])  # fmt: skip
+    rois = torch.tensor([[0.0, 10.0, 10.0, 30.0, 30.0]] * 3)
+    names = ("finest", "rois")
+    files = [_export(_Propose(detector), (images,), ("images",), weights, "propose", about)]
+    files.append(_export(_Classify(detector), (finest, rois), names, weights, "classify", about))
+    if head.has_masks:
+        files.append(_export(_Segment(detector), (finest, rois), names, weights, "segment", about))
+    return files
+
+
+def _export(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    names: tuple[str, ...],
+    weights: Path,
+    graph: str,
+    about: dict[str, Any],
+) -> Path:
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "Exporting to ONNX needs the packages onnx and onnxscript; install cyclades[learned]."
+        ) from error
+    number = torch.export.Dim.AUTO
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            inputs,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            input_names=list(names),
+            dynamic_shapes=tuple({0: number} for _ in inputs),
+        )
+    assert program is not None
+    model = program.model_proto
+    state = module.state_dict()
+    left_out = []
+    for tensor in model.graph.initializer:
+        value = state.get(tensor.name)
+        if value is None or value.numel() <= _LARGE:
+            continue
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        entry = tensor.external_data.add()
+        name = tensor.name.removeprefix(PREFIX)
+        entry.key, entry.value = "location", name
+        left_out.append(name)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = GRAPH_KEY, json.dumps(about)
+    entry = model.metadata_props.add()
+    mark = NAMES_MARK.decode()
+    entry.key, entry.value = "cyclades.weights", f"{mark}{' '.join(left_out)} {mark}"
+    for node in model.graph.node:
+        node.ClearField("doc_string")
+        node.ClearField("metadata_props")
+    for value in model.graph.value_info:
+        value.ClearField("metadata_props")
+    path = graph_file(weights, graph)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(model.SerializeToString())
+    os.replace(temporary, path)
+    return path

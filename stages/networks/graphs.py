@@ -1,0 +1,144 @@
+"""Detectors run by ONNX Runtime, without torch."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclades.stages.core.errors import ConfigurationError, InputError
+from cyclades.stages.networks.heads.yolo_selection import select_dense
+from cyclades.stages.networks.selection import Found, select_proposals, select_regions
+from cyclades.stages.networks.specification import NetworkSpec
+
+GRAPH_KEY = "cyclades.graph"
+NAMES_MARK = b"cyclades.open "
+PREFIX = "detector."
+"""Before a tensor's name in the file of weights, in the names of the graphs."""
+FIRST_GRAPHS = ("dense", "propose")
+
+
+def graph_file(weights: Path, graph: str) -> Path:
+    """Where a graph of a detector lies: beside its weights."""
+    return weights.with_name(f"{weights.stem}.{graph}.onnx")
+
+
+def has_graphs(weights: Path) -> bool:
+    """Whether a detector was exported."""
+    return any(graph_file(weights, name).is_file() for name in FIRST_GRAPHS)
+
+
+class GraphDetector:
+    """A detector whose parts are ONNX graphs.
+
+    Parameters
+    ----------
+    weights : path
+        Its safetensors file, with the graphs beside it.
+    threads : int
+
+    Raises
+    ------
+    ConfigurationError
+        Where onnxruntime or safetensors is not installed.
+    InputError
+        Where a graph is missing or damaged.
+    """
+
+    def __init__(self, weights: Path, threads: int = 1) -> None:
+        try:
+            import onnxruntime
+            from safetensors.numpy import load_file
+        except ModuleNotFoundError as error:
+            raise ConfigurationError(
+                f"Running networks without torch needs the package {error.name!r}; install "
+                "cyclades[onnx] (or cyclades[learned] for torch)."
+            ) from error
+        from cyclades.stages.networks.weights import read_metadata
+
+        self.spec = NetworkSpec.from_metadata(read_metadata(weights), weights)
+        self._runtime, self._threads = onnxruntime, threads
+        self._state = load_file(weights)
+        first = next((g for g in FIRST_GRAPHS if graph_file(weights, g).is_file()), None)
+        if first is None:
+            raise InputError(
+                f"{weights}: its ONNX graphs are missing; export it with cyclades export, or "
+                "install cyclades[learned] to run it with torch."
+            )
+        self._first = self._session(weights, first)
+        about = json.loads(self._first.get_modelmeta().custom_metadata_map[GRAPH_KEY])
+        self.size: int = about["size"]
+        self._rules: dict[str, Any] = about["rules"]
+        self._classify = self._segment = None
+        if first == "propose":
+            self._classify = self._session(weights, "classify")
+            if graph_file(weights, "segment").is_file():
+                self._segment = self._session(weights, "segment")
+        del self._state
+
+    def detect(self, channels: NDArray[np.float32]) -> list[Found]:
+        """Detections of tiles, with raw scores.
+
+        Parameters
+        ----------
+        channels : ndarray, shape (b, channels, size, size), float32
+        """
+        outputs = self._first.run(None, {"images": channels})
+        if self._classify is None:
+            return select_dense(outputs, **self._rules)
+        boxes, objectness, finest = outputs
+        rules, classify, segment = self._rules, self._classify, self._segment
+
+        def classified(rois: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
+            found: list[NDArray[np.float32]] = classify.run(None, {"finest": finest, "rois": rois})
+            return found
+
+        def segmented(
+            rois: NDArray[np.float32], kinds: NDArray[np.int64]
+        ) -> NDArray[np.float32]:
+            masks = segment.run(None, {"finest": finest, "rois": rois})[0]
+            return np.asarray(masks[np.arange(len(kinds)), kinds])
+
+        rois = select_proposals(
+            boxes, objectness, rules["numbers"], rules["proposal_overlap"], rules["proposals"]
+        )
+        return select_regions(
+            rois,
+            len(boxes),
+            classified,
+            segmented if segment is not None else None,
+            (self.size, self.size),
+            rules["floor"],
+            rules["overlap"],
+        )
+
+    def _session(self, weights: Path, graph: str) -> Any:
+        """Load a graph and give it its weights."""
+        path = graph_file(weights, graph)
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file; export {weights.name} anew.")
+        data = path.read_bytes()
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        # The runtime refuses tensors that a graph does not leave open, and can tell which these
+        # are only after loading it; so the exporter wrote their names between two marks.
+        names = data.split(NAMES_MARK)[1].decode().split()
+        if not set(names) <= self._state.keys():
+            raise InputError(f"{path}: does not belong to {weights.name}; export it anew.")
+        values = [np.ascontiguousarray(self._state[name], np.float32) for name in names]
+        options.add_external_initializers(
+            [f"{PREFIX}{name}" for name in names],
+            [self._runtime.OrtValue.ortvalue_from_numpy(value) for value in values],
+        )
+        try:
+            return self._runtime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises classes of its own, by kind of damage
+            raise InputError(
+                f"{path}: cannot be loaded (it is damaged, or does not belong to "
+                f"{weights.name}); export it anew."
+            ) from error
