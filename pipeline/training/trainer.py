@@ -26,6 +26,7 @@ from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.networks.adaptation import merge_adapters, parameter_groups, prepare
 from cyclades.stages.networks.detector import Detector, load_detector, load_state, save_detector
 from cyclades.stages.networks.pretrained import load_pretrained
+from cyclades.stages.networks.runtime import as_arrays
 from cyclades.stages.networks.selection import Found
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.targets import Targets
@@ -287,12 +288,7 @@ def detection(detector: Detector) -> Any:
     device = next(detector.parameters()).device
 
     def detect(channels: NDArray[np.float32]) -> list[Found]:
-        found = detector.predict(torch.from_numpy(channels).to(device))
-        return [
-            Found(*(None if t is None else t.float().cpu().numpy()
-                    for t in (p.boxes, p.scores, p.masks)))
-            for p in found
-        ]  # fmt: skip
+        return [as_arrays(p) for p in detector.predict(torch.from_numpy(channels).to(device))]
 
     return detect
 

@@ -27,6 +27,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "islands": "cyclades.stages.detection.islands:IslandsDetection",
         "sep": "cyclades.stages.detection.sep:SepDetection",
         "photutils": "cyclades.stages.detection.photutils:PhotutilsDetection",
+        "mask_rcnn": "cyclades.stages.detection.mask_rcnn:MaskRcnnDetection",
+        "faster_rcnn": "cyclades.stages.detection.faster_rcnn:FasterRcnnDetection",
+        "yolo": "cyclades.stages.detection.yolo:YoloDetection",
     },
     "characterization": {
         "gaussian": "cyclades.stages.characterization.gaussian:GaussianCharacterization",

@@ -1,0 +1,388 @@
+"""What the learned detectors share: tiles, one network, seams, and calibrated probabilities."""
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cyclades.stages.core.errors import ConfigurationError, InputError
+from cyclades.stages.core.products import Detections, Integers, Segments
+from cyclades.stages.core.stage import Capabilities, DetectionStage, parameter
+from cyclades.stages.core.tiling import Box
+from cyclades.stages.networks.graphs import GraphDetector, has_graphs
+from cyclades.stages.networks.inputs import Normalisation, stretch
+from cyclades.stages.networks.selection import Found, probability, real_scores, suppress
+from cyclades.stages.networks.specification import SPURIOUS, NetworkSpec
+from cyclades.stages.networks.weights import find_detector
+
+if TYPE_CHECKING:
+    from cyclades.stages.core.context import Context
+    from cyclades.stages.core.image import SkyImage
+    from cyclades.stages.core.products import Background
+
+logger = logging.getLogger("cyclades.detection")
+
+HALO = 64
+"""Pixels that tiles read beyond what they own: half the widest object that is seen whole."""
+_SEAM = 8.0
+"""Objects whose centres lie this close to a tile's own part are kept until duplicates go."""
+_MARGIN = 8
+"""Pixels around a tile that the interpolation of a resampled one may look at."""
+_MASKED = 0.5
+
+
+class LearnedDetection(DetectionStage):
+    """A network finds boxes (and masks) of objects, tile by tile.
+
+    The image is brought to units of its noise on a mesh of its own, whatever the background
+    stage; images whose beam is not within what the network was trained for are resampled to it.
+    Tiles lie on a grid anchored at pixel (0, 0) of the full frame; an object belongs to the tile
+    that owns its centre. Scores are probabilities of being real, calibrated on simulations.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(needs_weights=True)
+    heads: ClassVar[tuple[str, ...]] = ()
+
+    weights: str = parameter("", "A shipped detector's name, a file, or a hub repository.")
+    probability: float = parameter(
+        0.5, "Least probability of being a real source.", gt=0.0, lt=1.0
+    )
+    reliability: float | None = parameter(
+        None,
+        "Wanted share of real ones among all detections, which then sets the probability.",
+        gt=0.0,
+        lt=1.0,
+    )
+    overlap: float = parameter(
+        0.5, "Intersection over union above which the lower of two is dropped.", gt=0.0, le=1.0
+    )
+    tile: int = parameter(512, "Side of the tiles.", unit="pixels", ge=192, multiple_of=32)
+    batch: int = parameter(4, "Tiles at a time.", ge=1)
+    runtime: Literal["auto", "torch", "onnx"] = parameter(
+        "auto", "torch, or ONNX Runtime where the weights were exported; auto takes what is there."
+    )
+
+    def detect(
+        self, image: "SkyImage", background: "Background", *, context: "Context"
+    ) -> Detections:
+        """Return boxes, probabilities and classes; pixels too where the network gives masks.
+
+        Parameters
+        ----------
+        image : SkyImage
+            Blank pixels are zero to the network; nothing is found in blank tiles.
+        background : Background
+            Not looked at.
+        context : Context
+            Gives device and threads, and keeps the network.
+
+        Raises
+        ------
+        ConfigurationError
+            Where neither torch nor ONNX Runtime is installed.
+        InputError
+            Where the weights are missing, damaged, or of another kind of network.
+        """
+        network = self._network(context)
+        spec: NetworkSpec = network.spec
+        frame = Frame.of(image, spec)
+        found = self._tiles(frame, network, self.tile_of(network))
+        context.note("detection.network", {"name": spec.name, "scale": round(frame.scale, 4)})
+        if not len(found.boxes):
+            return _nothing(image.shape, spec)
+        real = real_scores(found.scores, spec)
+        likely = probability(real, spec.calibration)
+        best = np.argmax(found.scores, 1)
+        source = np.array([name != SPURIOUS for name in spec.classes])[best]
+        likely = np.where(source, likely, 0.0)
+        kept = suppress(found.boxes, likely, self.overlap)
+        kept = np.sort(kept[likely[kept] >= self._least(likely[kept])])
+        context.note("detection.probability", round(float(self._least(likely)), 4))
+        boxes, masks = found.boxes[kept], None
+        if found.masks is not None:
+            masks = found.masks[kept]
+        in_image = boxes / frame.scale - np.tile(frame.origin[::-1], 2)
+        ny, nx = image.shape
+        limits = np.array([nx, ny, nx, ny], float)
+        in_image = np.clip(in_image, 0.0, limits)
+        inside = np.flatnonzero(np.isfinite(in_image).all(1) & (in_image[:, 2:] - in_image[:, :2] > 0.5).all(1))
+        in_image, kept = in_image[inside], kept[inside]
+        segments = None
+        if masks is not None:
+            segments = mask_segments(in_image, masks[inside], image.data)
+        classes = tuple(spec.classes[i] for i in spec.real_classes)
+        chances = found.scores[kept][:, list(spec.real_classes)].astype(float)
+        chances /= np.maximum(chances.sum(1, keepdims=True), 1e-9)
+        return Detections(
+            image.shape,
+            in_image - np.array([0.0, 0.0, 1.0, 1.0]),
+            likely[kept],
+            np.full(len(kept), -1, np.int64),
+            segments=segments,
+            class_probabilities=chances,
+            classes=classes,
+        )
+
+    def tile_of(self, network: Any) -> int:
+        """Side of the tiles: the graphs of ONNX Runtime have one of their own."""
+        return int(getattr(network, "size", self.tile))
+
+    def _least(self, likely: NDArray[np.float64]) -> float:
+        """Probability from which on detections are kept."""
+        if self.reliability is None:
+            return self.probability
+        order = np.sort(likely[likely > 0])[::-1]
+        share = np.cumsum(order) / np.arange(1, len(order) + 1)
+        good = np.flatnonzero(share >= self.reliability)
+        return float(order[good[-1]]) if good.size else 1.0
+
+    def _network(self, context: "Context") -> Any:
+        """Return the network of the weights, loaded once a run."""
+        path = find_detector(self.weights)
+        runtime = self._runtime(path, context.device)
+        key = ("detector", str(path), runtime, context.device)
+        network = context.cached(key, lambda: _load(path, runtime, context))
+        head = network.spec.head.name
+        if head not in self.heads:
+            raise InputError(
+                f"{path}: these weights are of a {head} network; use them with "
+                f"--set detection={head if head != 'ultralytics' else 'yolo'}."
+            )
+        return network
+
+    def _runtime(self, path: Path, device: str) -> str:
+        if self.runtime != "auto":
+            return self.runtime
+        exported = has_graphs(path) and importlib.util.find_spec("onnxruntime") is not None
+        if exported and device == "cpu":
+            return "onnx"
+        if importlib.util.find_spec("torch") is not None:
+            return "torch"
+        if not has_graphs(path):
+            raise ConfigurationError(
+                f"The weights {self.weights!r} need torch; install cyclades[learned]"
+                + (" and cyclades[yolo]." if "yolo" in self.heads else ".")
+            )
+        raise ConfigurationError(
+            f"The detection {self.name!r} needs ONNX Runtime or torch; install cyclades[onnx] (some "
+            "tens of megabytes) or cyclades[learned]."
+        )
+
+    def _tiles(self, frame: "Frame", network: Any, tile: int) -> Found:
+        """Everything that the tiles of an image find, in pixels of the network's frame."""
+        stretches = network.spec.input.stretches
+        boxes, scores, masks = [], [], []
+        batch: list[NDArray[np.float32]] = []
+        cores: list[Box] = []
+
+        def run() -> None:
+            channels = np.stack([stretch(plane, stretches) for plane in batch])
+            for core, found in zip(cores, network.detect(channels), strict=True):
+                place = np.array([core.x0 - HALO, core.y0 - HALO] * 2, np.float32)
+                moved = found.boxes + place
+                centre = 0.5 * (moved[:, :2] + moved[:, 2:])
+                low = np.array([core.x0, core.y0]) - _SEAM
+                high = np.array([core.x1, core.y1]) + _SEAM
+                own = ((centre >= low) & (centre < high)).all(1)
+                boxes.append(moved[own])
+                scores.append(found.scores[own])
+                if found.masks is not None:
+                    masks.append(found.masks[own].astype(np.float16))
+            batch.clear()
+            cores.clear()
+
+        for core in frame.cores(tile - 2 * HALO):
+            plane = frame.cut(core.grow(HALO))
+            if not plane.any():
+                continue
+            batch.append(plane)
+            cores.append(core)
+            if len(batch) == self.batch:
+                run()
+        if batch:
+            run()
+        if not boxes:
+            none = np.zeros((0, 4), np.float32)
+            return Found(none, np.zeros((0, len(network.spec.classes)), np.float32), None)
+        return Found(
+            np.concatenate(boxes),
+            np.concatenate(scores),
+            np.concatenate(masks) if masks else None,
+        )
+
+
+class Frame(NamedTuple):
+    """An image as the network sees it: normalised, and resampled by a factor about (0, 0).
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx)
+    origin : (y, x)
+        Of the image in the full frame.
+    scale : float
+        Pixels of the network a pixel of the image.
+    normalisation : Normalisation
+    """
+
+    image: NDArray[np.float32]
+    origin: tuple[int, int]
+    scale: float
+    normalisation: Normalisation
+
+    @classmethod
+    def of(cls, image: "SkyImage", spec: NetworkSpec) -> "Frame":
+        """Choose the factor that brings the beam into the network's range, 1 where it is."""
+        scale = 1.0
+        if image.psf is not None:
+            low, high = spec.input.beam_pixels
+            size = image.psf.size
+            scale = float(np.clip(size, low, high) / size)
+        # The mesh has the network's scale too: as many beams a cell as in training.
+        mesh = max(16, round(spec.input.mesh / scale))
+        made = Normalisation.measure(image.data, mesh, image.origin)
+        return cls(image.data, image.origin, scale, made)
+
+    def cores(self, step: int) -> Iterator[Box]:
+        """Cells of the grid that touch the image, in pixels of the network's full frame."""
+        low = [int(np.floor(o * self.scale)) // step for o in self.origin]
+        ends = [
+            int(np.ceil((o + n) * self.scale))
+            for o, n in zip(self.origin, self.image.shape, strict=True)
+        ]
+        for y in range(low[0] * step, ends[0], step):
+            for x in range(low[1] * step, ends[1], step):
+                yield Box(y, y + step, x, x + step)
+
+    def cut(self, box: Box) -> NDArray[np.float32]:
+        """Return the normalised pixels of a box of the network's frame; 0 beyond the image."""
+        if self.scale == 1.0:
+            place = box.shift(-self.origin[0], -self.origin[1])
+            return self._padded(place)
+        from scipy import ndimage
+
+        # pixel i of the network lies at (i + 0.5) / scale - 0.5 of the full frame
+        step = 1.0 / self.scale
+        start = [
+            (v + 0.5) * step - 0.5 - o
+            for v, o in zip((box.y0, box.x0), self.origin, strict=True)
+        ]
+        first = [int(np.floor(s)) - _MARGIN for s in start]
+        length = [int(np.ceil(n * step)) + 2 * _MARGIN for n in box.shape]
+        source = self._padded(Box(first[0], first[0] + length[0], first[1], first[1] + length[1]))
+        offset = [s - f for s, f in zip(start, first, strict=True)]
+        return np.asarray(
+            ndimage.affine_transform(
+                source, np.full(2, step), offset, box.shape, order=3, mode="nearest"
+            )
+        )
+
+    def _padded(self, place: Box) -> NDArray[np.float32]:
+        inside = place.intersect(Box(0, self.image.shape[0], 0, self.image.shape[1]))
+        plane = np.zeros(place.shape, np.float32)
+        if not inside.empty:
+            target = inside.shift(-place.y0, -place.x0)
+            plane[target.slices] = self.normalisation.apply(
+                self.image[inside.slices], inside.y0, inside.x0
+            )
+        return plane
+
+
+def mask_segments(
+    boxes: NDArray[np.float64], masks: NDArray[np.floating], data: NDArray[np.float32]
+) -> Segments:
+    """Pixels whose centres lie in a cell of a mask that is more likely in than out.
+
+    Parameters
+    ----------
+    boxes : ndarray, shape (n, 4)
+        With (0, 0) the outer corner of the first pixel.
+    masks : ndarray, shape (n, m, m)
+        Probabilities in the frame of each box, interpolated between the cells' centres.
+    data : ndarray, shape (ny, nx)
+        Blank pixels belong to no object.
+
+    Returns
+    -------
+    Segments
+        One row a box; where a mask holds no pixel, that of its highest cell.
+    """
+    found = _mask_pixels(
+        np.ascontiguousarray(boxes, np.float64), np.ascontiguousarray(masks, np.float32), data
+    )
+    return Segments(*found)
+
+
+@njit(
+    "Tuple((int64[::1], int64[::1]))(float64[:, ::1], float32[:, :, ::1], float32[:, ::1])",
+    cache=True,
+    nogil=True,
+)
+def _mask_pixels(
+    boxes: NDArray[np.float64], masks: NDArray[np.float32], data: NDArray[np.float32]
+) -> tuple[Integers, Integers]:
+    """See `mask_segments`."""
+    ny, nx = data.shape
+    number, m = len(boxes), masks.shape[1]
+    offsets = np.zeros(number + 1, np.int64)
+    size = 0
+    for i in range(number):
+        size += int((boxes[i, 2] - boxes[i, 0] + 2) * (boxes[i, 3] - boxes[i, 1] + 2)) + 1
+    indices = np.empty(size, np.int64)
+    n = 0
+    for i in range(number):
+        x0, y0, x1, y1 = boxes[i]
+        best, highest = -1, -1.0
+        start = n
+        for y in range(max(0, int(y0)), min(ny, int(np.ceil(y1)))):
+            for x in range(max(0, int(x0)), min(nx, int(np.ceil(x1)))):
+                if not np.isfinite(data[y, x]):
+                    continue
+                u = (x + 0.5 - x0) / (x1 - x0) * m - 0.5
+                v = (y + 0.5 - y0) / (y1 - y0) * m - 0.5
+                if u < -0.5 or v < -0.5 or u > m - 0.5 or v > m - 0.5:
+                    continue
+                u, v = min(max(u, 0.0), m - 1.0), min(max(v, 0.0), m - 1.0)
+                a, b = min(int(u), m - 2), min(int(v), m - 2)
+                s, t = u - a, v - b
+                p = (1 - t) * ((1 - s) * masks[i, b, a] + s * masks[i, b, a + 1]) + t * (
+                    (1 - s) * masks[i, b + 1, a] + s * masks[i, b + 1, a + 1]
+                )
+                if p > highest:
+                    highest, best = p, y * nx + x
+                if p > _MASKED:
+                    indices[n] = y * nx + x
+                    n += 1
+        if n == start and best >= 0:
+            indices[n] = best
+            n += 1
+        offsets[i + 1] = n
+    return indices[:n].copy(), offsets
+
+
+def _load(path: Path, runtime: str, context: "Context") -> Any:
+    if runtime == "onnx":
+        return GraphDetector(path, context.workers)
+    try:
+        from cyclades.stages.networks.runtime import TorchDetector
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"The weights {path.name} need the package {error.name!r}; install cyclades[learned]."
+        ) from error
+    return TorchDetector(path, context.device, context.workers)
+
+
+def _nothing(shape: tuple[int, int], spec: NetworkSpec) -> Detections:
+    classes = tuple(spec.classes[i] for i in spec.real_classes)
+    return Detections(
+        shape,
+        np.zeros((0, 4)),
+        np.zeros(0),
+        np.zeros(0, np.int64),
+        class_probabilities=np.zeros((0, len(classes))),
+        classes=classes,
+    )
