@@ -36,7 +36,7 @@ from cyclades.stages.core.products import (
     Integers,
     Segments,
 )
-from cyclades.stages.core.rendering import render_gaussians
+from cyclades.stages.core.rendering import gaussians_at
 from cyclades.stages.core.stage import Capabilities, CharacterizationStage, parameter
 
 ISLANDS_PER_TASK = 64
@@ -109,12 +109,6 @@ def segment_residuals(
         mean = np.bincount(owner, difference, minlength=n) / segments.lengths
         square = np.bincount(owner, difference**2, minlength=n) / segments.lengths
     return mean, np.sqrt(square)
-
-
-def brightest_pixels(values: NDArray[np.floating], segments: Segments) -> Integers:
-    """Position in `values` (one a pixel of `segments`) of the largest in each segment."""
-    order = np.lexsort([values, segments.owner()])
-    return np.asarray(order[segments.offsets[1:] - 1])
 
 
 class GaussianCharacterization(CharacterizationStage):
@@ -200,9 +194,7 @@ class GaussianCharacterization(CharacterizationStage):
         factor = np.asarray(np.linalg.cholesky(beam) if len(beam) else beam, float)
         sign = detections.signs[rows]
         islands = detections.segments.take(rows)
-        labels = np.zeros(image.data.size, np.int32)
-        labels[islands.indices] = islands.owner() + 1
-        labels = labels.reshape(image.shape)
+        labels = islands.label_map(image.shape)
         noise = noise_autocorrelation(image, background, context=context)
 
         def fit(fits: IslandFits) -> None:
@@ -271,13 +263,13 @@ class GaussianCharacterization(CharacterizationStage):
             fits.params, fits.covariance, factor[fits.island], origin[fits.island]
         )
         values[:, 0] *= sign[fits.island]
-        model = render_gaussians(data.shape, values).ravel()
         pixels, owner = islands.indices, islands.owner()
-        flat = data.ravel()[pixels] - background.level.ravel()[pixels] - model[pixels]
+        model = gaussians_at(data.shape, values, pixels)
+        flat = data.ravel()[pixels] - background.level.ravel()[pixels] - model
         flat *= sign[owner]
         significance = flat / background.rms.ravel()[pixels]
-        significance[np.abs(model[pixels]) * RESIDUAL_FRACTION > flat] = 0.0
-        best = brightest_pixels(significance, islands)
+        significance[np.abs(model) * RESIDUAL_FRACTION > flat] = 0.0
+        best = islands.brightest(significance)
         sizes = np.bincount(fits.island, minlength=len(islands))
         wanted = (significance[best] >= self.residual_threshold) & (sizes < self.joint_limit)
         wanted[fits.island[fits.status == FAILED]] = False
@@ -349,10 +341,10 @@ class GaussianCharacterization(CharacterizationStage):
             )
             total_err = total * relative
         values[:, 0] *= sign
-        model = render_gaussians(image.shape, values)
         segments = detections.segments.take(fits.leaf)
         at = segments.indices
-        residual = image.data.ravel()[at] - background.level.ravel()[at] - model.ravel()[at]
+        model = gaussians_at(image.shape, values, at)
+        residual = image.data.ravel()[at] - background.level.ravel()[at] - model
         residual_mean, residual_rms = segment_residuals(residual, segments)
         siblings = np.bincount(fits.island, minlength=len(island_rows))[fits.island]
         flags = np.zeros(len(total), np.int64)
