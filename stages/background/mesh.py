@@ -144,16 +144,36 @@ class Spline:
         """What the weights apply to: values and second derivatives, shape (2, n, ...)."""
         return np.stack([values, self.second_derivatives(values)]).astype(np.float32)
 
-    def evaluate(self, nodes: Map) -> Map:
-        """Splines along the axis after the first of `nodes`, of shape (2, n, m), at the pixels."""
-        result = np.empty((len(self.before), nodes.shape[2]), np.float32)
+    def evaluate(
+        self, nodes: Map, out: Map | None = None, *, shift: float = 0.0, add: bool = False
+    ) -> Map:
+        """Splines along the axis after the first of `nodes`, of shape (2, n, m), at the pixels.
+
+        Parameters
+        ----------
+        nodes : ndarray of float32, shape (2, n, m)
+        out : ndarray of float32, shape (length, m), optional
+            Filled instead of a new array.
+        shift : float
+            Added to every value.
+        add : bool
+            Whether the values are added to what `out` holds.
+        """
+        result = np.empty((len(self.before), nodes.shape[2]), np.float32) if out is None else out
         ends = np.flatnonzero(np.diff(self.before, append=-1)) + 1
         start = 0
         for end in ends.tolist():
             at = int(self.before[start])
             pair = nodes[:, at : at + 2].reshape(-1, nodes.shape[2])
             used = self.weights[start:end, : 4 if len(pair) == 4 else 1]
-            np.matmul(used, pair[: used.shape[1]], out=result[start:end])
+            rows = result[start:end]
+            if add:
+                values = used @ pair[: used.shape[1]]
+                values += np.float32(shift)
+                rows += values
+            else:
+                np.matmul(used, pair[: used.shape[1]], out=rows)
+                rows += np.float32(shift)
             start = end
         return result
 
@@ -198,20 +218,19 @@ class Mesh:
         columns = np.repeat(cells, np.diff(self.x.edges), axis=1)
         return np.repeat(columns, np.diff(self.y.edges), axis=0)
 
-    def interpolate(self, cells: Floats) -> Map:
+    def interpolate(self, cells: Floats, out: Map | None = None, *, add: bool = False) -> Map:
         """Smooth map through finite cell values: float32, shape of the plane.
 
         A constant comes back exactly, for a rounding error must not look like a source in a
-        noiseless image.
+        noiseless image. `out` and `add` are as for `Spline.evaluate`.
         """
         middle = float(np.median(cells))
         along_y, along_x = self.y.spline(), self.x.spline()
         rows = along_y.nodes(cells - middle)
         turned = rows.reshape(-1, len(self.x)).T.astype(float)
         columns = along_x.evaluate(along_x.nodes(turned))
-        result = along_y.evaluate(np.ascontiguousarray(columns.T).reshape(2, len(self.y), -1))
-        result += np.float32(middle)
-        return result
+        nodes = np.ascontiguousarray(columns.T).reshape(2, len(self.y), -1)
+        return along_y.evaluate(nodes, out, shift=middle, add=add)
 
 
 @njit("float64[:,::1](boolean[:,::1], int64[::1], int64[::1])", cache=True, nogil=True)
