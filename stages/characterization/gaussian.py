@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclades.stages.characterization.artefacts import likely_artefacts
 from cyclades.stages.characterization.condon import condon_covariance
 from cyclades.stages.characterization.fit_rows import (
     IslandFits,
@@ -164,6 +165,16 @@ class GaussianCharacterization(CharacterizationStage):
         ge=0,
     )
 
+    artefact_ratio: float = parameter(
+        1.5,
+        "Height of a component near a source 50 times brighter, in depths of the deepest hole "
+        "around it, below which it is taken for a piece of that source's sidelobes; 0 takes none.",
+        ge=0,
+    )
+    artefacts: Literal["drop", "flag"] = parameter(
+        "drop", "Whether such components are left out, or kept with the flag artefact."
+    )
+
     errors: Literal["correlated", "condon"] = parameter(
         "correlated",
         "Errors from the sandwich covariance with the measured noise autocorrelation, or from "
@@ -234,7 +245,39 @@ class GaussianCharacterization(CharacterizationStage):
                 limit=self.wavelet_components, threshold=self.wavelet_threshold,
                 joint=self.joint_limit, fraction=RESIDUAL_FRACTION, workers=context.workers,
             )  # fmt: skip
-        return self._components(image, background, detections, rows, fits, frame, noise)
+        artefact = self._artefacts(image, background, detections, fits, frame)
+        if artefact.any():
+            context.note("artefacts", int(artefact.sum()))
+            if self.artefacts == "drop":
+                fits, artefact = fits.take(~artefact), artefact[~artefact]
+        measured = self._components(image, background, detections, rows, fits, frame, noise)
+        measured.flags[artefact] |= Flag.ARTEFACT
+        return measured
+
+    def _artefacts(
+        self,
+        image: SkyImage,
+        background: Background,
+        detections: Detections,
+        fits: IslandFits,
+        frame: tuple[Floats, Floats, Integers],
+    ) -> NDArray[np.bool_]:
+        """Rows that are most likely artefacts of a bright source (see `likely_artefacts`).
+
+        Wavelet components follow the others of their island: they are parts of it. What was found
+        on a smoothed map is not judged by its peak.
+        """
+        if self.artefact_ratio == 0.0:
+            return np.zeros(len(fits.island), bool)
+        factor, origin = frame[0][fits.island], frame[1][fits.island]
+        x, y = (origin + np.einsum("nij,nj->ni", factor, fits.params[:, 1:3])).T
+        exempt = fits.wavelet | (frame[2][fits.island] < 0)
+        if detections.flags is not None:
+            exempt |= detections.flags[fits.leaf] & Flag.SMOOTHED > 0
+        peak = np.where(exempt, np.nan, fits.params[:, 0])
+        artefact = likely_artefacts(image, background, x, y, peak, self.artefact_ratio)
+        whole = np.isin(fits.island, fits.island[~fits.wavelet & ~artefact])
+        return artefact | (fits.wavelet & ~whole)
 
     def _add_components(
         self,
