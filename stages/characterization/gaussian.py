@@ -315,6 +315,7 @@ class GaussianCharacterization(CharacterizationStage):
         best = islands.brightest(significance)
         sizes = np.bincount(fits.island, minlength=len(islands))
         wanted = (significance[best] >= self.residual_threshold) & (sizes < self.joint_limit)
+        wanted &= best >= 0
         wanted[fits.island[fits.status == FAILED]] = False
         chosen = np.flatnonzero(wanted)
         if not chosen.size:
