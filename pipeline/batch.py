@@ -152,4 +152,6 @@ def run_batch(
             yield Outcome(path, seconds=time.perf_counter() - start, error=message)
         else:
             counts = result.provenance["counts"]
+            # its planes must not lie beside those of the next image
+            del result
             yield Outcome(path, tuple(files), counts, time.perf_counter() - start)

@@ -30,7 +30,7 @@ def agreement_table(fields: Sequence[ComparedField]) -> "Table":
 
     rows = []
     for one, other in combinations(fields[0].catalogues, 2):
-        parts = [Agreement.of(f.catalogues[one], f.catalogues[other], f.beam) for f in fields]
+        parts = [Agreement.of(f.detections[one], f.detections[other], f.beam) for f in fields]
         rows.append({"first": one, "second": other, **Agreement.joined(parts).row()})
     return Table(rows) if rows else Table()
 

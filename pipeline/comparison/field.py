@@ -99,6 +99,11 @@ class ComparedField:
         return estimate_background(self.image, self.rms_map)
 
     @cached_property
+    def detections(self) -> dict[str, ComparisonTable]:
+        """The catalogues with the rows that are parts of a source joined to it."""
+        return {name: table.joined() for name, table in self.catalogues.items()}
+
+    @cached_property
     def wcs(self) -> "WCS":
         """Coordinates of the image; without one, a plane around the sources."""
         from astropy.wcs import WCS
@@ -124,7 +129,7 @@ class ComparedField:
         Where the truth has no object of several rows, every row of a catalogue is an object too:
         a catalogue that groups its components must not lose by it.
         """
-        tables = dict(self.catalogues)
+        tables = dict(self.detections)
         if self.truth is not None and not np.isin(self.truth["morphology"], OBJECTS).any():
             for name, table in tables.items():
                 tables[name] = table.replace(source=np.full(len(table), -1))

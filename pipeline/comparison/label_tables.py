@@ -87,7 +87,7 @@ def label_table(fields: Sequence[ComparedField], labels: Sequence[Label]) -> "Ta
             rows.append((name, quantity, use, *share, length))
 
     for name in used[0].catalogues:
-        held = [(f.catalogues[name], own) for f, own in zip(used, groups, strict=True)]
+        held = [(f.detections[name], own) for f, own in zip(used, groups, strict=True)]
         beam = used[0].beam
         add(name, "component recall", _recall(held, beam))
         add(name, "central precision", _precision(held, beam))

@@ -30,6 +30,8 @@ class TableLayout(NamedTuple):
         Our text column: its name there.
     comparable_fluxes : bool
         False where the listed fluxes are not those of the image (another scale or frequency).
+    part : tuple of str, optional
+        Text column and its value in rows that model a part of their source only.
     """
 
     name: str
@@ -38,6 +40,7 @@ class TableLayout(NamedTuple):
     missing: tuple[float, ...] = ()
     text: Mapping[str, str] = {}
     comparable_fluxes: bool = True
+    part: tuple[str, str] | None = None
 
 
 def _columns(**given: str | tuple[str, float]) -> Columns:
@@ -100,6 +103,7 @@ LAYOUTS: tuple[TableLayout, ...] = (
             island="island_id",
         ),
         text={"morphology": "morphology", "name": "name"},
+        part=("fit_type", "wavelet"),
     ),
     TableLayout(
         "truth of the peers' simulator",

@@ -104,10 +104,13 @@ class Outcome:
         beam: float | None = None,
         floor: float = FLOOR,
     ) -> "Outcome":
-        """Match a catalogue with a truth and keep what is needed to judge it."""
+        """Match a catalogue with a truth and keep what is needed to judge it.
+
+        Rows that are parts of a source are joined to it first (`ComparisonTable.joined`).
+        """
         width = common_beam([truth, catalogue]) if beam is None else beam
         usable = np.isfinite(catalogue["ra"]) & np.isfinite(catalogue["dec"])
-        catalogue = catalogue.take(usable)
+        catalogue = catalogue.take(usable).joined()
         real = np.flatnonzero(truth["morphology"] != SPURIOUS)
         labelled = catalogue["morphology"] == SPURIOUS
         candidates = np.flatnonzero(~labelled)

@@ -56,7 +56,7 @@ def survey_tables(
     )
     made["visibility"] = area.table()
     tables = {
-        name: ComparisonTable.concatenate([f.catalogues[name] for f in fields])
+        name: ComparisonTable.concatenate([f.detections[name] for f in fields])
         for name in fields[0].catalogues
     }
     if not len(edges):

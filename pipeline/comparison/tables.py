@@ -53,6 +53,8 @@ GROUPS = ("source", "island")
 """Integer columns; -1 where unknown."""
 TEXTS = ("name", "morphology")
 """Text columns; empty where unknown."""
+PART = "part"
+"""Column of booleans: rows that model a part of their source, and are no detections."""
 EXACTLY_UNRESOLVED = 1e-6
 
 
@@ -63,8 +65,9 @@ class ComparisonTable:
     Parameters
     ----------
     columns : dict of str to ndarray, shape (n,)
-        All of `UNITS` (float64, NaN where unknown), `GROUPS` (int64, -1) and `TEXTS`. Errors of
-        positions are on the sky; x, y are 0-based pixels; axes are FWHM with the beam.
+        All of `UNITS` (float64, NaN where unknown), `GROUPS` (int64, -1), `TEXTS` and `PART`
+        (bool, False where unknown). Errors of positions are on the sky; x, y are 0-based pixels;
+        axes are FWHM with the beam.
     meta : dict
         ``name`` (what to call it), ``layout``, and where known ``image`` and ``beam`` (major and
         minor FWHM, arcsec); ``comparable_fluxes`` is False where listed fluxes are not those of
@@ -134,6 +137,31 @@ class ComparisonTable:
             {name: values[rows] for name, values in self.columns.items()}, self.meta
         )
 
+    def joined(self) -> "ComparisonTable":
+        """Return the table with every part (see `PART`) joined to its source.
+
+        A part adds its total flux to the nearest other row of its source, and the square of its
+        error; position, peak and shape stay those of that row. Parts of a source without another
+        row stay: the one with the highest peak is its detection, the others are joined to it.
+        """
+        part = self[PART].copy()
+        if not part.any():
+            return self
+        source = np.where(self["source"] >= 0, self["source"], -1 - np.arange(len(self)))
+        strength = np.where(part, np.nan_to_num(self["peak_flux"], nan=-np.inf), np.inf)
+        order = np.lexsort((-strength, source))
+        part[order[np.unique(source[order], return_index=True)[1]]] = False
+        total, variance = self["total_flux"].copy(), self["total_flux_err"] ** 2
+        east = np.cos(np.radians(self["dec"]))
+        for row in np.flatnonzero(part):
+            hosts = np.flatnonzero((source == source[row]) & ~part)
+            turn = (self["ra"][hosts] - self["ra"][row] + 180.0) % 360.0 - 180.0
+            apart = np.hypot(turn * east[row], self["dec"][hosts] - self["dec"][row])
+            host = hosts[np.argmin(np.nan_to_num(apart, nan=np.inf))]
+            total[host] += np.nan_to_num(self["total_flux"][row])
+            variance[host] += np.nan_to_num(self["total_flux_err"][row]) ** 2
+        return self.replace(total_flux=total, total_flux_err=np.sqrt(variance)).take(~part)
+
     def replace(self, meta: Mapping[str, Any] | None = None, **columns: Any) -> "ComparisonTable":
         """Return a table with some columns or entries of the metadata changed."""
         changed = {name: np.asarray(values) for name, values in columns.items()}
@@ -147,9 +175,9 @@ class ComparisonTable:
 
         Where peak flux and rms are given but not their ratio, it is added.
         """
-        unknown = [name for name in columns if name not in (*UNITS, *GROUPS, *TEXTS)]
+        known = (*UNITS, *GROUPS, *TEXTS, PART)
+        unknown = [name for name in columns if name not in known]
         if unknown:
-            known = (*UNITS, *GROUPS, *TEXTS)
             raise InputError(
                 f"A comparison has no column {unknown[0]!r}{suggestion(unknown[0], list(known))}; "
                 f"use {', '.join(known)}."
@@ -163,6 +191,7 @@ class ComparisonTable:
             made[name] = np.where(np.isfinite(values), values, -1.0).astype(np.int64)
         for name in TEXTS:
             made[name] = np.array(columns.get(name, np.full(n, "")), str)
+        made[PART] = np.array(columns.get(PART, np.zeros(n)), bool)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = made["peak_flux"] / made["local_rms"]
         made["snr"] = np.where(np.isfinite(made["snr"]), made["snr"], ratio)
@@ -306,6 +335,8 @@ def _from_layout(stored: "Table", layout: TableLayout, meta: Mapping[str, Any]) 
     for ours, there in layout.text.items():
         if there.lower() in spelt:
             made[ours] = _texts(stored, spelt[there.lower()])
+    if layout.part is not None and layout.part[0] in spelt:
+        made[PART] = _texts(stored, spelt[layout.part[0]]) == layout.part[1]
     absent = [name for name in ("ra", "dec") if name not in made]
     if absent:
         raise InputError(

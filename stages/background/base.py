@@ -34,6 +34,9 @@ MINIMUM_PIXELS = 4
 ROUGH_SAMPLES = 24
 """Samples along a cell from which on every other one is enough for a first level."""
 
+ROWS = 256
+"""Rows that are looked through at a time."""
+
 CellStatistics = Callable[[Map, NDArray[np.bool_], int, int], tuple[Floats, Floats]]
 
 
@@ -117,32 +120,43 @@ class MeshBackground(BackgroundStage):
         from cyclades.stages.background.extended import uncertain_pixels
 
         mesh = self.mesh(image)
-        floor = noise_floor(data[usable])
-        sources = self.source_pixels(image, usable, root, mesh, floor)
-        if (usable & ~sources).any():
-            usable &= ~sources
-        uncertain = uncertain_pixels(sources & ~blank, self.box(image), image.origin)
-        del sources
+        floor = noise_floor(data, usable)
+        # Planes of a whole image decide how much memory a run takes, and clearing new ones costs
+        # time: these two hold everything in turn.
+        level, spare = np.empty_like(data), np.empty_like(data)
+        sources = self.source_pixels(image, usable, root, mesh, floor, (level, spare))
+        np.greater(sources, blank, out=sources)
+        uncertain = uncertain_pixels(sources, self.box(image), image.origin)
+        left = usable > sources
+        if left.any():
+            usable = left
+        del sources, left
 
         location, _ = self.statistics(data, usable, rough(mesh))
-        level = mesh.interpolate(self.complete(location, data, usable))
-        residual = data - level
+        mesh.interpolate(self.complete(location, data, usable), level)
+        residual = np.subtract(data, level, out=spare)
         location, scale = self.statistics(residual, usable, mesh)
-        level += mesh.interpolate(self.complete(location, residual, usable))
+        mesh.interpolate(self.complete(location, residual, usable), level, add=True)
         if root is not None:
             scale = self.statistics(residual * root, usable, mesh)[1]
-        rms = self.rms_map(scale, residual, usable, root, mesh, floor)
+        rms = self.rms_map(scale, residual, usable, root, mesh, floor, spare)
         fwhm, area = (1.0, 1.0) if image.psf is None else (image.psf.size, image.psf.area)
-        del residual
         factor = edge_factor(data, level, rms, blank, self.box(image), fwhm, area)
         if factor is not None:
             rms *= factor
-        level[blank] = np.nan
-        rms[blank] = np.nan
+        if blank.any():
+            level[blank] = np.nan
+            rms[blank] = np.nan
         return Background(level, rms, uncertain)
 
     def source_pixels(
-        self, image: SkyImage, usable: NDArray[np.bool_], root: Map | None, mesh: Mesh, floor: float
+        self,
+        image: SkyImage,
+        usable: NDArray[np.bool_],
+        root: Map | None,
+        mesh: Mesh,
+        floor: float,
+        planes: tuple[Map, Map],
     ) -> NDArray[np.bool_]:
         """Find the pixels of sources and holes, which must not count for the level.
 
@@ -162,6 +176,8 @@ class MeshBackground(BackgroundStage):
         mesh : Mesh
         floor : float
             Least rms.
+        planes : two ndarrays of float32, shape (ny, nx)
+            Overwritten.
 
         Returns
         -------
@@ -182,13 +198,11 @@ class MeshBackground(BackgroundStage):
             if root is not None:
                 scale = self.statistics(data * root, left, mesh)[1]
             location, scale = without_bumps(location, scale, size)
-            level = mesh.interpolate(self.complete(location, data, left))
-            rms = self.rms_map(scale, data, left, root, mesh, floor)
-            # In place: planes of a whole image decide how much memory a run takes.
+            level = mesh.interpolate(self.complete(location, data, left), planes[0])
+            rms = self.rms_map(scale, data, left, root, mesh, floor, planes[1])
             significance = np.subtract(data, level, out=level)
             with np.errstate(over="ignore"):
                 significance /= rms
-            del level, rms
             sources |= source_mask(
                 significance,
                 seed=self.mask_seed_threshold,
@@ -204,9 +218,8 @@ class MeshBackground(BackgroundStage):
                 seed=self.mask_seed_threshold,
                 flood=self.mask_flood_threshold,
             )
-            del significance
             before, taken = taken, mesh.sums(sources & usable) > mostly
-            left = usable & ~sources
+            left = usable > sources
             if not (taken & ~before).any() or not left.any():
                 return sources
 
@@ -224,16 +237,18 @@ class MeshBackground(BackgroundStage):
         root: Map | None,
         mesh: Mesh,
         floor: float,
+        out: Map,
     ) -> Map:
-        """Smooth positive map of the scales of cells; `root` is the root of the weights.
+        """Fill `out` with a smooth positive map of the scales of cells.
 
-        Logarithms are interpolated, so that the map stays positive next to a steep edge.
+        `root` is the root of the weights; `out` may be `data`, which is read first. Logarithms
+        are interpolated, so that the map stays positive next to a steep edge.
         """
         cells = np.where(scale > 0, scale, np.nan)
         if not np.isfinite(cells).any():
             values = data[usable] if root is None else data[usable] * root[usable]
             cells = np.full(cells.shape, max(clipped(values)[1], floor))
-        rms = mesh.interpolate(smooth(np.log(fill_missing(cells))))
+        rms = mesh.interpolate(smooth(np.log(fill_missing(cells))), out)
         np.exp(rms, out=rms)
         if root is not None:
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -266,10 +281,15 @@ def stride(psf: PointSpread | None) -> int:
     return max(1, int(0.5 * float(shape_from_covariance(psf.covariance)[1])))
 
 
-def noise_floor(values: Map) -> float:
-    """Smallest rms that float32 pixels of this size can show; positive even for zeros."""
+def noise_floor(data: Map, usable: NDArray[np.bool_]) -> float:
+    """Smallest rms that usable float32 pixels of this size can show; positive even for zeros."""
     limits = np.finfo(np.float32)
-    largest = max(abs(float(values.min())), abs(float(values.max())))
+    largest = 0.0
+    # By some rows at a time: a copy of the usable pixels would be one more plane.
+    for first in range(0, len(data), ROWS):
+        values = data[first : first + ROWS][usable[first : first + ROWS]]
+        if values.size:
+            largest = max(largest, abs(float(values.min())), abs(float(values.max())))
     return max(float(limits.eps) * largest, float(limits.tiny))
 
 

@@ -61,7 +61,7 @@ def extended_mask(
     ndarray of bool, shape (ny, nx)
     """
     cells, width = _cells(usable.shape, origin, box, MEAN)
-    left = usable & ~sources
+    left = usable > sources
     counted, known = (_spread(cells.sums(pixels), width) for pixels in (left, usable))
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = _spread(cells.sums(left, significance), width) / counted

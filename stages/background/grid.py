@@ -50,13 +50,16 @@ class GridBackground(MeshBackground):
         return location, scale
 
 
+SAMPLE = 16
+"""Every so many values of a box tell where its median is to be looked for."""
+
 BOX_SIGNATURE = (
     "UniTuple(float64[:,::1], 2)(float32[:,::1], boolean[:,::1], int64[::1], int64[::1], "
     "int64[::1], int64[::1], int64, float64, float64, float64)"
 )
 
 
-@njit("float64(float32[::1], int64, int64)", cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def select(values: NDArray[np.float32], count: int, rank: int) -> float:
     """Value of a rank among the first `count` values, which are reordered (quickselect)."""
     low, high = 0, count - 1
@@ -79,7 +82,42 @@ def select(values: NDArray[np.float32], count: int, rank: int) -> float:
             low = i
         else:
             break
-    return float(values[rank])
+    return np.float64(values[rank])
+
+
+@njit(cache=True, nogil=True)
+def narrow(
+    values: NDArray[np.float32], count: int, low: float, high: float, window: NDArray[np.float32]
+) -> tuple[int, int]:
+    """Copy the values from `low` to `high` into a window; how many are below, and how many inside.
+
+    Without branches, which no processor could predict.
+    """
+    below, inside = 0, 0
+    for k in range(count):
+        window[inside] = values[k]
+        inside += (values[k] >= low) & (values[k] <= high)
+        below += values[k] < low
+    return below, inside
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def clipped_sums(
+    values: NDArray[np.float32], count: int, centre: float, low: float, high: float
+) -> tuple[int, int, float, float]:
+    """Numbers of offsets from a centre below and above limits; sum and square sum of the others.
+
+    Sums in any order, so that the compiler may add several values at once.
+    """
+    below, above, total, square = 0, 0, 0.0, 0.0
+    for k in range(count):
+        offset = values[k] - centre
+        below += offset < low
+        above += offset > high
+        kept = offset if (offset >= low) & (offset <= high) else 0.0
+        total += kept
+        square += kept * kept
+    return below, above, total, square
 
 
 @njit(BOX_SIGNATURE, cache=True, nogil=True)
@@ -121,32 +159,37 @@ def box_statistics(
     """
     shape = (y_starts.size, x_starts.size)
     location, scale = np.full(shape, np.nan), np.full(shape, np.nan)
-    values = np.empty(np.max(y_stops - y_starts) * np.max(x_stops - x_starts), np.float32)
+    values = np.empty(np.max(y_stops - y_starts) * np.max(x_stops - x_starts) + 1, np.float32)
+    window = np.empty(values.size, np.float32)
     for j in range(shape[0]):
         for i in range(shape[1]):
             n = 0
             for y in range(y_starts[j], y_stops[j], stride):
                 for x in range(x_starts[i], x_stops[i], stride):
-                    if usable[y, x]:
-                        values[n] = data[y, x]
-                        n += 1
+                    values[n] = data[y, x]
+                    n += usable[y, x]
             if n == 0 or n < minimum:
                 continue
+            # Clipping only moves the rank of the median among all values; a window that a sample
+            # gives holds the medians of all rounds, as a rule (Floyd & Rivest 1975).
+            sampled = n // SAMPLE
+            for k in range(sampled):
+                window[k] = values[k * SAMPLE]
+            reach = int(1.5 * np.sqrt(sampled))
+            under, held = 0, 0
+            if sampled > 2 * reach:
+                floor = select(window, sampled, sampled // 2 - reach)
+                ceiling = select(window, sampled, sampled // 2 + reach)
+                under, held = narrow(values, n, floor, ceiling, window)
             below, above, inside = 0, 0, n
             low, high = -np.inf, np.inf
             for _ in range(20):
-                # Clipping only moves the rank of the median among all values.
-                centre = select(values, n, below + (inside - 1) // 2)
-                below, above, total, square = 0, 0, 0.0, 0.0
-                for k in range(n):
-                    offset = values[k] - centre
-                    if offset < low:
-                        below += 1
-                    elif offset > high:
-                        above += 1
-                    else:
-                        total += offset
-                        square += offset * offset
+                rank = below + (inside - 1) // 2
+                if under <= rank < under + held:
+                    centre = select(window, held, rank - under)
+                else:
+                    centre = select(values, n, rank)
+                below, above, total, square = clipped_sums(values, n, centre, low, high)
                 previous, inside = inside, n - below - above
                 mean = total / inside
                 spread = np.sqrt(max(square / inside - mean * mean, 0.0))

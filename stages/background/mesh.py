@@ -75,23 +75,107 @@ class Axis:
             cell += count
         return found
 
-    def spline(self) -> Map:
-        """Matrix from values at the cells to values at the pixels, shape (length, cells).
+    def spline(self) -> "Spline":
+        """Natural cubic spline through the centres, continued linearly beyond the outermost.
 
-        A natural cubic spline through the centres, continued linearly beyond the outermost:
-        a partial cell counts at the middle of its own pixels.
+        A partial cell counts at the middle of its own pixels.
         """
-        centres, pixels = self.centres, np.arange(self.length, dtype=float)
-        count = len(centres)
-        if count == 1:
-            return np.ones((self.length, 1), np.float32)
-        from scipy.interpolate import CubicSpline
+        return Spline.through(self.centres, self.length)
 
-        curve = CubicSpline(centres, np.eye(count), bc_type="natural")
-        inside = np.clip(pixels, centres[0], centres[-1])
-        matrix = curve(inside)
-        matrix += curve(inside, 1) * (pixels - inside)[:, None]
-        return np.asarray(matrix, np.float32)
+
+@dataclass(frozen=True, eq=False)
+class Spline:
+    """A natural cubic spline from given places to the pixels of an axis.
+
+    Its value at a pixel needs the values and the second derivatives at the two places beside it
+    only, which is far less work than a matrix of all places.
+
+    Parameters
+    ----------
+    places : ndarray, shape (n,)
+        Ascending.
+    before : ndarray of int64, shape (length,)
+        Number of the place at or before each pixel; the first or the last but one beyond them.
+    weights : ndarray of float32, shape (length, 4)
+        Of the values at that place and at the next one, and of the second derivatives there.
+    """
+
+    places: Floats
+    before: NDArray[np.int64]
+    weights: Map
+
+    @classmethod
+    def through(cls, places: Floats, length: int) -> "Spline":
+        """Prepare a spline for the pixels ``0 ... length - 1``."""
+        weights = np.zeros((length, 4))
+        if len(places) == 1:
+            weights[:, 0] = 1.0
+            return cls(places, np.zeros(length, np.int64), weights.astype(np.float32))
+        pixels = np.arange(length, dtype=float)
+        before = np.clip(np.searchsorted(places, pixels, "right") - 1, 0, len(places) - 2)
+        step = np.diff(places)[before]
+        after = (pixels - places[before]) / step
+        for column, t in enumerate((1.0 - after, after)):
+            weights[:, column] = t
+            # Beyond the outermost place a natural spline is the tangent there.
+            cubic = np.where(t < 0.0, -t, np.where(t > 1.0, 0.0, t**3 - t))
+            weights[:, 2 + column] = cubic * step**2 / 6.0
+        return cls(places, before.astype(np.int64), weights.astype(np.float32))
+
+    def second_derivatives(self, values: Floats) -> Floats:
+        """Second derivatives at the places of the splines along the first axis of values."""
+        result = np.zeros_like(values, float)
+        if len(values) < 3:
+            return result
+        step = np.diff(self.places)
+        slopes = np.diff(values, axis=0) / step[:, None]
+        right = 6.0 * np.diff(slopes, axis=0)
+        diagonal = 2.0 * (step[:-1] + step[1:])
+        # A diagonally dominant system of three diagonals: elimination needs no pivots.
+        for i in range(1, len(diagonal)):
+            factor = step[i] / diagonal[i - 1]
+            diagonal[i] -= factor * step[i]
+            right[i] -= factor * right[i - 1]
+        for i in range(len(diagonal) - 1, -1, -1):
+            result[i + 1] = (right[i] - step[i + 1] * result[i + 2]) / diagonal[i]
+        return result
+
+    def nodes(self, values: Floats) -> Map:
+        """What the weights apply to: values and second derivatives, shape (2, n, ...)."""
+        return np.stack([values, self.second_derivatives(values)]).astype(np.float32)
+
+    def evaluate(
+        self, nodes: Map, out: Map | None = None, *, shift: float = 0.0, add: bool = False
+    ) -> Map:
+        """Splines along the axis after the first of `nodes`, of shape (2, n, m), at the pixels.
+
+        Parameters
+        ----------
+        nodes : ndarray of float32, shape (2, n, m)
+        out : ndarray of float32, shape (length, m), optional
+            Filled instead of a new array.
+        shift : float
+            Added to every value.
+        add : bool
+            Whether the values are added to what `out` holds.
+        """
+        result = np.empty((len(self.before), nodes.shape[2]), np.float32) if out is None else out
+        ends = np.flatnonzero(np.diff(self.before, append=-1)) + 1
+        start = 0
+        for end in ends.tolist():
+            at = int(self.before[start])
+            pair = nodes[:, at : at + 2].reshape(-1, nodes.shape[2])
+            used = self.weights[start:end, : 4 if len(pair) == 4 else 1]
+            rows = result[start:end]
+            if add:
+                values = used @ pair[: used.shape[1]]
+                values += np.float32(shift)
+                rows += values
+            else:
+                np.matmul(used, pair[: used.shape[1]], out=rows)
+                rows += np.float32(shift)
+            start = end
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,17 +218,19 @@ class Mesh:
         columns = np.repeat(cells, np.diff(self.x.edges), axis=1)
         return np.repeat(columns, np.diff(self.y.edges), axis=0)
 
-    def interpolate(self, cells: Floats) -> Map:
+    def interpolate(self, cells: Floats, out: Map | None = None, *, add: bool = False) -> Map:
         """Smooth map through finite cell values: float32, shape of the plane.
 
-        The map is linear in the cells, so it is two products of small matrices. A constant comes
-        back exactly, for a rounding error must not look like a source in a noiseless image.
+        A constant comes back exactly, for a rounding error must not look like a source in a
+        noiseless image. `out` and `add` are as for `Spline.evaluate`.
         """
         middle = float(np.median(cells))
-        along_x = np.asarray(cells - middle, np.float32) @ self.x.spline().T
-        result = self.y.spline() @ along_x
-        result += np.float32(middle)
-        return np.asarray(result, np.float32)
+        along_y, along_x = self.y.spline(), self.x.spline()
+        rows = along_y.nodes(cells - middle)
+        turned = rows.reshape(-1, len(self.x)).T.astype(float)
+        columns = along_x.evaluate(along_x.nodes(turned))
+        nodes = np.ascontiguousarray(columns.T).reshape(2, len(self.y), -1)
+        return along_y.evaluate(nodes, out, shift=middle, add=add)
 
 
 @njit("float64[:,::1](boolean[:,::1], int64[::1], int64[::1])", cache=True, nogil=True)

@@ -120,10 +120,12 @@ def touching(
     at_edge = (full_y == 0) | (full_x == 0)
     at_edge |= (full_y == image.full_shape[0] - 1) | (full_x == image.full_shape[1] - 1)
     at_blank = np.zeros(len(x), bool)
+    flat = image.data.ravel()
+    columns = [np.clip(x + dx, 0, nx - 1) for dx in (-1, 0, 1)]
     for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            near_y, near_x = np.clip(y + dy, 0, ny - 1), np.clip(x + dx, 0, nx - 1)
-            at_blank |= np.isnan(image.data[near_y, near_x])
+        start = np.clip(y + dy, 0, ny - 1) * nx
+        for column in columns:
+            at_blank |= np.isnan(flat[start + column])
     edge, blank = np.zeros((2, len(segments)), bool)
     owner = segments.owner()
     edge[owner[at_edge]] = True
@@ -147,13 +149,11 @@ def island_values(
     def total(values: Floats) -> Floats:
         return np.asarray(np.bincount(owner, np.nan_to_num(values), minlength=n), float)
 
-    # The last row of each island in the order of (island, brightness) is its brightest pixel.
-    bright = np.nan_to_num(sign[owner] * (data - level), nan=-np.inf)
-    order = np.lexsort([-segment.indices, bright, owner])
-    filled = segment.lengths > 0
+    brightest = segment.brightest(sign[owner] * (data - level))
+    filled = brightest >= 0
     box = detections.box[islands]
     peak = _pixels(image, 0.5 * (box[:, 0] + box[:, 2]), 0.5 * (box[:, 1] + box[:, 3]))
-    peak[filled] = segment.indices[order[segment.offsets[1:][filled] - 1]]
+    peak[filled] = segment.indices[brightest[filled]]
     y, x = np.divmod(peak, nx)
     rows, columns = np.divmod(segment.indices, nx)
     extent = {}
@@ -162,10 +162,11 @@ def island_values(
         ("y", rows, image.origin[0], box[:, [1, 3]]),
     ):
         low, high = np.rint(corner[:, 0]).astype(np.int64), np.rint(corner[:, 1]).astype(np.int64)
-        if filled.any():
-            starts = segment.offsets[:-1][filled]
-            low[filled] = np.minimum.reduceat(position, starts)
-            high[filled] = np.maximum.reduceat(position, starts)
+        held = segment.lengths > 0
+        if held.any():
+            starts = segment.offsets[:-1][held]
+            low[held] = np.minimum.reduceat(position, starts)
+            high[held] = np.maximum.reduceat(position, starts)
         extent[f"{name}_min"], extent[f"{name}_max"] = low + origin, high + origin
 
     with np.errstate(invalid="ignore", divide="ignore"):

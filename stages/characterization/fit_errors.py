@@ -11,6 +11,54 @@ import numpy as np
 
 from cyclades.stages.characterization.least_squares import Floats, Integers, cholesky_solve
 
+BLOCK = 128
+"""Pixels whose correlations with the others are held at a time."""
+
+
+@nb.njit(cache=True, nogil=True, fastmath={"reassoc"})
+def dot(one: Floats, other: Floats) -> float:
+    """Sum of products in any order, so that the compiler may take several at once."""
+    total = 0.0
+    for i in range(one.size):
+        total += one[i] * other[i]
+    return total
+
+
+@nb.njit(cache=True, nogil=True)
+def correlate(jacobian: Floats, pixels: Integers, nx: int, correlation: Floats) -> Floats:
+    """Rows of `jacobian`, shape (p, n), times the correlation matrix of their pixels.
+
+    In blocks of that matrix, which as a whole would not fit into memory for the largest islands.
+    """
+    count, n = jacobian.shape
+    side = correlation.shape[0]
+    reach = side // 2
+    flat = correlation.ravel()
+    # Divided once a pixel, not once a pair; the offset of a pair follows by subtraction.
+    rows, columns = np.empty(n, np.int64), np.empty(n, np.int64)
+    for i in range(n):
+        rows[i], columns[i] = pixels[i] // nx, pixels[i] % nx
+    place = rows * side + columns
+    compact = rows[-1] - rows[0] <= reach and columns.max() - columns.min() <= reach
+    smooth = np.empty((count, n))
+    low, high = 0, 0
+    for first in range(0, n, BLOCK):
+        last = min(first + BLOCK, n)
+        while rows[first] - rows[low] > reach:
+            low += 1
+        while high < n and rows[high] - rows[last - 1] <= reach:
+            high += 1
+        block = np.empty((high - low, last - first))
+        for j in range(low, high):
+            origin = place[j] - reach * (side + 1)
+            for i in range(first, last):
+                if compact or max(abs(rows[i] - rows[j]), abs(columns[i] - columns[j])) <= reach:
+                    block[j - low, i - first] = flat[np.uint64(place[i] - origin)]
+                else:
+                    block[j - low, i - first] = 0.0
+        smooth[:, first:last] = np.ascontiguousarray(jacobian[:, low:high]) @ block
+    return smooth
+
 
 @nb.njit(cache=True, nogil=True)
 def sandwich(
@@ -40,29 +88,15 @@ def sandwich(
         ``N J``.
     """
     n, count = jacobian.shape
-    reach = correlation.shape[0] // 2
-    smooth = np.zeros((n, count))
-    for i in range(n):
-        yi, xi = pixels[i] // nx, pixels[i] % nx
-        for j in range(i, n):
-            dy, dx = pixels[j] // nx - yi, pixels[j] % nx - xi
-            if dy > reach:
-                break
-            if abs(dx) > reach:
-                continue
-            rho = correlation[reach + dy, reach + dx]
-            for k in range(count):
-                smooth[i, k] += rho * jacobian[j, k]
-            if j > i:
-                for k in range(count):
-                    smooth[j, k] += rho * jacobian[i, k]
-    normal = np.zeros((count, count))
-    meat = np.zeros((count, count))
-    for i in range(n):
-        for j in range(count):
-            for k in range(count):
-                normal[j, k] += jacobian[i, j] * jacobian[i, k]
-                meat[j, k] += jacobian[i, j] * smooth[i, k]
+    turned = np.ascontiguousarray(jacobian.T)
+    correlated = correlate(turned, pixels, nx, correlation)
+    smooth = np.ascontiguousarray(correlated.T)
+    normal = np.empty((count, count))
+    meat = np.empty((count, count))
+    for j in range(count):
+        for k in range(j + 1):
+            normal[j, k] = normal[k, j] = dot(turned[j], turned[k])
+            meat[j, k] = meat[k, j] = dot(turned[j], correlated[k])
     scale = np.empty(count)
     for j in range(count):
         scale[j] = 1.0 / np.sqrt(normal[j, j]) if normal[j, j] > 0.0 else 1.0

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclades.stages.characterization.artefacts import likely_artefacts
 from cyclades.stages.characterization.condon import condon_covariance
 from cyclades.stages.characterization.fit_rows import (
     IslandFits,
@@ -36,7 +37,7 @@ from cyclades.stages.core.products import (
     Integers,
     Segments,
 )
-from cyclades.stages.core.rendering import render_gaussians
+from cyclades.stages.core.rendering import gaussians_at
 from cyclades.stages.core.stage import Capabilities, CharacterizationStage, parameter
 
 ISLANDS_PER_TASK = 64
@@ -111,12 +112,6 @@ def segment_residuals(
     return mean, np.sqrt(square)
 
 
-def brightest_pixels(values: NDArray[np.floating], segments: Segments) -> Integers:
-    """Position in `values` (one a pixel of `segments`) of the largest in each segment."""
-    order = np.lexsort([values, segments.owner()])
-    return np.asarray(order[segments.offsets[1:] - 1])
-
-
 class GaussianCharacterization(CharacterizationStage):
     """Elliptical Gaussians fitted to all components of an island together."""
 
@@ -170,6 +165,16 @@ class GaussianCharacterization(CharacterizationStage):
         ge=0,
     )
 
+    artefact_ratio: float = parameter(
+        1.5,
+        "Height of a component near a source 50 times brighter, in depths of the deepest hole "
+        "around it, below which it is taken for a piece of that source's sidelobes; 0 takes none.",
+        ge=0,
+    )
+    artefacts: Literal["drop", "flag"] = parameter(
+        "drop", "Whether such components are left out, or kept with the flag artefact."
+    )
+
     errors: Literal["correlated", "condon"] = parameter(
         "correlated",
         "Errors from the sandwich covariance with the measured noise autocorrelation, or from "
@@ -200,9 +205,7 @@ class GaussianCharacterization(CharacterizationStage):
         factor = np.asarray(np.linalg.cholesky(beam) if len(beam) else beam, float)
         sign = detections.signs[rows]
         islands = detections.segments.take(rows)
-        labels = np.zeros(image.data.size, np.int32)
-        labels[islands.indices] = islands.owner() + 1
-        labels = labels.reshape(image.shape)
+        labels = islands.label_map(image.shape)
         noise = noise_autocorrelation(image, background, context=context)
 
         def fit(fits: IslandFits) -> None:
@@ -242,7 +245,39 @@ class GaussianCharacterization(CharacterizationStage):
                 limit=self.wavelet_components, threshold=self.wavelet_threshold,
                 joint=self.joint_limit, fraction=RESIDUAL_FRACTION, workers=context.workers,
             )  # fmt: skip
-        return self._components(image, background, detections, rows, fits, frame, noise)
+        artefact = self._artefacts(image, background, detections, fits, frame)
+        if artefact.any():
+            context.note("artefacts", int(artefact.sum()))
+            if self.artefacts == "drop":
+                fits, artefact = fits.take(~artefact), artefact[~artefact]
+        measured = self._components(image, background, detections, rows, fits, frame, noise)
+        measured.flags[artefact] |= Flag.ARTEFACT
+        return measured
+
+    def _artefacts(
+        self,
+        image: SkyImage,
+        background: Background,
+        detections: Detections,
+        fits: IslandFits,
+        frame: tuple[Floats, Floats, Integers],
+    ) -> NDArray[np.bool_]:
+        """Rows that are most likely artefacts of a bright source (see `likely_artefacts`).
+
+        Wavelet components follow the others of their island: they are parts of it. What was found
+        on a smoothed map is not judged by its peak.
+        """
+        if self.artefact_ratio == 0.0:
+            return np.zeros(len(fits.island), bool)
+        factor, origin = frame[0][fits.island], frame[1][fits.island]
+        x, y = (origin + np.einsum("nij,nj->ni", factor, fits.params[:, 1:3])).T
+        exempt = fits.wavelet | (frame[2][fits.island] < 0)
+        if detections.flags is not None:
+            exempt |= detections.flags[fits.leaf] & Flag.SMOOTHED > 0
+        peak = np.where(exempt, np.nan, fits.params[:, 0])
+        artefact = likely_artefacts(image, background, x, y, peak, self.artefact_ratio)
+        whole = np.isin(fits.island, fits.island[~fits.wavelet & ~artefact])
+        return artefact | (fits.wavelet & ~whole)
 
     def _add_components(
         self,
@@ -271,15 +306,16 @@ class GaussianCharacterization(CharacterizationStage):
             fits.params, fits.covariance, factor[fits.island], origin[fits.island]
         )
         values[:, 0] *= sign[fits.island]
-        model = render_gaussians(data.shape, values).ravel()
         pixels, owner = islands.indices, islands.owner()
-        flat = data.ravel()[pixels] - background.level.ravel()[pixels] - model[pixels]
+        model = gaussians_at(data.shape, values, pixels)
+        flat = data.ravel()[pixels] - background.level.ravel()[pixels] - model
         flat *= sign[owner]
         significance = flat / background.rms.ravel()[pixels]
-        significance[np.abs(model[pixels]) * RESIDUAL_FRACTION > flat] = 0.0
-        best = brightest_pixels(significance, islands)
+        significance[np.abs(model) * RESIDUAL_FRACTION > flat] = 0.0
+        best = islands.brightest(significance)
         sizes = np.bincount(fits.island, minlength=len(islands))
         wanted = (significance[best] >= self.residual_threshold) & (sizes < self.joint_limit)
+        wanted &= best >= 0
         wanted[fits.island[fits.status == FAILED]] = False
         chosen = np.flatnonzero(wanted)
         if not chosen.size:
@@ -349,10 +385,10 @@ class GaussianCharacterization(CharacterizationStage):
             )
             total_err = total * relative
         values[:, 0] *= sign
-        model = render_gaussians(image.shape, values)
         segments = detections.segments.take(fits.leaf)
         at = segments.indices
-        residual = image.data.ravel()[at] - background.level.ravel()[at] - model.ravel()[at]
+        model = gaussians_at(image.shape, values, at)
+        residual = image.data.ravel()[at] - background.level.ravel()[at] - model
         residual_mean, residual_rms = segment_residuals(residual, segments)
         siblings = np.bincount(fits.island, minlength=len(island_rows))[fits.island]
         flags = np.zeros(len(total), np.int64)

@@ -17,10 +17,9 @@ def brightest_pixels(values: Floats, segments: Segments) -> Integers:
 
     -1 for an empty segment.
     """
-    order = np.lexsort((-values, segments.owner()))
-    filled = segments.lengths > 0
-    found = np.full(len(segments), -1, np.int64)
-    found[filled] = segments.indices[order[segments.offsets[:-1][filled]]]
+    found = segments.brightest(values)
+    known = found >= 0
+    found[known] = segments.indices[found[known]]
     return found
 
 

@@ -19,7 +19,7 @@ from cyclades.stages.characterization.least_squares import (
 from cyclades.stages.core.geometry import inverse
 from cyclades.stages.core.noise import NoiseAutocorrelation
 from cyclades.stages.core.products import Segments
-from cyclades.stages.core.rendering import render_gaussians
+from cyclades.stages.core.rendering import gaussian_bands, render_gaussians
 
 MARGIN = 1.5
 """Width of the margin fitted around an island, in FWHM of the beam."""
@@ -228,47 +228,51 @@ class Region:
 
 
 @nb.njit(
-    "void(int64[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1],"
-    " int32[:, ::1], float64[:, ::1])",
+    "void(int64[:, ::1], float32[:, ::1], float32[:, ::1], int64, float32[:, ::1],"
+    " float32[:, ::1], int32[:, ::1], float64[:, ::1])",
     cache=True,
     nogil=True,
 )
-def box_sums(
+def add_box_sums(
     boxes: Integers,
     data: NDArray[np.float32],
     level: NDArray[np.float32],
-    model: NDArray[np.float32],
+    first: int,
+    band: NDArray[np.float32],
     rms: NDArray[np.float32],
     labels: NDArray[np.int32],
     out: Floats,
 ) -> None:
-    """Sums over the boxes ``x0, y0, x1, y1`` of islands, edges included, without other islands.
+    """Add what some rows of the model give to the sums over the boxes of islands.
 
-    `out`, shape (n, 9): number of pixels, sums of residual / rms and of its square, over the box;
-    the same inside the island itself; sum of model / rms over the box; largest residual and
-    largest model inside the island, without sign.
+    The boxes ``x0, y0, x1, y1`` count with their edges, but without the pixels of other islands.
+    `band` holds the model from row `first` on. The columns of `out`, shape (n, 9), are: number of
+    pixels, sums of residual / rms and of its square, over the box; the same inside the island
+    itself; sum of model / rms over the box; largest residual and largest model inside the island,
+    without sign.
     """
+    end = first + band.shape[0]
     for k in range(boxes.shape[0]):
-        out[k] = 0.0
-        for y in range(boxes[k, 1], boxes[k, 3] + 1):
+        for y in range(max(boxes[k, 1], first), min(boxes[k, 3] + 1, end)):
             for x in range(boxes[k, 0], boxes[k, 2] + 1):
                 label = labels[y, x]
                 if label != 0 and label != k + 1:
                     continue
-                residual = data[y, x] - level[y, x] - model[y, x]
+                model = band[y - first, x]
+                residual = data[y, x] - level[y, x] - model
                 scaled = residual / rms[y, x]
                 if not np.isfinite(scaled):
                     continue
                 out[k, 0] += 1.0
                 out[k, 1] += scaled
                 out[k, 2] += scaled * scaled
-                out[k, 6] += model[y, x] / rms[y, x]
+                out[k, 6] += model / rms[y, x]
                 if label != 0:
                     out[k, 3] += 1.0
                     out[k, 4] += scaled
                     out[k, 5] += scaled * scaled
                     out[k, 7] = max(out[k, 7], abs(residual))
-                    out[k, 8] = max(out[k, 8], abs(model[y, x]))
+                    out[k, 8] = max(out[k, 8], abs(model))
 
 
 def suspect_islands(
@@ -277,7 +281,7 @@ def suspect_islands(
     labels: NDArray[np.int32],
     data: NDArray[np.float32],
     level: NDArray[np.float32],
-    model: NDArray[np.float32],
+    values: Floats,
     rms: NDArray[np.float32],
     noise: NoiseAutocorrelation,
     *,
@@ -293,16 +297,19 @@ def suspect_islands(
     ----------
     boxes : ndarray of int64, shape (n, 4)
         ``x0, y0, x1, y1`` of each island and its margin, edges included.
-    data, level, model, rms : ndarray, shape (ny, nx)
-        Image, background, the components drawn, and the noise.
+    data, level, rms : ndarray, shape (ny, nx)
+        Image, background and noise.
+    values : ndarray, shape (m, 6)
+        All components, as `render_gaussians` wants them.
 
     Returns
     -------
     ndarray of int64
         Rows of `boxes`; none of a box of more than `MOST_AREA` pixels.
     """
-    sums = np.empty((len(boxes), 9))
-    box_sums(boxes, data, level, model, rms, labels, sums)
+    sums = np.zeros((len(boxes), 9))
+    for first, band in gaussian_bands(data.shape, values):
+        add_box_sums(boxes, data, level, first, band, rms, labels, sums)
     drawn, largest, brightest = np.abs(sums[:, 6:]).T
     spread = 2.0 * float(np.sum(noise.values**2))
     total = max(float(np.sum(noise.values)), 1.0)
@@ -360,8 +367,10 @@ def island_region(
         The island's value in `labels`.
     box : ndarray, shape (4,)
         See `margin_boxes`.
-    data, level, model, rms : ndarray, shape (ny, nx)
-        Image, background, all components drawn, and the noise.
+    data, level, rms : ndarray, shape (ny, nx)
+        Image, background and noise.
+    model : ndarray of float32
+        All components drawn on the pixels of the box.
     sign, factor, origin, params
         Of the island.
     """
@@ -370,7 +379,7 @@ def island_region(
     x0, y0, x1, y1 = (int(edge) for edge in box)
     cut = np.s_[y0 : y1 + 1, x0 : x1 + 1]
     owner, scatter = labels[cut], rms[cut].astype(float)
-    difference = data[cut].astype(float) - level[cut] - model[cut]
+    difference = data[cut].astype(float) - level[cut] - model
     island = owner == label
     hx, hy = np.ceil(MARGIN * FWHM * np.sqrt(np.square(factor).sum(axis=-1))).astype(int)
     steps = np.stack(np.meshgrid(np.arange(-hx, hx + 1), np.arange(-hy, hy + 1)), -1)

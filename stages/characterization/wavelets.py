@@ -33,7 +33,7 @@ from cyclades.stages.characterization.regions import (
 )
 from cyclades.stages.core.noise import NoiseAutocorrelation
 from cyclades.stages.core.products import Background, Segments
-from cyclades.stages.core.rendering import render_gaussians
+from cyclades.stages.core.rendering import gaussian_cutouts
 
 SPLINE = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
 MOST_SCALES = 8
@@ -351,15 +351,14 @@ def model_islands(
         fits.params, fits.covariance, factor[fits.island], origin[fits.island]
     )
     values[:, 0] *= sign[fits.island]
-    model = render_gaussians(data.shape, values)
     boxes = margin_boxes(islands, data.shape, factor)
     chosen = suspect_islands(
-        fits, boxes, labels, data, level, model, rms, noise, threshold=SUSPICION, fraction=fraction
+        fits, boxes, labels, data, level, values, rms, noise, threshold=SUSPICION, fraction=fraction
     )
     if not chosen.size:
         return fits
 
-    def one(row: int) -> IslandFits | None:
+    def one(row: int, model: NDArray[np.float32]) -> IslandFits | None:
         before = fits.take(fits.island == row)
         region = island_region(
             row + 1, boxes[row], labels, data, level, model, rms, int(sign[row]), factor[row],
@@ -382,7 +381,8 @@ def model_islands(
         after.wavelet[old:] = True
         return after
 
+    models = gaussian_cutouts(data.shape, values, boxes[chosen])
     with ThreadPoolExecutor(workers) as pool:
-        done = [part for part in pool.map(one, chosen.tolist()) if part is not None]
+        done = [part for part in pool.map(one, chosen.tolist(), models) if part is not None]
     kept = fits.take(~np.isin(fits.island, [part.island[0] for part in done]))
     return kept.join(reduce(IslandFits.join, done)) if done else fits

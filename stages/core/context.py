@@ -21,7 +21,8 @@ class Context(AbstractContextManager["Context"]):
     Parameters
     ----------
     workers : int
-        Threads that a stage may use in all. Native libraries are held to this number too.
+        Threads that a stage may use in all. Native libraries are held to this number too, and
+        linear algebra to one.
     seed : int
         Root of every random draw of the run.
     device : str
@@ -53,7 +54,9 @@ class Context(AbstractContextManager["Context"]):
     def __enter__(self) -> "Context":
         from threadpoolctl import threadpool_limits
 
-        self._limits = threadpool_limits(limits=self.workers)
+        # Products of matrices are small here, and idle threads of a BLAS burn time while they
+        # wait for the next one: a tenth of a whole run.
+        self._limits = threadpool_limits(limits={"openmp": self.workers, "blas": 1})
         # numba keeps a thread count of its own, and refuses more than it was started with
         numba = sys.modules.get("numba")
         if numba is not None:

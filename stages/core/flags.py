@@ -28,6 +28,7 @@ class Flag(IntFlag):
     POSITION_AT_LIMIT = 65536
     WAVELET = 131072
     BACKGROUND_UNCERTAIN = 262144
+    ARTEFACT = 524288
 
 
 DESCRIPTIONS: dict[Flag, str] = {
@@ -56,6 +57,8 @@ DESCRIPTIONS: dict[Flag, str] = {
     "Gaussians did not fit, not a detection of its own",
     Flag.BACKGROUND_UNCERTAIN: "sources fill so much of a box of the background that its level "
     "was taken from elsewhere; part of the flux may have been taken for background",
+    Flag.ARTEFACT: "near a much brighter source and no higher than the holes around it are deep: "
+    "most likely a piece of that source's sidelobes",
 }
 
 

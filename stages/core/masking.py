@@ -37,6 +37,14 @@ def source_mask(
     return np.asarray(_flooded(plane, float(seed), float(flood), int(grow)))
 
 
+@njit(cache=True, nogil=True)
+def _doubled(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return values with as much room again behind them."""
+    larger = np.empty(2 * values.size, np.int64)
+    larger[: values.size] = values
+    return larger
+
+
 @njit(SIGNATURE, cache=True, nogil=True)
 def _flooded(
     significance: NDArray[np.float32], seed: float, flood: float, radius: int
@@ -44,41 +52,43 @@ def _flooded(
     """See `source_mask`."""
     ny, nx = significance.shape
     mask = np.zeros((ny, nx), np.bool_)
-    stack = np.empty(1024, np.int64)
+    found = np.empty(1024, np.int64)
+    number, done = 0, 0
     for y in range(ny):
         for x in range(nx):
             if mask[y, x] or not abs(significance[y, x]) >= seed:
                 continue
             mask[y, x] = True
-            stack[0] = y * nx + x
-            top = 1
-            while top:
-                top -= 1
-                yy, xx = stack[top] // nx, stack[top] % nx
-                if top + 8 > stack.size:
-                    larger = np.empty(2 * stack.size, np.int64)
-                    larger[:top] = stack[:top]
-                    stack = larger
+            if number == found.size:
+                found = _doubled(found)
+            found[number] = y * nx + x
+            number += 1
+            while done < number:
+                yy, xx = found[done] // nx, found[done] % nx
+                done += 1
+                if number + 8 > found.size:
+                    found = _doubled(found)
                 for j in range(max(yy - 1, 0), min(yy + 2, ny)):
                     for i in range(max(xx - 1, 0), min(xx + 2, nx)):
                         if not mask[j, i] and abs(significance[j, i]) >= flood:
                             mask[j, i] = True
-                            stack[top] = j * nx + i
-                            top += 1
+                            found[number] = j * nx + i
+                            number += 1
     if radius < 1:
         return mask
-    grown = mask.copy()
-    for y in range(ny):
-        for x in range(nx):
-            if not mask[y, x]:
-                continue
-            # Only a pixel at the rim of its region can add pixels.
-            left, right = mask[y, max(x - 1, 0)], mask[y, min(x + 1, nx - 1)]
-            below, above = mask[max(y - 1, 0), x], mask[min(y + 1, ny - 1), x]
-            if left and right and below and above:
-                continue
-            for j in range(max(y - radius, 0), min(y + radius + 1, ny)):
-                for i in range(max(x - radius, 0), min(x + radius + 1, nx)):
-                    if (j - y) ** 2 + (i - x) ** 2 <= radius * radius:
-                        grown[j, i] = True
-    return grown
+    # Only a pixel at the rim of its region can add pixels; rims first, for growing changes them.
+    rims = 0
+    for k in range(number):
+        y, x = found[k] // nx, found[k] % nx
+        left, right = mask[y, max(x - 1, 0)], mask[y, min(x + 1, nx - 1)]
+        below, above = mask[max(y - 1, 0), x], mask[min(y + 1, ny - 1), x]
+        if not (left and right and below and above):
+            found[rims] = found[k]
+            rims += 1
+    for k in range(rims):
+        y, x = found[k] // nx, found[k] % nx
+        for j in range(max(y - radius, 0), min(y + radius + 1, ny)):
+            for i in range(max(x - radius, 0), min(x + radius + 1, nx)):
+                if (j - y) ** 2 + (i - x) ** 2 <= radius * radius:
+                    mask[j, i] = True
+    return mask

@@ -5,6 +5,7 @@ errors of a fit are, how many noise peaks exceed a threshold, and how significan
 given size is; it is measured here once, from the image itself, with the sources masked.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,14 +112,17 @@ def gaussian_autocorrelation(covariance: Floats, reach: int) -> Floats:
     return np.asarray(np.exp(-0.5 * (p[0, 0] * dx**2 + 2 * p[0, 1] * dx * dy + p[1, 1] * dy**2)))
 
 
-def measure_autocorrelation(noise: NDArray[np.floating], reach: int) -> tuple[Floats, float]:
-    """Autocorrelation of a plane whose unusable pixels are NaN.
+def measure_autocorrelation(
+    blocks: Iterable[NDArray[np.floating]], reach: int
+) -> tuple[Floats, Floats, int]:
+    """Autocorrelation of planes whose unusable pixels are NaN.
 
-    Sums of products at every offset, by FFT with zero padding, over the sums of pairs used.
+    Sums of products at every offset, by FFT with zero padding, over the sums of pairs used. The
+    power of all planes of a shape is added up before it is transformed back, once.
 
     Parameters
     ----------
-    noise : ndarray, shape (ny, nx)
+    blocks : iterable of ndarray, shape (ny, nx)
         Noise in units of its rms; NaN where blank or masked.
     reach : int
         Largest offset.
@@ -126,20 +130,31 @@ def measure_autocorrelation(noise: NDArray[np.floating], reach: int) -> tuple[Fl
     Returns
     -------
     products, pairs : ndarray, shape (2 reach + 1, 2 reach + 1)
-        Their ratio is the autocovariance; both add up over blocks of an image.
+        Their ratio is the autocovariance.
+    usable : int
+        Pixels that count.
     """
     from scipy import fft
 
-    good = np.isfinite(noise)
-    shape = [fft.next_fast_len(n + reach, real=True) for n in noise.shape]
-    transform = fft.rfft2(np.where(good, noise, 0.0).astype(np.float32), shape)
-    window = fft.rfft2(good.astype(np.float32), shape)
+    powers: dict[tuple[int, ...], Floats] = {}
+    usable = 0
+    for noise in blocks:
+        good = np.isfinite(noise)
+        usable += int(np.count_nonzero(good))
+        shape = tuple(fft.next_fast_len(n + reach, real=True) for n in noise.shape)
+        planes = np.where(good, noise, 0.0), good
+        spectra = [fft.rfft2(plane.astype(np.float32), shape) for plane in planes]
+        power = np.stack([s.real**2 + s.imag**2 for s in spectra])
+        if shape in powers:
+            powers[shape] += power
+        else:
+            powers[shape] = power.astype(float)
     rows = np.arange(-reach, reach + 1)
-    sums = []
-    for spectrum in (transform, window):
-        correlation = fft.irfft2(np.abs(spectrum) ** 2, shape)
-        sums.append(correlation[np.ix_(rows, rows)].astype(float))
-    return sums[0], sums[1]
+    sums = np.zeros((2, len(rows), len(rows)))
+    for shape, power in powers.items():
+        for total, plane in zip(sums, power, strict=True):
+            total += fft.irfft2(plane, shape)[np.ix_(rows, rows)]
+    return sums[0], sums[1], usable
 
 
 def _blocks(shape: tuple[int, int]) -> list[Box]:
@@ -172,17 +187,16 @@ def _measure(image: SkyImage, background: Background, context: Context) -> Noise
     size = 3.0 if image.psf is None else image.psf.size
     reach = int(np.clip(np.ceil(REACH_BEAMS * size), 3, 40))
     area = 1.0 if image.psf is None else image.psf.area
-    products = np.zeros((2 * reach + 1, 2 * reach + 1))
-    pairs = np.zeros_like(products)
-    usable = 0
-    for box in _blocks(image.shape):
+    grown = int(np.ceil(size))
+
+    def noise_in(box: Box) -> NDArray[np.float32]:
         cut = box.slices
         noise = (image.data[cut] - background.level[cut]) / background.rms[cut]
-        noise[source_mask(noise, grow=int(np.ceil(size)))] = np.nan
-        usable += int(np.count_nonzero(np.isfinite(noise)))
-        new_products, new_pairs = measure_autocorrelation(noise, reach)
-        products += new_products
-        pairs += new_pairs
+        noise[source_mask(noise, grow=grown)] = np.nan
+        return noise
+
+    blocks = (noise_in(box) for box in _blocks(image.shape))
+    products, pairs, usable = measure_autocorrelation(blocks, reach)
     values = None
     if usable > MINIMUM_BEAMS * area and pairs.min() > 0.5 and products[reach, reach] > 0:
         covariances = products / np.maximum(pairs, 1.0)

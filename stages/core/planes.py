@@ -4,6 +4,7 @@ Uncompressed and tile-compressed images are read by sections; a file that is com
 whole (gzip, bzip2, ...) can only be read from its start, so its plane is loaded once and kept.
 """
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +98,17 @@ class FitsPlane:
             return self._loaded[box.slices].copy()
         return self._section(box)
 
+    def _native(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Pixels just read as a native float32 array of their own.
+
+        Those of the usual image are swapped where they are: a copy would be one more plane.
+        """
+        fresh = pixels.flags.writeable and pixels.flags.c_contiguous and not self.mapped
+        if fresh and pixels.dtype == np.dtype(">f4") and sys.byteorder == "little":
+            pixels = pixels.byteswap(inplace=True).view(np.float32)
+            return np.asarray(pixels)
+        return np.array(pixels, np.float32, order="C", copy=True)
+
     def _section(self, box: Box) -> NDArray[np.float32]:
         cut = iter(box.slices)
         where = tuple(next(cut) if number is None else number for number in self.index)
@@ -108,7 +120,7 @@ class FitsPlane:
             try:
                 pixels = file[self.hdu].section[where]
                 # A plane number on a later axis leaves an axis of length one behind.
-                values = np.array(pixels, np.float32, order="C", copy=True).reshape(box.shape)
+                values = self._native(pixels).reshape(box.shape)
             except Exception as error:  # zlib, mmap, numpy and astropy all have their own
                 raise _damaged(self.path) from error
         if np.isfinite(self.blank):

@@ -97,6 +97,24 @@ class Segments:
         """Row number of every entry of `indices`."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
+    def brightest(self, values: NDArray[np.floating]) -> Integers:
+        """Position in `indices` of the pixel with the largest of `values` (one an index) of a row.
+
+        Of several alike that with the lowest index is taken; NaN is never the largest. -1 for an
+        empty row, or one of NaN.
+        """
+        result = np.full(len(self), -1, np.int64)
+        filled = self.lengths > 0
+        if filled.any():
+            largest = np.full(len(self), np.nan)
+            largest[filled] = np.fmax.reduceat(values, self.offsets[:-1][filled])
+            owner = self.owner()
+            found = np.flatnonzero(values == largest[owner])
+            found = found[np.argsort(-self.indices[found], kind="stable")]
+            # Of several values assigned to one place the last stays.
+            result[owner[found]] = found
+        return result
+
     def label_map(self, shape: tuple[int, int]) -> NDArray[np.int32]:
         """Derived view: row number + 1 in each pixel, 0 elsewhere; the later row wins overlaps."""
         labels = np.zeros(shape[0] * shape[1], np.int32)

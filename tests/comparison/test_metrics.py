@@ -408,3 +408,15 @@ def test_fits_from_the_truth_have_no_cut():
     assert set(table["kind"]) == {"point"}
     with pytest.raises(InputError, match="lacks a beam"):
         truth_started_pairs(image.replace(wcs=None), background, truth, GaussianCharacterization())
+
+
+def test_parts_of_a_source_are_neither_hits_nor_false():
+    truth = rows([0.0, 60.0], 0.0)
+    catalogue = rows([0.0, 9.0, 60.0], 0.0)
+    whole = Outcome.of(truth, catalogue)
+    assert summary(whole)["false_rows"] == 1
+    parts = catalogue.replace(source=np.array([1, 1, 2]), part=np.array([False, True, False]))
+    judged = summary(Outcome.of(truth, parts))
+    assert judged["rows"] == 2
+    assert judged["false_rows"] == 0
+    assert judged["completeness"] == judged["reliability"] == 1.0

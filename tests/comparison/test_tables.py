@@ -252,3 +252,45 @@ def test_joined_tables_keep_their_groups_apart():
     assert both["source"].tolist() == [3, -1, 7, -1]
     assert len(both.table) == 4
     assert str(both.table["peak_flux"].unit) == "Jy / beam"
+
+
+def parts_of_two_sources():
+    return ComparisonTable.from_columns(
+        {
+            "ra": [10.0, 10.01, 10.009, 20.0, 20.001],
+            "dec": [0.0, 0.0, 0.001, 0.0, 0.0],
+            "peak_flux": [5.0, 3.0, 0.5, 1.0, 2.0],
+            "total_flux": [5.0, 3.0, 1.5, 4.0, 6.0],
+            "total_flux_err": [0.3, 0.4, 0.3, 0.6, 0.8],
+            "source": [1, 1, 1, 2, 2],
+            "part": [False, False, True, True, True],
+        },
+        {"name": "ours"},
+    )
+
+
+def test_parts_are_joined_to_the_nearest_row_of_their_source():
+    joined = parts_of_two_sources().joined()
+    np.testing.assert_array_equal(joined["ra"], [10.0, 10.01, 20.001])
+    np.testing.assert_allclose(joined["total_flux"], [5.0, 4.5, 10.0])
+    np.testing.assert_allclose(joined["total_flux_err"], [0.3, 0.5, 1.0])
+    np.testing.assert_array_equal(joined["peak_flux"], [5.0, 3.0, 2.0])
+    assert joined.joined()["part"].sum() == 1
+    assert len(joined.joined()) == 3
+
+
+def test_parts_of_no_known_source_stay():
+    table = parts_of_two_sources()
+    assert len(table.replace(source=np.full(5, -1)).joined()) == 5
+    assert table.replace(part=np.zeros(5, bool)).joined() is not None
+
+
+def test_wavelet_components_are_parts(tmp_path):
+    path = tmp_path / "ours.csv"
+    path.write_text(
+        "ra,dec,peak_flux,total_flux,major,position_angle,source_id,fit_type\n"
+        "10,0,1,1,5,0,1,gaussian\n10.001,0,0.2,0.5,9,0,1,wavelet\n"
+    )
+    table = read_any(path)
+    np.testing.assert_array_equal(table["part"], [False, True])
+    assert len(table.joined()) == 1

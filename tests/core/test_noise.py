@@ -43,7 +43,8 @@ def test_blank_pixels_do_not_enter():
     noise = correlated_noise((600, 600), rng)
     noise[rng.random(noise.shape) < 0.3] = np.nan
     noise[:, :150] = np.nan
-    products, pairs = measure_autocorrelation(noise, 8)
+    products, pairs, usable = measure_autocorrelation([noise], 8)
+    assert usable == np.isfinite(noise).sum()
     values = products / pairs
     expected = gaussian_autocorrelation(BEAM, 8)
     assert pairs[8, 8] == pytest.approx(np.isfinite(noise).sum(), rel=1e-4)
