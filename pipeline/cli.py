@@ -16,10 +16,12 @@ import click
 from cyclades._version import __version__
 from cyclades.pipeline.commands.compare import compare
 from cyclades.pipeline.commands.compare_stages import compare_stages
+from cyclades.pipeline.commands.export import export
 from cyclades.pipeline.commands.inverted import inverted
 from cyclades.pipeline.commands.measure import measure
 from cyclades.pipeline.commands.simulate import simulate
 from cyclades.pipeline.commands.subtract import subtract
+from cyclades.pipeline.commands.train import train
 from cyclades.pipeline.commands.weights import weights
 from cyclades.stages.core.errors import ConfigurationError, CycladesError
 
@@ -328,8 +330,10 @@ def sample(name: str, directory: Path) -> None:
 
 cli.add_command(compare)
 cli.add_command(compare_stages)
+cli.add_command(export)
 cli.add_command(inverted)
 cli.add_command(measure)
 cli.add_command(simulate)
 cli.add_command(subtract)
+cli.add_command(train)
 cli.add_command(weights)

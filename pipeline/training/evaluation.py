@@ -70,7 +70,7 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
     """
     truths: list[Objects] = []
     founds: list[Objects] = []
-    scores, reals, artefacts, hits = [], [], [], []
+    scores, reals, artefacts, _hits = [], [], [], []
     wanted = 0
     for several in _batches(samples, batch):
         channels = np.stack(

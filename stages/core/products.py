@@ -222,7 +222,9 @@ class Detections:
     def concatenate(cls, parts: list["Detections"]) -> "Detections":
         """Join complete detections of one image; their sources stay apart."""
         shifts = np.cumsum([0] + [len(part) for part in parts])
-        parents = [np.where(p.parent < 0, -1, p.parent + s) for p, s in zip(parts, shifts)]
+        parents = [
+            np.where(p.parent < 0, -1, p.parent + s) for p, s in zip(parts, shifts, strict=False)
+        ]
         order = np.argsort(np.concatenate(parents) >= 0, kind="stable")
         place = np.empty(len(order) + 1, np.int64)
         place[order], place[-1] = np.arange(len(order)), -1
@@ -232,7 +234,9 @@ class Detections:
             for name in first._optional()
         }
         if first.source is not None:
-            sources = [p.source + s for p, s in zip(parts, shifts) if p.source is not None]
+            sources = [
+                p.source + s for p, s in zip(parts, shifts, strict=False) if p.source is not None
+            ]
             columns["source"] = np.concatenate(sources)[order]
         segments = [p.segments for p in parts if p.segments is not None]
         return replace(

@@ -49,9 +49,7 @@ class LearnedDetection(DetectionStage):
     heads: ClassVar[tuple[str, ...]] = ()
 
     weights: str = parameter("", "A shipped detector's name, a file, or a hub repository.")
-    probability: float = parameter(
-        0.5, "Least probability of being a real source.", gt=0.0, lt=1.0
-    )
+    probability: float = parameter(0.5, "Least probability of being a real source.", gt=0.0, lt=1.0)
     reliability: float | None = parameter(
         None,
         "Wanted share of real ones among all detections, which then sets the probability.",
@@ -110,7 +108,9 @@ class LearnedDetection(DetectionStage):
         ny, nx = image.shape
         limits = np.array([nx, ny, nx, ny], float)
         in_image = np.clip(in_image, 0.0, limits)
-        inside = np.flatnonzero(np.isfinite(in_image).all(1) & (in_image[:, 2:] - in_image[:, :2] > 0.5).all(1))
+        inside = np.flatnonzero(
+            np.isfinite(in_image).all(1) & (in_image[:, 2:] - in_image[:, :2] > 0.5).all(1)
+        )
         in_image, kept = in_image[inside], kept[inside]
         segments = None
         if masks is not None:
@@ -268,8 +268,7 @@ class Frame(NamedTuple):
         # pixel i of the network lies at (i + 0.5) / scale - 0.5 of the full frame
         step = 1.0 / self.scale
         start = [
-            (v + 0.5) * step - 0.5 - o
-            for v, o in zip((box.y0, box.x0), self.origin, strict=True)
+            (v + 0.5) * step - 0.5 - o for v, o in zip((box.y0, box.x0), self.origin, strict=True)
         ]
         first = [int(np.floor(s)) - _MARGIN for s in start]
         length = [int(np.ceil(n * step)) + 2 * _MARGIN for n in box.shape]

@@ -95,9 +95,7 @@ class GraphDetector:
             found: list[NDArray[np.float32]] = classify.run(None, {"finest": finest, "rois": rois})
             return found
 
-        def segmented(
-            rois: NDArray[np.float32], kinds: NDArray[np.int64]
-        ) -> NDArray[np.float32]:
+        def segmented(rois: NDArray[np.float32], kinds: NDArray[np.int64]) -> NDArray[np.float32]:
             masks = segment.run(None, {"finest": finest, "rois": rois})[0]
             return np.asarray(masks[np.arange(len(kinds)), kinds])
 
@@ -134,9 +132,7 @@ class GraphDetector:
             [self._runtime.OrtValue.ortvalue_from_numpy(value) for value in values],
         )
         try:
-            return self._runtime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"]
-            )
+            return self._runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises classes of its own, by kind of damage
             raise InputError(
                 f"{path}: cannot be loaded (it is damaged, or does not belong to "

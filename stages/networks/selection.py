@@ -1,5 +1,6 @@
 """From the numbers of a network to its detections: the same for torch and ONNX Runtime."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -110,7 +111,7 @@ def select_proposals(
     rows = []
     for image in range(len(boxes)):
         kept = []
-        for a, b in zip(ends[:-1], ends[1:], strict=True):
+        for a, b in itertools.pairwise(ends):
             sides = boxes[image, a:b, 2:] - boxes[image, a:b, :2]
             usable = a + np.flatnonzero((sides >= 1e-3).all(-1))
             best = suppress(boxes[image, usable], objectness[image, usable], overlap)

@@ -5,6 +5,7 @@ alone says how to build the network, what it takes as input and what its numbers
 here needs torch.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -78,8 +79,8 @@ class Calibration(Part):
         x, y = self.score_logit, self.probability_logit
         if len(x) != len(y):
             raise ValueError("a calibration has as many probabilities as scores")
-        if any(b <= a for a, b in zip(x, x[1:], strict=False)) or any(
-            b < a for a, b in zip(y, y[1:], strict=False)
+        if any(b <= a for a, b in itertools.pairwise(x)) or any(
+            b < a for a, b in itertools.pairwise(y)
         ):
             raise ValueError("a calibration rises")
         return self

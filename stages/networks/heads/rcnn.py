@@ -81,7 +81,7 @@ class RcnnHead(nn.Module):
         self.options, self.strides, self.classes = options, tuple(strides), classes
         self.has_masks = spec.name == "mask_rcnn"
         anchors = AnchorGenerator(
-            tuple((int(round(options.anchor_scale * s)),) for s in strides),
+            tuple((round(options.anchor_scale * s),) for s in strides),
             (options.aspect_ratios,) * len(strides),
         )
         limits = {"training": options.level_proposals, "testing": options.level_proposals}
@@ -169,9 +169,7 @@ class RcnnHead(nn.Module):
         masks = self.segment(finest, torch.from_numpy(rois).to(finest)).float().cpu().numpy()
         return masks[range(len(kinds)), kinds]
 
-    def propose(
-        self, features: dict[int, Tensor], size: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
+    def propose(self, features: dict[int, Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Most likely regions of every level, before overlapping ones are removed.
 
         Returns
@@ -263,9 +261,7 @@ class RcnnHead(nn.Module):
         """Anchors of every level of an image of a size; made once."""
         if size not in self._anchors:
             grids = [list(level.shape[-2:]) for level in levels]
-            steps = [
-                [torch.tensor(size[0] // g[0]), torch.tensor(size[1] // g[1])] for g in grids
-            ]
+            steps = [[torch.tensor(size[0] // g[0]), torch.tensor(size[1] // g[1])] for g in grids]
             maker = self.rpn.anchor_generator
             maker.set_cell_anchors(torch.float32, torch.device("cpu"))
             self._anchors[size] = maker.grid_anchors(grids, steps)

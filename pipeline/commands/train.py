@@ -1,0 +1,58 @@
+"""``cyclades train``."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--config",
+    required=True,
+    metavar="FILE",
+    help="A YAML file of options, or the name of a network that ships: mask_rcnn, yolo.",
+)
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder of the run."
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="SECTION.PARAMETER=VALUE",
+    help="Change one option, as steps=20000 or data.preset=vla; may be repeated.",
+)
+@click.option("--restart", is_flag=True, help="Begin anew, whatever the folder holds.")
+def train(config: str, output: Path, assignments: tuple[str, ...], restart: bool) -> None:
+    """Train a detector on labelled tiles.
+
+    Writes the weights (NAME.safetensors), their card (NAME.md), the curves and the log into the
+    folder of the run. A run that was interrupted goes on from its last checkpoint when the same
+    command is given again.
+    """
+    from importlib.resources import as_file, files
+
+    from cyclades.pipeline.config import override
+    from cyclades.stages.core.errors import ConfigurationError
+
+    try:
+        from cyclades.pipeline.training.options import TrainingOptions
+        from cyclades.pipeline.training.trainer import train as run
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"Training needs the package {error.name!r}; install cyclades[learned]."
+        ) from error
+    shipped = files("cyclades.data").joinpath("training", f"{config}.yaml")
+    if "/" not in config and shipped.is_file():
+        with as_file(shipped) as path:
+            mapping = TrainingOptions.read_mapping(path)
+    else:
+        mapping = TrainingOptions.read_mapping(Path(config))
+    options = TrainingOptions.from_mapping(override(mapping, assignments), name=config)
+    try:
+        click.echo(run(options, output, restart=restart))
+    except KeyboardInterrupt:
+        click.echo(
+            f"Interrupted; the same command goes on from the last checkpoint in {output}.", err=True
+        )
+        raise SystemExit(130) from None
