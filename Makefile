@@ -6,11 +6,19 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: run test test-slow lint docs wheel-check clean
 
-# The main job: a catalogue of a real radio image, from a fresh checkout.
+# The main job: a catalogue of a real radio image, from a fresh checkout, by the classical route
+# and by both networks (without torch), and how far they agree.
 run: $(VENV)/.core
 	$(PIP) --no-deps astroquery
+	$(PIP) --editable ".[onnx]"
 	$(BIN)/cyclades sample magpis $(OUTPUT)
 	$(BIN)/cyclades run $(OUTPUT)/magpis.fits --output $(OUTPUT) --products quicklook
+	for route in yolo mask_rcnn; do \
+		$(BIN)/cyclades run $(OUTPUT)/magpis.fits --route $$route --output $(OUTPUT)/$$route \
+			--products quicklook && \
+		$(BIN)/cyclades compare $(OUTPUT)/magpis.catalogue.fits \
+			$(OUTPUT)/$$route/magpis.catalogue.fits || exit 1; \
+	done
 	@echo "The catalogue is $(OUTPUT)/magpis.catalogue.fits, the picture $(OUTPUT)/magpis.quicklook.png"
 
 test: lint
@@ -40,5 +48,5 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) --editable ".[test]"
+	$(PIP) --editable ".[test,learned,yolo,onnx]"
 	@touch $@

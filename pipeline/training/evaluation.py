@@ -1,6 +1,6 @@
 """How good a detector is on labelled tiles, and what its scores mean."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,6 @@ class Judged:
     real: NDArray[np.bool_]
     artefact: NDArray[np.bool_]
     wanted: int
-    hit: NDArray[np.bool_]
 
 
 def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: int = 8) -> Judged:
@@ -70,7 +69,7 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
     """
     truths: list[Objects] = []
     founds: list[Objects] = []
-    scores, reals, artefacts, _hits = [], [], [], []
+    scores, reals, artefacts = [], [], []
     wanted = 0
     for several in _batches(samples, batch):
         channels = np.stack(
@@ -97,7 +96,7 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
     empty = np.zeros(0)
     score = join([empty, *scores])
     real = join([empty.astype(bool), *reals])
-    return Judged(truths, founds, score, real, join([empty.astype(bool), *artefacts]), wanted, real)
+    return Judged(truths, founds, score, real, join([empty.astype(bool), *artefacts]), wanted)
 
 
 def fit_calibration(score: Floats, real: NDArray[np.bool_]) -> Calibration:
@@ -217,8 +216,3 @@ def _without_labels(found: Objects, unlabelled: NDArray[np.bool_] | None) -> Obj
     x = np.clip(0.5 * (found.boxes[:, 0] + found.boxes[:, 2]), 0, nx - 1).astype(int)
     y = np.clip(0.5 * (found.boxes[:, 1] + found.boxes[:, 3]), 0, ny - 1).astype(int)
     return found.take(np.flatnonzero(~unlabelled[y, x]))
-
-
-def held_out(samples: Callable[[int], Sample], number: int) -> Sequence[Sample]:
-    """First samples of a source."""
-    return [samples(i) for i in range(number)]

@@ -6,7 +6,8 @@ from pydantic import model_validator
 
 from cyclades.pipeline.options import Options
 from cyclades.pipeline.training.augmentation import AugmentationOptions
-from cyclades.pipeline.training.sources import DataOptions, SimulatedOptions
+from cyclades.pipeline.training.simulated import SimulatedOptions
+from cyclades.pipeline.training.sources import DataOptions
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.networks.specification import BackboneSpec, HeadSpec, InputSpec, NetworkSpec
 

@@ -270,7 +270,12 @@ def start_detector(options: TrainingOptions, *, fresh: bool = True) -> Detector:
 
         file = find_detector(network.start)
         load_state(detector, load_detector(file).state_dict(), file)
-    elif fresh and network.backbone is not None and network.backbone.weights is not None:
+    elif (
+        fresh
+        and detector.backbone is not None
+        and network.backbone is not None
+        and network.backbone.weights is not None
+    ):
         load_pretrained(detector.backbone, network.backbone.weights)
     adaptation = options.adaptation
     if detector.backbone is not None:

@@ -1,7 +1,7 @@
 """What the stages hand to each other."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -215,7 +215,7 @@ class Detections:
             score=self.score[rows],
             parent=self.parent[rows],
             segments=None if self.segments is None else self.segments.take(rows),
-            **{name: value[rows] for name, value in self._optional().items()},
+            **cast("Any", {name: value[rows] for name, value in self._optional().items()}),
         )
 
     @classmethod
@@ -245,7 +245,7 @@ class Detections:
             score=np.concatenate([p.score for p in parts])[order],
             parent=place[np.concatenate(parents)[order]],
             segments=Segments.concatenate(segments).take(order) if segments else None,
-            **columns,
+            **cast("Any", columns),
         )
 
     def _optional(self) -> dict[str, NDArray[Any]]:

@@ -47,6 +47,7 @@ class LearnedDetection(DetectionStage):
 
     capabilities: ClassVar[Capabilities] = Capabilities(needs_weights=True)
     heads: ClassVar[tuple[str, ...]] = ()
+    uses_masks: ClassVar[bool] = True
 
     weights: str = parameter("", "A shipped detector's name, a file, or a hub repository.")
     probability: float = parameter(0.5, "Least probability of being a real source.", gt=0.0, lt=1.0)
@@ -99,18 +100,17 @@ class LearnedDetection(DetectionStage):
         source = np.array([name != SPURIOUS for name in spec.classes])[best]
         likely = np.where(source, likely, 0.0)
         kept = suppress(found.boxes, likely, self.overlap)
-        kept = np.sort(kept[likely[kept] >= self._least(likely[kept])])
-        context.note("detection.probability", round(float(self._least(likely)), 4))
+        least = self._least(likely[kept])
+        context.note("detection.probability", round(least, 4))
+        kept = np.sort(kept[likely[kept] >= least])
         boxes, masks = found.boxes[kept], None
-        if found.masks is not None:
+        if found.masks is not None and self.uses_masks:
             masks = found.masks[kept]
         in_image = boxes / frame.scale - np.tile(frame.origin[::-1], 2)
         ny, nx = image.shape
         limits = np.array([nx, ny, nx, ny], float)
         in_image = np.clip(in_image, 0.0, limits)
-        inside = np.flatnonzero(
-            np.isfinite(in_image).all(1) & (in_image[:, 2:] - in_image[:, :2] > 0.5).all(1)
-        )
+        inside = np.flatnonzero((in_image[:, 2:] - in_image[:, :2] > 0.5).all(1))
         in_image, kept = in_image[inside], kept[inside]
         segments = None
         if masks is not None:
@@ -138,7 +138,9 @@ class LearnedDetection(DetectionStage):
             return self.probability
         order = np.sort(likely[likely > 0])[::-1]
         share = np.cumsum(order) / np.arange(1, len(order) + 1)
-        good = np.flatnonzero(share >= self.reliability)
+        # of equal probabilities all are kept or none
+        ends = np.append(order[1:] < order[:-1], True)[: len(order)]
+        good = np.flatnonzero((share >= self.reliability) & ends)
         return float(order[good[-1]]) if good.size else 1.0
 
     def _network(self, context: "Context") -> Any:
@@ -169,8 +171,8 @@ class LearnedDetection(DetectionStage):
                 + (" and cyclades[yolo]." if "yolo" in self.heads else ".")
             )
         raise ConfigurationError(
-            f"The detection {self.name!r} needs ONNX Runtime or torch; install cyclades[onnx] (some "
-            "tens of megabytes) or cyclades[learned]."
+            f"The detection {self.name!r} needs ONNX Runtime or torch; install cyclades[onnx] "
+            "(some tens of megabytes) or cyclades[learned]."
         )
 
     def _tiles(self, frame: "Frame", network: Any, tile: int) -> Found:

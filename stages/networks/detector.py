@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.networks.backbones import Backbone, build_backbone
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.targets import Prediction, Targets
 
@@ -28,12 +29,10 @@ class Detector(nn.Module):
         super().__init__()
         self.spec = spec
         channels_in, classes = len(spec.input.stretches), len(spec.classes)
-        self.backbone: nn.Module | None = None
+        self.backbone: Backbone | None = None
         strides: tuple[int, ...] = ()
         channels = channels_in
         if spec.backbone is not None:
-            from cyclades.stages.networks.backbones import build_backbone
-
             self.backbone = build_backbone(spec.backbone, channels_in)
             strides, channels = spec.backbone.strides, spec.backbone.channels
         self.head: Any = _head_class(spec.head.name)(spec.head, strides, channels, classes)
@@ -41,7 +40,9 @@ class Detector(nn.Module):
     @property
     def largest_stride(self) -> int:
         """Sides of the images are multiples of this."""
-        return max(self.spec.backbone.strides) if self.spec.backbone else 32
+        if self.spec.backbone is None:
+            return int(self.head.largest_stride)
+        return max(self.spec.backbone.strides)
 
     def features(self, images: Tensor) -> Any:
         """What the head takes: features by stride, or the images themselves."""
@@ -72,9 +73,9 @@ def _head_class(name: str) -> Any:
         from cyclades.stages.networks.heads.rcnn import RcnnHead
 
         return RcnnHead
-    from cyclades.stages.networks.heads import yolo
+    from cyclades.stages.networks.heads.yolo import UltralyticsModel, YoloHead
 
-    return yolo.UltralyticsModel if name == "ultralytics" else yolo.YoloHead
+    return UltralyticsModel if name == "ultralytics" else YoloHead
 
 
 def save_detector(detector: Detector, path: Path, *, half: bool = False) -> None:

@@ -151,11 +151,18 @@ def _export(
     entry = model.metadata_props.add()
     mark = NAMES_MARK.decode()
     entry.key, entry.value = "cyclades.weights", f"{mark}{' '.join(left_out)} {mark}"
-    for node in model.graph.node:
-        node.ClearField("doc_string")
-        node.ClearField("metadata_props")
-    for value in model.graph.value_info:
-        value.ClearField("metadata_props")
+    # traces of the exporter's own, with the paths of the machine
+    model.graph.ClearField("metadata_props")
+    for entries in (
+        model.graph.node,
+        model.graph.value_info,
+        model.graph.initializer,
+        model.graph.input,
+        model.graph.output,
+    ):
+        for item in entries:
+            for field in ("doc_string", "metadata_props"):
+                item.ClearField(field)
     path = graph_file(weights, graph)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(model.SerializeToString())

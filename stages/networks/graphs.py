@@ -89,7 +89,9 @@ class GraphDetector:
         if self._classify is None:
             return select_dense(outputs, **self._rules)
         boxes, objectness, finest = outputs
-        rules, classify, segment = self._rules, self._classify, self._segment
+        rules = self._rules
+        classify: Any = self._classify
+        segment: Any = self._segment
 
         def classified(rois: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
             found: list[NDArray[np.float32]] = classify.run(None, {"finest": finest, "rois": rois})
@@ -123,9 +125,12 @@ class GraphDetector:
         options.log_severity_level = 3
         # The runtime refuses tensors that a graph does not leave open, and can tell which these
         # are only after loading it; so the exporter wrote their names between two marks.
-        names = data.split(NAMES_MARK)[1].decode().split()
+        parts = data.split(NAMES_MARK)
+        names = parts[1].decode().split() if len(parts) == 3 else ["?"]
         if not set(names) <= self._state.keys():
-            raise InputError(f"{path}: does not belong to {weights.name}; export it anew.")
+            raise InputError(
+                f"{path}: is damaged, or does not belong to {weights.name}; export it anew."
+            )
         values = [np.ascontiguousarray(self._state[name], np.float32) for name in names]
         options.add_external_initializers(
             [f"{PREFIX}{name}" for name in names],

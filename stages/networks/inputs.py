@@ -26,7 +26,7 @@ _CLIPS = 3
 _LIMIT = 3.0
 _MAD_TO_SIGMA = 1.4826
 
-STRETCHES: dict[str, Callable[[Plane], Plane]] = {
+STRETCHES: dict[str, Callable[[Plane], NDArray[np.floating]]] = {
     "asinh": lambda x: np.arcsinh(x) / np.float32(2.0),
     "faint": lambda x: np.clip(x, -4.0, 8.0) / np.float32(4.0),
     "bright": lambda x: np.arcsinh(x / np.float32(30.0)),
@@ -75,7 +75,8 @@ class Normalisation(NamedTuple):
         known = noise > 0
         if known.any() and not known.all():
             level, noise = _filled(level, known), _filled(noise, known)
-        return cls(level, noise, *(0.5 * (e[:-1] + e[1:] - 1.0) for e in (rows, columns)))
+        centres = [np.asarray(0.5 * (e[:-1] + e[1:] - 1.0), float) for e in (rows, columns)]
+        return cls(level, noise, centres[0], centres[1])
 
     def apply(self, cut: NDArray[np.floating], y0: int = 0, x0: int = 0) -> Plane:
         """Return (cut - level) / noise of a part of the image whose first pixel is (y0, x0).
@@ -190,13 +191,13 @@ def _normalised(
     column = np.zeros(nx, np.int64)
     share = np.zeros(nx)
     for x in range(nx):
-        i = min(np.searchsorted(columns, x + x0), len(columns) - 1)
+        i = min(int(np.searchsorted(columns, x + x0)), len(columns) - 1)
         low = max(i - 1, 0)
         column[x] = low
         if i > low:
             share[x] = min(max((x + x0 - columns[low]) / (columns[i] - columns[low]), 0.0), 1.0)
     for y in range(ny):
-        j = min(np.searchsorted(rows, y + y0), len(rows) - 1)
+        j = min(int(np.searchsorted(rows, y + y0)), len(rows) - 1)
         low = max(j - 1, 0)
         t = min(max((y + y0 - rows[low]) / (rows[j] - rows[low]), 0.0), 1.0) if j > low else 0.0
         level_row = (1 - t) * level[low] + t * level[j]

@@ -24,7 +24,7 @@ class Found(NamedTuple):
     masks: Floats32 | None
 
 
-def suppress(boxes: Floats32, scores: Floats32, overlap: float) -> Integers:
+def suppress(boxes: NDArray[np.floating], scores: NDArray[np.floating], overlap: float) -> Integers:
     """Remove boxes that overlap a better one: greedy non-maximum suppression.
 
     Parameters
@@ -188,15 +188,15 @@ def real_scores(scores: Floats32, spec: NetworkSpec) -> Floats32:
     """
     real = scores[:, list(spec.real_classes)]
     if spec.head.name in ("mask_rcnn", "faster_rcnn"):
-        return np.minimum(real.sum(1), np.float32(1.0))
-    return np.asarray(real.max(1, initial=0.0))
+        return np.asarray(np.minimum(real.sum(1), np.float32(1.0)), np.float32)
+    return np.asarray(real.max(1, initial=0.0), np.float32)
 
 
 def probability(scores: Floats32, calibration: Calibration) -> NDArray[np.float64]:
     """Calibrated probability of being real of raw scores, shape (n,)."""
     raw = np.clip(np.asarray(scores, float), 1e-6, 1.0 - 1e-6)
     if not calibration.score_logit:
-        return raw
+        return np.asarray(raw, float)
     logit = np.interp(
         np.log(raw / (1.0 - raw)), calibration.score_logit, calibration.probability_logit
     )

@@ -33,7 +33,7 @@ class InputSpec(Part):
     """One channel each; see `cyclades.stages.networks.inputs.STRETCHES`."""
     beam_pixels: tuple[float, float] = (4.0, 6.0)
     """Images whose beam (geometric mean FWHM) is not within this range are resampled to it."""
-    mesh: int = Field(128, ge=16)
+    mesh: int = Field(default=128, ge=16)
     """Cells, in pixels, of which each gives one median and one noise for the normalisation."""
 
     @model_validator(mode="after")
@@ -53,7 +53,7 @@ class BackboneSpec(Part):
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the architecture, as ``{"channels": [32, 64, 128, 256]}``."""
     strides: tuple[int, ...] = (4, 8, 16, 32)
-    channels: int = Field(64, ge=8)
+    channels: int = Field(default=64, ge=8)
     weights: str | None = None
     """Where training started: a name of `cyclades weights`, a file, a folder or a hub name."""
 

@@ -163,7 +163,14 @@ class RcnnHead(nn.Module):
             (lambda rois, kinds: self._masks(finest, rois, kinds)) if self.has_masks else None,
             size,
         )
-        return [Prediction(*(None if a is None else torch.from_numpy(a) for a in f)) for f in found]
+        return [
+            Prediction(
+                torch.from_numpy(boxes),
+                torch.from_numpy(scores),
+                None if masks is None else torch.from_numpy(masks),
+            )
+            for boxes, scores, masks in found
+        ]
 
     def _masks(self, finest: Tensor, rois: Any, kinds: Any) -> Any:
         masks = self.segment(finest, torch.from_numpy(rois).to(finest)).float().cpu().numpy()
@@ -255,7 +262,9 @@ class RcnnHead(nn.Module):
         from torchvision.ops import roi_align
 
         scale = 1.0 / self.strides[0]
-        return roi_align(finest, rois, (cells, cells), spatial_scale=scale, sampling_ratio=2)
+        return torch.as_tensor(
+            roi_align(finest, rois, (cells, cells), spatial_scale=scale, sampling_ratio=2)
+        )
 
     def _level_anchors(self, levels: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """Anchors of every level of an image of a size; made once."""
@@ -325,7 +334,7 @@ def untold(boxes: Tensor, labels: dict[str, Any]) -> Tensor:
     return quiet
 
 
-class _Proposals(RegionProposalNetwork):
+class _Proposals(RegionProposalNetwork):  # type: ignore[misc]
     """Region proposals that learn nothing from anchors that the labels say nothing about."""
 
     def assign_targets_to_anchors(
@@ -337,7 +346,7 @@ class _Proposals(RegionProposalNetwork):
         return labels, matched
 
 
-class _Regions(RoIHeads):
+class _Regions(RoIHeads):  # type: ignore[misc]
     """Region heads that learn nothing from regions that the labels say nothing about."""
 
     def select_training_samples(self, proposals: Any, targets: Any) -> Any:

@@ -1,0 +1,251 @@
+"""Learned detection as a stage: seams, scales, blanks, runtimes, and the catalogue behind it."""
+
+import numpy as np
+import pytest
+from requirements import require
+
+from cyclades.pipeline.chain import Pipeline
+from cyclades.pipeline.simulation.field import FieldOptions, simulate
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.errors import CycladesError, InputError
+from cyclades.stages.core.products import Background
+from cyclades.stages.core.registry import create_stage
+from cyclades.stages.detection.learned import Frame, mask_segments
+from cyclades.stages.networks.graphs import GraphDetector
+from cyclades.stages.networks.inputs import Normalisation, normalise, stretch
+from cyclades.stages.networks.specification import Calibration, NetworkSpec
+from cyclades.stages.networks.weights import find_detector, shipped_detectors
+from tests.skies import correlated_noise, sky_image, source_rows
+
+pytest.importorskip("onnxruntime")
+
+NETWORKS = list(shipped_detectors())
+every_network = pytest.mark.parametrize("name", NETWORKS)
+SHAPE = (900, 1000)
+
+
+@pytest.fixture(scope="module")
+def field():
+    """Bright points that no halo or tile of 512 pixels holds all of."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[30 : SHAPE[0] - 30 : 45, 30 : SHAPE[1] - 30 : 45]
+    x, y = (v.ravel() + rng.uniform(-6, 6, x.size) for v in (x, y))
+    rows = source_rows(10 ** rng.uniform(1.0, 2.0, x.size), x, y)
+    image, background = sky_image(rows, SHAPE, correlated_noise(SHAPE, rng))
+    return image, background, rows
+
+
+def found(name, image, background, **parameters):
+    with Context() as context:
+        return create_stage("detection", name, **parameters).detect(
+            image, background, context=context
+        )
+
+
+def centres(detections):
+    return 0.5 * (detections.box[:, :2] + detections.box[:, 2:])
+
+
+def nearest(first, second):
+    """Distance of each place to the nearest of others."""
+    return np.hypot(*(first[:, None] - second[None]).transpose(2, 0, 1)).min(1)
+
+
+def test_networks_ship():
+    assert {"yolo", "mask_rcnn"} <= set(NETWORKS)
+
+
+@every_network
+def test_bright_points_are_found_once(name, field):
+    image, background, rows = field
+    places = centres(found(name, image, background))
+    assert np.mean(nearest(rows[:, 1:3], places) < 2.0) > 0.97
+    # nothing is found twice at the seams of the tiles
+    apart = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
+    assert apart[~np.eye(len(places), dtype=bool)].min() > 3.0
+    assert len(places) < 1.03 * len(rows)
+
+
+@every_network
+def test_moving_the_grid_by_half_a_tile_keeps_sources_and_fluxes(name, field):
+    image, _, _ = field
+    route = Pipeline.from_route("classical").replace(detection=name, background="none")
+    tables = []
+    for origin in ((0, 0), (256, 256)):
+        moved = image.replace(origin=origin)
+        table = route.run(moved, workers=1).catalogue.components
+        x, y = (np.asarray(table[axis].value) for axis in ("x", "y"))
+        place = np.stack([x - origin[1], y - origin[0]], -1)
+        bright = np.asarray(table["snr"]) > 7.0
+        tables.append((place[bright], np.asarray(table["peak_flux"], float)[bright]))
+    (first, flux), (second, other) = tables
+    apart = np.hypot(*(first[:, None] - second[None]).transpose(2, 0, 1))
+    best = apart.argmin(1)
+    same = (apart.min(1) < 1.0) & (np.abs(other[best] / flux - 1.0) < 0.01)
+    assert same.mean() >= 0.98
+    assert abs(len(first) - len(second)) <= 0.01 * len(first) + 1
+
+
+@every_network
+def test_batches_change_nothing(name, field):
+    image, background, _ = field
+    one, four = (found(name, image, background, batch=n) for n in (1, 4))
+    assert len(one) == len(four)
+    np.testing.assert_allclose(one.box, four.box, atol=1e-2)
+    np.testing.assert_allclose(one.score, four.score, atol=1e-3)
+
+
+@every_network
+def test_blanks_are_no_sources_and_hide_none(name, field):
+    image, background, rows = field
+    data = image.data.copy()
+    data[:, 400:460] = np.nan
+    data[600:, 600:] = np.nan
+    blanked = image.replace(data=data)
+    places = centres(found(name, blanked, background))
+    x, y = places.T.round().astype(int)
+    assert np.isfinite(data[np.clip(y, 0, 899), np.clip(x, 0, 999)]).mean() > 0.97
+    clear = np.isfinite(data[rows[:, 2].astype(int), rows[:, 1].astype(int)])
+    edge = np.hypot(rows[:, 1] - np.clip(rows[:, 1], 390, 470), 0) > 15
+    far = clear & edge & ~((rows[:, 1] > 580) & (rows[:, 2] > 580))
+    assert np.mean(nearest(rows[far, 1:3], places) < 2.0) > 0.95
+
+
+@every_network
+def test_all_blank_or_tiny_images_hold_nothing(name):
+    for shape in ((300, 300), (1, 1)):
+        image, background = sky_image(np.zeros((0, 6)), shape)
+        blank = image.replace(data=np.full(shape, np.nan, np.float32))
+        assert len(found(name, blank, background)) == 0
+
+
+@every_network
+def test_images_with_other_beams_are_resampled(name):
+    rng = np.random.default_rng(8)
+    beam = np.diag([6.0, 6.0]) ** 2
+    y, x = (v.ravel() for v in np.mgrid[60:740:90, 60:740:90])
+    rows = source_rows(40.0, x, y, beam)
+    noise = correlated_noise((800, 800), rng, beam)
+    image, background = sky_image(rows, (800, 800), noise)
+    image = image.replace(psf=type(image.psf)(beam))
+    assert Frame.of(image, NetworkSpec()).scale == pytest.approx(6.0 / image.psf.size)
+    places = centres(found(name, image, background))
+    assert np.mean(nearest(rows[:, 1:3], places) < 4.0) > 0.95
+
+
+@every_network
+def test_wanted_reliability_sets_the_threshold(name, field):
+    image, background, _ = field
+    numbers = [
+        len(found(name, image, background, reliability=share)) for share in (0.999, 0.9, 0.6)
+    ]
+    assert numbers == sorted(numbers)
+    scores = found(name, image, background, reliability=0.95).score
+    assert scores.mean() >= 0.95
+
+
+@every_network
+def test_torch_and_onnx_runtime_agree(name, field):
+    require("learned")
+    if name.startswith("yolo"):
+        require("yolo")
+    from cyclades.stages.networks.runtime import TorchDetector
+
+    image, _, _ = field
+    path = find_detector(name)
+    graph, torch = GraphDetector(path), TorchDetector(path)
+    cut = normalise(image.data)[:512, :512]
+    channels = stretch(cut, graph.spec.input.stretches)[None]
+    (a,), (b,) = graph.detect(channels), torch.detect(channels)
+    assert len(a.boxes) == len(b.boxes) > 50
+    np.testing.assert_allclose(a.boxes, b.boxes, atol=0.1)
+    np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
+    assert (a.masks is None) == (b.masks is None)
+    if a.masks is not None:
+        np.testing.assert_allclose(a.masks, b.masks, atol=1e-3)
+
+
+def test_the_catalogue_keeps_its_columns_and_gets_classes_and_scores():
+    options = FieldOptions.from_mapping({"size": 400})
+    image = simulate(options, 3).image
+    classical = Pipeline.from_route("classical").run(image, workers=1).catalogue
+    learned = Pipeline.from_route("yolo").run(image, workers=1).catalogue
+    for table in ("components", "sources", "islands"):
+        assert getattr(classical, table).colnames == getattr(learned, table).colnames
+    components = learned.components
+    assert len(components)
+    assert set(components["morphology"]) <= {"compact", "extended", "multi-component", "diffuse"}
+    assert ((components["detection_score"] >= 0.5) & (components["detection_score"] <= 1)).all()
+    assert set(components["detected_by"]) == {"yolo"}
+
+
+def test_the_background_stage_does_not_matter_to_the_network(field):
+    image, background, _ = field
+    other = Background(background.level + 3, background.rms * 2)
+    first, second = (found("yolo", image, b) for b in (background, other))
+    np.testing.assert_array_equal(first.box, second.box)
+
+
+def test_masks_become_pixels():
+    data = np.zeros((40, 40), np.float32)
+    data[10, 12] = np.nan
+    y, x = np.mgrid[:28, :28] - 13.5
+    disc = np.exp(-((x**2 + y**2) / 14.0**2) * np.log(2)).astype(np.float32)[None]
+    segments = mask_segments(np.array([[5.0, 5.0, 25.0, 25.0]]), disc, data)
+    yy, xx = np.divmod(segments[0], 40)
+    assert np.hypot(xx - 14.5, yy - 14.5).max() <= 10.0
+    # half maximum at a radius of half the box: the inscribed disc, less the blank pixel
+    assert len(segments[0]) == pytest.approx(np.pi * 100, rel=0.05)
+    assert 10 * 40 + 12 not in segments[0]
+    nothing = mask_segments(np.array([[5.0, 5.0, 9.0, 9.0]]), np.zeros((1, 28, 28), "f4"), data)
+    assert len(nothing[0]) == 1
+
+
+def test_normalisation_does_not_depend_on_the_cut():
+    rng = np.random.default_rng(1)
+    image = (rng.normal(size=(700, 900)) * 3e-5 + 2e-4).astype(np.float32)
+    image[100:150] = np.nan
+    whole = normalise(image)
+    assert whole[np.isfinite(image)].std() == pytest.approx(1.0, abs=0.02)
+    assert (whole[100:150] == 0).all()
+    mesh = Normalisation.measure(image)
+    cut = mesh.apply(image[130:400, 77:600], 130, 77)
+    np.testing.assert_array_equal(cut, whole[130:400, 77:600])
+    window = Normalisation.measure(image[256:, 128:], 128, (256, 128)).apply(image[256:, 128:])
+    np.testing.assert_allclose(window[200:, 200:], whole[456:, 328:], atol=1e-6)
+
+
+def test_units_do_not_matter_to_the_normalisation():
+    image = np.random.default_rng(2).normal(size=(256, 256)).astype(np.float32)
+    np.testing.assert_allclose(normalise(image * 1e-6 + 1.0), normalise(image * 1e-6), atol=0.2)
+    np.testing.assert_allclose(normalise(image * 1e-4), normalise(image), rtol=1e-4, atol=1e-4)
+    assert not normalise(np.full((64, 64), 3.0)).any()
+
+
+def test_wrong_weights_are_refused_in_a_sentence(tmp_path, field):
+    image, background, _ = field
+    with pytest.raises(CycladesError, match="there is no such file of weights"):
+        found("yolo", image, background, weights="nosuch")
+    with pytest.raises(InputError, match=r"use them with --set detection=yolo"):
+        found("mask_rcnn", image, background, weights="yolo")
+    pickled = tmp_path / "model.pt"
+    pickled.write_bytes(b"\x80\x04")
+    with pytest.raises(CycladesError, match="safetensors"):
+        found("yolo", image, background, weights=str(pickled))
+
+
+def test_a_damaged_graph_is_refused(tmp_path):
+    source = find_detector("yolo")
+    copy = tmp_path / source.name
+    copy.write_bytes(source.read_bytes())
+    with pytest.raises(InputError, match="graphs are missing"):
+        GraphDetector(copy)
+    graph = source.with_name("yolo.dense.onnx").read_bytes()
+    (tmp_path / "yolo.dense.onnx").write_bytes(graph[: len(graph) // 2])
+    with pytest.raises(InputError, match="export it anew"):
+        GraphDetector(copy)
+
+
+def test_a_calibration_rises():
+    with pytest.raises(ValueError, match="rises"):
+        Calibration(score_logit=(0.0, 1.0), probability_logit=(1.0, 0.0))
