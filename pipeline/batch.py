@@ -96,6 +96,7 @@ def run_batch(
     products: Sequence[str] = (),
     columns: Sequence[str] = (),
     workers: int | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Iterator[Outcome]:
     """Run a pipeline on each image and write its files.
@@ -112,6 +113,8 @@ def run_batch(
         As in `Result.write`.
     workers : int, optional
         Threads in all.
+    device : str
+        Where networks run: ``"cpu"``, or a torch device as ``"cuda"``.
     progress : callable, optional
         Called with the name of each stage before it runs.
 
@@ -131,7 +134,7 @@ def run_batch(
     for path, stem in plan(images, directory, **options).items():
         start = time.perf_counter()
         try:
-            result = pipeline.run(path, workers=workers, progress=progress)
+            result = pipeline.run(path, workers=workers, device=device, progress=progress)
             if progress is not None:
                 progress("write")
             files = result.write(directory, stem=stem, **options)

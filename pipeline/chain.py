@@ -174,6 +174,7 @@ class Pipeline:
         image: "str | Path | ImageSource | ImageSet | SkyImage",
         *,
         workers: int | None = None,
+        device: str = "cpu",
         context: Context | None = None,
         keep: bool = True,
         progress: Progress | None = None,
@@ -186,6 +187,9 @@ class Pipeline:
             A set is detected and measured on its detection plane.
         workers : int, optional
             Threads in all; by default the processors available, at most 8.
+        device : str
+            Where networks run: ``"cpu"``, or a torch device as ``"cuda"``; classical stages
+            ignore it.
         context : Context, optional
             Used instead of a new one, and left open; its notes are those of the last run.
         keep : bool
@@ -199,6 +203,10 @@ class Pipeline:
         InputError
             Where the image cannot be used, or lacks what a stage needs.
         """
+        if context is None:
+            threads = default_workers() if workers is None else workers
+            with Context(workers=threads, seed=self.config.seed, device=device) as own:
+                return self._run(image, KINDS[-1], None, own, keep, progress)
         return self._run(image, KINDS[-1], workers, context, keep, progress)
 
     def run_until(

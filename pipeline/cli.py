@@ -166,6 +166,9 @@ def _configuration(
 @click.option("--background", type=click.Path(path_type=Path), help="Background map of your own.")
 @click.option("--rms", type=click.Path(path_type=Path), help="Noise map of your own.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
+@click.option(
+    "--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda, cuda:1."
+)
 @click.option("--verbose", "-v", is_flag=True, help="Say what each stage does.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 def run(
@@ -186,6 +189,7 @@ def run(
     background: Path | None,
     rms: Path | None,
     workers: int | None,
+    device: str,
     verbose: bool,
     quiet: bool,
 ) -> int:
@@ -234,6 +238,7 @@ def run(
             products=products,
             columns=columns,
             workers=workers,
+            device=device,
             progress=show,
         ):
             bar.clear()

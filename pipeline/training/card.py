@@ -19,7 +19,7 @@ tags: [astronomy, radio-astronomy, object-detection]
 # {name}
 
 {head} head on {backbone}, {parameters:,} parameters, for `cyclades run IMAGE --set
-detection={head} --set detection.weights={name}.safetensors`.
+detection={stage} --set detection.weights={name}.safetensors`.
 
 - Input: {channels} ({stretches}) of the image in units of its noise; beams of {low:g} to {high:g}
   pixels (others are resampled).
@@ -34,7 +34,8 @@ detection={head} --set detection.weights={name}.safetensors`.
 
 ## Figures on {tiles} held-out tiles
 
-Objects below the floor of S/N 5 are ignored; scores are calibrated on as many other tiles.
+Objects below the floor of S/N of the data are ignored; scores are calibrated on as many other
+tiles.
 
 | figure | value |
 |---|---|
@@ -70,6 +71,7 @@ def write_card(spec: NetworkSpec, judged: Judged, weights: Path, parameters: int
         name=spec.name,
         licence=spec.licence,
         head=spec.head.name,
+        stage="yolo" if spec.head.name in ("yolo_seg", "ultralytics") else spec.head.name,
         backbone=spec.backbone.name if spec.backbone else "its own backbone",
         parameters=parameters,
         channels=f"{len(spec.input.stretches)} channels",
@@ -114,7 +116,8 @@ def write_curves(folder: Path) -> Path | None:
             if points:
                 axes.plot(*zip(*points, strict=True), label=name.removeprefix("validation_"))
         axes.set_xlabel("step")
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
     left.set_yscale("log")
     path = folder / "curves.png"
     figure.savefig(path, dpi=120)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.detector import Detector, load_detector
 from cyclades.stages.networks.selection import Found
 from cyclades.stages.networks.targets import Prediction
@@ -27,9 +28,19 @@ class TorchDetector:
         ``"cpu"`` or a torch device.
     threads : int
         On the CPU.
+
+    Raises
+    ------
+    InputError
+        Where the device is not there, or the weights cannot be read.
     """
 
     def __init__(self, weights: Path, device: str = "cpu", threads: int = 1) -> None:
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise InputError(
+                f"There is no GPU for the device {device!r} (or torch was installed without one); "
+                "use --device cpu."
+            )
         torch.set_num_threads(threads)
         self.detector: Detector = load_detector(weights, device)
         self.spec = self.detector.spec

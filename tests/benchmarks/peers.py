@@ -2,10 +2,10 @@
 
 ``python tests/benchmarks/peers.py OUTPUT --peers FOLDER --data FOLDER`` prints tables in Markdown
 and leaves images, catalogues, lists of fields (for ``cyclades compare --fields``) and tables in
-OUTPUT. ``--peers`` holds virtual environments ``v-aegean`` and ``v-bdsf``; those that are missing
-are left out. ``--data`` holds ``first-rgz-fields-dev`` (fields and ``labels.csv``),
-``parkes-1904-66`` and ``deepsource-sim``; without it the simulations alone are run. Real fields
-are taken at regular steps through the folder.
+OUTPUT. ``--routes`` adds learned routes. ``--peers`` holds virtual environments ``v-aegean`` and
+``v-bdsf``; those that are missing are left out. ``--data`` holds ``first-rgz-fields-dev`` (fields
+and ``labels.csv``), ``parkes-1904-66`` and ``deepsource-sim``; without it the simulations alone are
+run. Real fields are taken at regular steps through the folder.
 """
 
 import argparse
@@ -155,6 +155,11 @@ def run_classical(image: Path, folder: Path) -> dict[str, Path]:
     """The classical route."""
     files = Pipeline.from_route("classical").run(image).write(folder, products=("islands",))
     return {"classical": files[0]}
+
+
+def run_route(route: str, image: Path, folder: Path, binaries: Path) -> dict[str, Path]:
+    """Another route of cyclades."""
+    return {route: Pipeline.from_route(route).run(image).write(folder / route)[0]}
 
 
 def write_image(image: SkyImage, path: Path) -> Path:
@@ -367,7 +372,10 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--peers", type=Path, help="folder of the peers' virtual environments")
     parser.add_argument("--data", type=Path, help="folder of real images")
+    parser.add_argument("--routes", default="", help="further routes, as yolo,mask_rcnn")
     arguments = parser.parse_args()
+    routes = [name for name in arguments.routes.split(",") if name]
+    finders = PEERS | {name: partial(run_route, name) for name in routes}
     makers: list[Callable[[Path], Sample]] = [
         lambda folder: simulated(folder, "natural noise", []),
         lambda folder: simulated(folder, "telescope, with artefacts", ARTEFACTS),
@@ -391,7 +399,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         sample = make(folder)
-        comparison = compared(sample, folder, arguments.peers)
+        comparison = compared(sample, folder, arguments.peers, finders)
         print(f"\n**{sample.name}** ({sample.note})\n")
         if comparison.outcomes:
             first = comparison.summary[0]

@@ -1,0 +1,90 @@
+"""Objects of box and mask detectors become islands, components and sources."""
+
+import numpy as np
+
+from cyclades.pipeline.chain import Pipeline
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.objects import flood_objects, join_touching, share_pixels
+from cyclades.stages.core.products import Detections, Segments
+from cyclades.stages.core.segments import complete_detections
+from tests.skies import correlated_noise, sky_image, source_rows
+
+SHAPE = (160, 160)
+
+
+def boxes(places, kinds=None, half=7):
+    x, y = np.array(places, float).T
+    box = np.stack([x - half, y - half, x + half, y + half], -1)
+    n = len(box)
+    classes = ("compact", "extended")
+    return Detections(
+        SHAPE, box, np.linspace(0.6, 0.9, n), np.full(n, -1),
+        class_probabilities=None if kinds is None else np.eye(2)[kinds], classes=classes,
+    )  # fmt: skip
+
+
+def complete(rows, detections, seed=3):
+    image, background = sky_image(rows, SHAPE, correlated_noise(SHAPE, np.random.default_rng(seed)))
+    return image, background, complete_detections(image, background, detections, context=Context())
+
+
+def test_objects_that_touch_are_one_island_and_two_sources():
+    rows = source_rows([60.0, 50.0], [70, 78], [80, 80])
+    image, background, found = complete(rows, boxes(rows[:, 1:3]))
+    assert found.parent.tolist() == [-1, 0, 0]
+    leaves = found.leaves
+    assert len(set(found.source[leaves].tolist())) == 2
+    np.testing.assert_allclose(found.summit[leaves], rows[:, 1:3], atol=1.0)
+    route = Pipeline.from_route("classical").replace(background="none")
+    with Context() as context:
+        measured = route.config.characterization.measure(image, background, found, context=context)
+        (builder,) = route.config.cataloguing
+        catalogue = builder.build(image, background, found, measured, context=context)
+    assert (len(catalogue.islands), len(catalogue.sources)) == (1, 2)
+    # fitted together: the flank of the neighbour is not in the flux
+    np.testing.assert_allclose(np.sort(measured.peak), [50, 60], rtol=0.06)
+
+
+def test_parts_that_lie_apart_are_one_source():
+    rows = source_rows([40.0, 30.0], [60, 85], [80, 80])
+    one = Detections(
+        SHAPE, np.array([[50.0, 70, 95, 90]]), np.array([0.8]), np.array([-1]),
+        class_probabilities=np.array([[0.0, 1.0]]), classes=("compact", "extended"),
+    )  # fmt: skip
+    _, _, found = complete(rows, one)
+    assert len(found.islands) == 1
+    assert len(found.leaves) == 2
+    assert set(found.source[found.leaves].tolist()) == {0}
+
+
+def test_a_compact_box_leaves_its_neighbour_alone():
+    rows = source_rows([8.0, 90.0], [60, 69], [80, 87])
+    significance = sky_image(rows, SHAPE)[0].data
+    box = np.array([[52.0, 72, 68, 88]])
+    faint = flood_objects(significance, box, 2.5, np.array([True]))[0]
+    y, x = np.divmod(faint, SHAPE[1])
+    assert (80, 60) in set(zip(y.tolist(), x.tolist(), strict=True))
+
+
+def test_shared_pixels_go_to_the_nearest():
+    first, second = np.arange(0, 12), np.arange(8, 20)
+    values = np.zeros((1, 20), np.float32)
+    values[0, [2, 17]] = 10
+    shared = share_pixels(Segments.from_lists([first, second]), values)
+    assert shared[0].tolist() == list(range(10))
+    assert shared[1].tolist() == list(range(10, 20))
+
+
+def test_touching_includes_corners_and_chains():
+    shape = (10, 10)
+    parts = [[0, 1], [12], [23], [55], [57]]
+    islands = join_touching(Segments.from_lists([np.array(p) for p in parts]), shape)
+    assert islands.tolist() == [0, 0, 0, 1, 2]
+
+
+def test_no_detections_stay_none():
+    image, background = sky_image(np.zeros((0, 6)), SHAPE)
+    none = Detections(SHAPE, np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+    found = complete_detections(image, background, none, context=Context())
+    assert len(found) == 0
+    assert found.complete
