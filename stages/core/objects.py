@@ -18,9 +18,13 @@ CENTRAL = 0.5
 
 
 def flood_objects(
-    significance: NDArray[np.float32], box: Floats, flood: float, compact: NDArray[np.bool_]
+    significance: NDArray[np.float32],
+    box: Floats,
+    flood: float,
+    compact: NDArray[np.bool_],
+    masks: Segments | None = None,
 ) -> Segments:
-    """Pixels of the objects in boxes.
+    """Pixels of the objects in boxes, or in masks.
 
     Of the groups of pixels above the flood threshold in a box (8 neighbours), the one is taken
     that holds the brightest pixel of the box's central half, since a neighbour's flank may be
@@ -36,15 +40,23 @@ def flood_objects(
         As in `Detections`.
     flood : float
     compact : ndarray of bool, shape (n,)
+    masks : Segments, optional
+        Pixels that each object may have; all of its box where left out.
     """
     from scipy import ndimage
 
     ny, nx = significance.shape
     rows: list[Integers] = []
-    for (x0, y0, x1, y1), single in zip(box, compact, strict=True):
+    for row, ((x0, y0, x1, y1), single) in enumerate(zip(box, compact, strict=True)):
         ya, yb = max(0, round(y0)), min(ny, round(y1) + 1)
         xa, xb = max(0, round(x0)), min(nx, round(x1) + 1)
         cut = significance[ya:yb, xa:xb]
+        if masks is not None:
+            my, mx = np.divmod(masks[row], nx)
+            inside = (my >= ya) & (my < yb) & (mx >= xa) & (mx < xb)
+            allowed = np.zeros(cut.shape, bool)
+            allowed[my[inside] - ya, mx[inside] - xa] = True
+            cut = np.where(allowed, cut, np.float32(np.nan))
         if not np.isfinite(cut).any():
             rows.append(np.zeros(0, np.int64))
             continue
@@ -66,6 +78,20 @@ def flood_objects(
         yy, xx = np.nonzero(chosen)
         rows.append(((yy + ya) * nx + xx + xa).astype(np.int64))
     return Segments.from_lists(rows)
+
+
+def drop_repeated(segments: Segments, significance: NDArray[np.float32], score: Floats) -> Integers:
+    """Rows of the objects without those that have the brightest pixel of a better one."""
+    filled = np.flatnonzero(segments.lengths > 0)
+    if not filled.size:
+        return filled
+    value = np.nan_to_num(significance.ravel()[segments.indices].astype(float), nan=-np.inf)
+    owner = segments.owner()
+    order = np.lexsort([-value, owner])
+    brightest = segments.indices[order][np.unique(owner[order], return_index=True)[1]]
+    ranked = np.argsort(-score[filled], kind="stable")
+    kept = ranked[np.unique(brightest[ranked], return_index=True)[1]]
+    return np.sort(filled[kept])
 
 
 def share_pixels(segments: Segments, significance: NDArray[np.float32]) -> Segments:

@@ -222,9 +222,10 @@ def complete_detections(
 ) -> Detections:
     """Give detections the pixels and summits that their detector left out.
 
-    Boxes without pixels are flooded down to `flood` times the local rms (see
+    Boxes, or masks, are flooded down to `flood` times the local rms (see
     `cyclades.stages.core.objects.flood_objects`), pixels that several objects claim go to the
-    nearest, and objects whose pixels touch become one island, which keeps them as sources of
+    nearest, of two objects with the same brightest pixel the one with the lower score goes, and
+    objects whose pixels touch become one island, which keeps them as sources of
     their own. Each object is searched for peaks by persistence (see
     `cyclades.stages.core.summits`); an island with several of them has one child a peak.
     Detections that are complete are returned as they are; objects without any usable pixel are
@@ -264,10 +265,10 @@ def complete_detections(
         significance = positive if sign > 0 else -positive
         rows = np.flatnonzero(signs == sign)
         mine = detections.take(rows)
-        if segments is None:
-            claimed = objects.flood_objects(significance, mine.box, flood, compact[rows])
-        else:
-            claimed = segments.take(rows)
+        masks = None if segments is None else segments.take(rows)
+        claimed = objects.flood_objects(significance, mine.box, flood, compact[rows], masks)
+        once = objects.drop_repeated(claimed, significance, mine.score)
+        mine, claimed = mine.take(once), claimed.take(once)
         own = objects.share_pixels(claimed, significance)
         usable = np.flatnonzero(own.lengths > 0)
         mine, own = mine.take(usable), own.take(usable)

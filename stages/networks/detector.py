@@ -1,5 +1,6 @@
 """A whole detector: backbone and head by specification, kept in one safetensors file."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,9 +100,12 @@ def save_detector(detector: Detector, path: Path, *, half: bool = False) -> None
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(state, temporary, metadata=detector.spec.metadata())
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error.strerror}).") from error
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for I/O
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be written ({reason}).") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load_detector(path: "str | Path", device: str = "cpu") -> Detector:

@@ -133,7 +133,7 @@ class NetworkSpec(Part):
                     f"{content['format']}); update cyclades to use it."
                 )
             return cls.model_validate(content)
-        except (ValueError, ValidationError, AttributeError) as error:
+        except (ValueError, TypeError, ValidationError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path}: its description of the network is damaged.") from error

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -23,6 +23,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
+from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.networks.selection import select_proposals, select_regions
 from cyclades.stages.networks.specification import HeadSpec
 from cyclades.stages.networks.targets import Prediction, Targets
@@ -55,6 +56,19 @@ class RcnnOptions(BaseModel):
     anchors_a_step: int = Field(256, ge=2)
     regions_a_step: int = Field(128, ge=2)
 
+    @classmethod
+    def of(cls, spec: HeadSpec) -> "RcnnOptions":
+        """Check a head's options; a `ConfigurationError` names the first that is wrong."""
+        try:
+            return cls.model_validate(spec.options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigurationError(
+                f"Head {spec.name!r}, option {where!r}: {first['msg']}; its options are "
+                f"{', '.join(cls.model_fields)}."
+            ) from None
+
 
 class RcnnHead(nn.Module):
     """Region proposals, then class, box and (for ``mask_rcnn``) mask of each region.
@@ -69,6 +83,11 @@ class RcnnHead(nn.Module):
         Of every level.
     classes : int
         Without background.
+
+    Raises
+    ------
+    ConfigurationError
+        Where an option is wrong, or labels have no masks for ``mask_rcnn``.
     """
 
     takes_images = False
@@ -77,7 +96,7 @@ class RcnnHead(nn.Module):
         self, spec: HeadSpec, strides: tuple[int, ...], channels: int, classes: int
     ) -> None:
         super().__init__()
-        options = RcnnOptions.model_validate(spec.options)
+        options = RcnnOptions.of(spec)
         self.options, self.strides, self.classes = options, tuple(strides), classes
         self.has_masks = spec.name == "mask_rcnn"
         anchors = AnchorGenerator(
@@ -307,7 +326,9 @@ def _labels(target: Targets, *, masks: bool) -> dict[str, Tensor | None]:
     }
     if masks:
         if target.masks is None:
-            raise ValueError("mask_rcnn learns from masks; give masks, or train faster_rcnn")
+            raise ConfigurationError(
+                "mask_rcnn learns from masks; give labels with masks, or train faster_rcnn."
+            )
         labels["masks"] = target.masks[told]
     return labels
 
