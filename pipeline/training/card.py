@@ -98,13 +98,15 @@ def write_card(spec: NetworkSpec, judged: Judged, weights: Path, parameters: int
 
 def write_curves(folder: Path) -> Path | None:
     """Draw the loss and the figures on held-out tiles along the steps, from the log."""
-    log = folder / "log" / "metrics.csv"
-    if not log.is_file():
+    logs = sorted((folder / "log").glob("metrics*.csv"))
+    if not logs:
         return None
     from matplotlib.figure import Figure
 
-    with log.open(encoding="utf-8") as lines:
-        table = list(csv.DictReader(lines))
+    table = []
+    for log in logs:
+        with log.open(encoding="utf-8") as lines:
+            table += list(csv.DictReader(lines))
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, names in (
@@ -112,7 +114,8 @@ def write_curves(folder: Path) -> Path | None:
         (right, [f"validation_{n}" for n in ("ap50", "completeness_at_95", "reliability")]),
     ):
         for name in names:
-            points = [(int(r["step"]), float(r[name])) for r in table if r.get(name)]
+            # steps that were made again after an interruption are the same ones
+            points = sorted({int(r["step"]): float(r[name]) for r in table if r.get(name)}.items())
             if points:
                 axes.plot(*zip(*points, strict=True), label=name.removeprefix("validation_"))
         axes.set_xlabel("step")

@@ -115,11 +115,13 @@ def fit_calibration(score: Floats, real: NDArray[np.bool_]) -> Calibration:
     at = np.array([x[b].mean() for b in bins])
     share = np.array([(y[b].sum() + 0.5) / (len(b) + 1.0) for b in bins])
     weight = np.array([float(len(b)) for b in bins])
-    rising = isotonic_regression(share, weights=weight).x
-    keep = np.concatenate([[True], np.diff(at) > 1e-6])
+    # scores that saturate make knots at one place, which are joined
+    at, place = np.unique(np.round(at, 5), return_inverse=True)
+    share = np.bincount(place, weight * share) / np.bincount(place, weight)
+    rising = isotonic_regression(share, weights=np.bincount(place, weight)).x
     return Calibration(
-        score_logit=tuple(np.round(at[keep], 5).tolist()),
-        probability_logit=tuple(np.round(_logit(rising[keep]), 5).tolist()),
+        score_logit=tuple(at.tolist()),
+        probability_logit=tuple(np.round(_logit(rising), 5).tolist()),
     )
 
 
@@ -168,6 +170,8 @@ def threshold_of(calibration: Calibration, probability: float) -> float:
     grid = np.linspace(x[0], x[-1], 2001)
     value = np.interp(grid, x, calibration.probability_logit)
     good = np.flatnonzero(value >= _logit(np.array([probability]))[0] - 1e-9)
+    if good.size and good[0] == 0:  # and so it is for every score below the first knot
+        return 0.0
     return float(1.0 / (1.0 + np.exp(-grid[good[0]]))) if good.size else 1.0
 
 

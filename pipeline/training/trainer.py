@@ -6,6 +6,7 @@ run that was interrupted and resumed ends with the same weights as one that was 
 """
 
 import logging
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -222,11 +223,20 @@ def train(
         raise ConfigurationError(
             f"batch ({options.batch}) is shared by {trainer.world_size} processes; give a multiple."
         )
-    trainer.fit(
-        module, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
-    )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    log = output / "log" / "metrics.csv"
+    if checkpoint is not None and log.is_file() and trainer.is_global_zero:
+        # Lightning would delete the curve so far
+        log.replace(log.with_name(f"metrics-{len(list(log.parent.glob('*.csv'))):03d}.csv"))
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(
+            module, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
+        )
+    except SystemExit:  # Lightning's answer to Ctrl-C, which it ignores from then on
+        if trainer.interrupted:
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from None
+        raise
     weights = output / f"{options.name}.safetensors"
     if trainer.is_global_zero:
         spec, judged = finish(options, detector)
@@ -312,8 +322,8 @@ def _prepare_folder(options: TrainingOptions, output: Path, restart: bool) -> Pa
     try:
         output.mkdir(parents=True, exist_ok=True)
         if restart:
-            for name in (CHECKPOINT, CONFIGURATION):
-                (output / name).unlink(missing_ok=True)
+            for old in (output / CHECKPOINT, output / CONFIGURATION, *output.glob("log/*.csv")):
+                old.unlink(missing_ok=True)
         if checkpoint.is_file() and kept.is_file() and kept.read_text("utf-8") != text:
             raise ConfigurationError(
                 f"{output} holds a training with another configuration ({CONFIGURATION}); choose "
