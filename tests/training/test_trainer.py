@@ -71,11 +71,15 @@ def run(given, folder, **more):
 
 
 def same(one, other):
+    same_weights(one, other)
+    assert load_detector(one).spec == load_detector(other).spec
+
+
+def same_weights(one, other):
     mine, theirs = load_file(one), load_file(other)
     assert mine.keys() == theirs.keys()
     for name, value in mine.items():
         assert torch.equal(value, theirs[name]), name
-    assert load_detector(one).spec == load_detector(other).spec
 
 
 def curve(folder):
@@ -137,6 +141,11 @@ def test_an_interrupted_training_ends_as_one_that_was_not(first, tmp_path, monke
     assert curve(folder) == curve(wanted.parent)
     # a training that has ended is not trained further
     same(run(given, folder), wanted)
+
+
+def test_weights_do_not_depend_on_how_often_checkpoints_are_written(first, tmp_path):
+    # nor, so, on the tiles of the curves; and no stretch repeats the tiles of the one before
+    same_weights(run(options(steps_a_checkpoint=4), tmp_path), first)
 
 
 def test_the_folder_of_a_training(first):
