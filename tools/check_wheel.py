@@ -30,7 +30,9 @@ print(f"{rows} components by cyclades {cyclades.__version__} at {cyclades.__file
 
 def expected() -> set[str]:
     """Return the files that the wheel must hold: modules, stubs, routes and the like."""
-    suffixes = {".py", ".pyi", ".typed", ".yaml", ".ecsv", ".html", ".css", ".js"}
+    suffixes = {
+        ".py", ".pyi", ".typed", ".yaml", ".ecsv", ".html", ".css", ".js", ".safetensors", ".onnx",
+    }  # fmt: skip
     found = set()
     # walk() follows the links that make the package out of the top-level folders
     for folder, _, names in os.walk(PACKAGE, followlinks=True):
