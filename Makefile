@@ -16,8 +16,8 @@ run: $(VENV)/.core
 	for route in yolo mask_rcnn; do \
 		$(BIN)/cyclades run $(OUTPUT)/magpis.fits --route $$route --output $(OUTPUT)/$$route \
 			--products quicklook && \
-		$(BIN)/cyclades compare $(OUTPUT)/magpis.catalogue.fits \
-			$(OUTPUT)/$$route/magpis.catalogue.fits || exit 1; \
+		$(BIN)/cyclades compare classical=$(OUTPUT)/magpis.catalogue.fits \
+			$$route=$(OUTPUT)/$$route/magpis.catalogue.fits || exit 1; \
 	done
 	@echo "The catalogue is $(OUTPUT)/magpis.catalogue.fits, the picture $(OUTPUT)/magpis.quicklook.png"
 
