@@ -20,7 +20,7 @@ from cyclades.pipeline.comparison.tables import ComparisonTable, PathType, from_
 from cyclades.stages.core.catalogue import Catalogue
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.core.products import Segments
+from cyclades.stages.core.products import Detections, Segments
 from cyclades.stages.core.segments import segment_maximum, significance_map
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def truth_objects(truth: "Truth", *, floor: float = FLOOR, artefacts: bool = Fal
 
 
 def found_objects(result: "Result") -> Objects:
-    """Islands that a run detected, with boxes and masks.
+    """Objects that a run detected, with boxes and masks: islands, unless the detector knows better.
 
     The score is the detector's own where it tells rows apart, else the peak S/N. Classes are
     the detector's.
@@ -69,6 +69,8 @@ def found_objects(result: "Result") -> Objects:
     if result.detections is None or result.background is None or result.image is None:
         raise InputError("instances of a run need its products; run it with keep=True.")
     detections = result.detections
+    if detections.source is not None:
+        return _detected_objects(detections)
     rows = np.flatnonzero((detections.parent < 0) & (detections.signs > 0))
     found = Objects.from_detections(detections, rows=rows)
     scores = detections.score[rows]
@@ -76,6 +78,33 @@ def found_objects(result: "Result") -> Objects:
         significance = significance_map(result.image, result.background)
         scores = segment_maximum(significance, found.masks)
     return Objects(found.boxes, scores, found.labels, found.masks)
+
+
+def _detected_objects(detections: Detections) -> Objects:
+    """Objects of a detector that tells those of one island apart, from the leaves of each."""
+    leaves = detections.leaves[detections.signs[detections.leaves] > 0]
+    assert detections.source is not None
+    source, island = detections.source[leaves], detections.island_of[leaves]
+    rows: list[int] = []
+    boxes, masks = [], []
+    for number in np.unique(source):
+        mine = leaves[source == number]
+        home = island[source == number][0]
+        # an object that has its island for itself is that row, with the detector's box
+        alone = (source[island == home] == number).all()
+        parts = np.array([home]) if alone else mine
+        rows.append(int(parts[0]))
+        box = detections.box[parts]
+        boxes.append(np.concatenate([box[:, :2].min(0), box[:, 2:].max(0)]))
+        if detections.segments is not None:
+            masks.append(np.concatenate([detections.segments[row] for row in parts]))
+    found = Objects.from_detections(detections, rows=np.array(rows, np.int64))
+    return Objects(
+        pixel_edges(np.array(boxes).reshape(-1, 4)),
+        found.scores,
+        found.labels,
+        Segments.from_lists(masks) if detections.segments is not None else None,
+    )
 
 
 def oracle_objects(pipeline: "Pipeline", simulation: "Simulation") -> Objects:

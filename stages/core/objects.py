@@ -198,7 +198,7 @@ def island_rows(
     best = np.array([max(m, key=lambda r: detections.score[r]) for m in members], np.int64)
     joined = [np.concatenate([segments[r] for r in m]) for m in members]
     summit = np.full((number, 2), np.nan)
-    parent, of_row, places, parts = [], [], [], []
+    parent, of_row, places, parts, whole = [], [], [], [], []
     for home, rows in enumerate(members):
         peaks = [(r, k) for r in rows for k in range(len(summits[r]))]
         if len(peaks) == 1:
@@ -209,12 +209,13 @@ def island_rows(
             of_row.append(r)
             places.append(summits[r][k])
             parts.append(pieces[r][k])
+            whole.append(len(summits[r]) == 1)
     source_row = np.concatenate([best, np.array(of_row, np.int64)])
     every = Segments.from_lists([*joined, *parts])
     boxes = segment_boxes(every, nx)
-    # An object that is an island of its own keeps the box that its detector gave it.
-    alone = np.array([len(m) == 1 for m in members], bool)
-    boxes[np.flatnonzero(alone)] = detections.box[best[alone]]
+    # A row that is one object keeps the box that its detector gave it.
+    kept = np.flatnonzero(np.array([len(m) == 1 for m in members] + whole, bool))
+    boxes[kept] = detections.box[source_row[kept]]
     return detections.replace(
         box=boxes,
         score=detections.score[source_row],

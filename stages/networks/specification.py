@@ -8,11 +8,11 @@ here needs torch.
 import itertools
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.errors import ConfigurationError, InputError
 
 METADATA_KEY = "cyclades"
 FORMAT = 1
@@ -63,6 +63,31 @@ class HeadSpec(Part):
 
     name: Literal["mask_rcnn", "faster_rcnn", "yolo", "yolo_seg", "ultralytics"] = "mask_rcnn"
     options: dict[str, Any] = Field(default_factory=dict)
+
+
+class HeadOptions(BaseModel):
+    """Base of the options of the heads, which come from `HeadSpec.options`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @classmethod
+    def of(cls, spec: HeadSpec) -> Self:
+        """Check a head's options.
+
+        Raises
+        ------
+        ConfigurationError
+            Naming the first option that is wrong.
+        """
+        try:
+            return cls.model_validate(spec.options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigurationError(
+                f"Head {spec.name!r}, option {where!r}: {first['msg']}; its options are "
+                f"{', '.join(cls.model_fields)}."
+            ) from None
 
 
 class Calibration(Part):

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from cyclades.pipeline.chain import Pipeline
+from cyclades.pipeline.chain import Pipeline, Result
+from cyclades.pipeline.comparison.instances import found_objects
+from cyclades.pipeline.config import RouteConfig
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.objects import flood_objects, join_touching, share_pixels
 from cyclades.stages.core.products import Detections, Segments
@@ -43,6 +45,19 @@ def test_objects_that_touch_are_one_island_and_two_sources():
     assert (len(catalogue.islands), len(catalogue.sources)) == (1, 2)
     # fitted together: the flank of the neighbour is not in the flux
     np.testing.assert_allclose(np.sort(measured.peak), [50, 60], rtol=0.06)
+
+
+def test_instances_of_one_island_are_judged_apart_with_their_own_boxes():
+    rows = source_rows([60.0, 50.0], [70, 78], [80, 80])
+    given = boxes(rows[:, 1:3], [0, 0])
+    image, background, found = complete(rows, given)
+    config = RouteConfig.from_route("classical")
+    objects = found_objects(Result(config, {}, image, background, found))
+    assert len(objects) == 2
+    order = np.argsort(objects.boxes[:, 0])
+    np.testing.assert_allclose(objects.boxes[order], [*given.box, -0.5, -0.5, 0.5, 0.5])
+    assert objects.masks is not None
+    assert len(np.intersect1d(objects.masks[0], objects.masks[1])) == 0
 
 
 def test_parts_that_lie_apart_are_one_source():

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -25,17 +25,15 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.networks.selection import select_proposals, select_regions
-from cyclades.stages.networks.specification import HeadSpec
+from cyclades.stages.networks.specification import HeadOptions, HeadSpec
 from cyclades.stages.networks.targets import Prediction, Targets
 
 LARGEST_LOG_RATIO = 4.135
 """Of decoded to anchor size (log(1000 / 16), torchvision's limit)."""
 
 
-class RcnnOptions(BaseModel):
+class RcnnOptions(HeadOptions):
     """Options of the heads `mask_rcnn` and `faster_rcnn`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden: int = Field(256, ge=8)
     """Width of the two layers that classify a region."""
@@ -55,19 +53,6 @@ class RcnnOptions(BaseModel):
     score_floor: float = Field(0.02, ge=0, lt=1)
     anchors_a_step: int = Field(256, ge=2)
     regions_a_step: int = Field(128, ge=2)
-
-    @classmethod
-    def of(cls, spec: HeadSpec) -> "RcnnOptions":
-        """Check a head's options; a `ConfigurationError` names the first that is wrong."""
-        try:
-            return cls.model_validate(spec.options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ConfigurationError(
-                f"Head {spec.name!r}, option {where!r}: {first['msg']}; its options are "
-                f"{', '.join(cls.model_fields)}."
-            ) from None
 
 
 class RcnnHead(nn.Module):

@@ -8,26 +8,23 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from torch import Tensor, nn
 
-from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.networks.heads.yolo_losses import (
     HeadLoss,
     anchor_points,
     sample_prototypes,
 )
 from cyclades.stages.networks.heads.yolo_selection import select_dense, select_rows
-from cyclades.stages.networks.specification import HeadSpec
+from cyclades.stages.networks.specification import HeadOptions
 from cyclades.stages.networks.targets import Prediction, Targets
 
 _MASKS_AT_ONCE = 256
 
 
-class DenseOptions(BaseModel):
+class DenseOptions(HeadOptions):
     """Options that all YOLO networks have."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     score_floor: float = Field(0.01, ge=0, lt=1)
     """Lowest score of the best class that `predict` returns."""
@@ -43,25 +40,6 @@ class DenseOptions(BaseModel):
     mask_gain: float = Field(7.5, ge=0)
     one_to_many: float = Field(0.5, ge=0, le=1)
     """Weight of the loss of the one-to-many branch in end-to-end heads."""
-
-    @classmethod
-    def of(cls, spec: HeadSpec) -> Self:
-        """Check a head's options.
-
-        Raises
-        ------
-        ConfigurationError
-            Naming the first option that is wrong.
-        """
-        try:
-            return cls.model_validate(spec.options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ConfigurationError(
-                f"Head {spec.name!r}, option {where!r}: {first['msg']}; its options are "
-                f"{', '.join(cls.model_fields)}."
-            ) from None
 
 
 class DenseHead(nn.Module):
