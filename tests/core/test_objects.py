@@ -55,7 +55,8 @@ def test_instances_of_one_island_are_judged_apart_with_their_own_boxes():
     objects = found_objects(Result(config, {}, image, background, found))
     assert len(objects) == 2
     order = np.argsort(objects.boxes[:, 0])
-    np.testing.assert_allclose(objects.boxes[order], [*given.box, -0.5, -0.5, 0.5, 0.5])
+    outer = given.box + np.array([-0.5, -0.5, 0.5, 0.5])
+    np.testing.assert_allclose(objects.boxes[order], outer)
     assert objects.masks is not None
     assert len(np.intersect1d(objects.masks[0], objects.masks[1])) == 0
 
