@@ -25,7 +25,9 @@ FLOOR_TOTAL = 3.0
 SEPARATION = 2.0
 """Components are separate where the lower peak rises this many local rms above the saddle."""
 EXTENDED = 1.25
-"""An object of one component is extended where its area exceeds the beam's by this factor."""
+"""An object of one component is extended where its area exceeds the beam's by this factor,"""
+EXTENDED_SIGMA = 3.0
+"""and by this many standard errors of the area of a point of its peak."""
 
 COMPACT_CLASS, EXTENDED_CLASS, MULTIPLE_CLASS, DIFFUSE_CLASS, SPURIOUS_CLASS = range(len(CLASSES))
 
@@ -242,7 +244,7 @@ def observe_objects(
     bright = (snr >= FLOOR_PEAK) | (total_snr >= FLOOR_TOTAL)
     keep = np.flatnonzero(seen & bright & (offsets[1:] > offsets[:-1]))
     several = np.bincount(component_owner, minlength=len(number)) > 1
-    classes = classify(sky.object_class[number], several, beams)
+    classes = classify(sky.object_class[number], several, beams, snr)
     new = np.full(len(number), -1)
     new[keep] = np.arange(len(keep))
     mine = new[component_owner] >= 0
@@ -260,8 +262,14 @@ def observe_objects(
     )
 
 
-def classify(intrinsic: Integers, several: NDArray[np.bool_], beams: Floats) -> Integers:
+def classify(
+    intrinsic: Integers, several: NDArray[np.bool_], beams: Floats, snr: Floats
+) -> Integers:
     """Classes as observed, positions in `CLASSES`.
+
+    A fit cannot tell a slightly resolved faint source from a point, so that nobody could learn
+    to; the area of a point has the relative standard error ``sqrt(2) / snr`` (Condon 1997,
+    PASP 109, 166, equations 20 and 21, both axes taken as independent).
 
     Parameters
     ----------
@@ -271,8 +279,12 @@ def classify(intrinsic: Integers, several: NDArray[np.bool_], beams: Floats) -> 
         Whether more than one component is seen.
     beams : ndarray
         Area of the object's Gaussian over the beam's; see `EXTENDED`.
+    snr : ndarray
+        Peak over the local rms.
     """
-    seen = np.where(beams > EXTENDED, EXTENDED_CLASS, COMPACT_CLASS)
+    error = np.sqrt(2.0) / np.maximum(snr, 1e-9)
+    resolved = beams > np.maximum(EXTENDED, 1.0 + EXTENDED_SIGMA * error)
+    seen = np.where(resolved, EXTENDED_CLASS, COMPACT_CLASS)
     seen = np.where(several, MULTIPLE_CLASS, seen)
     return np.where(intrinsic >= DIFFUSE_CLASS, intrinsic, seen).astype(np.int64)
 

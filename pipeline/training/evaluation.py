@@ -27,6 +27,7 @@ REAL_OVERLAP = 0.3
 some pixels wide, and a shift by one costs a quarter."""
 RELIABILITY = 0.95
 _LEAST_A_KNOT = 25
+_LEAST_SCORE = 0.01
 _CLIP = 1e-4
 
 
@@ -37,7 +38,11 @@ class Judged:
     Parameters
     ----------
     truth, found : list of Objects
-        One entry a tile; the scores of `found` are raw.
+        One entry a tile. Each detection of `found` has its likeliest class and its raw score of
+        being real.
+    ranked : list of Objects
+        The same detections once for every class that they may be, with the score of that class,
+        as average precision takes them (COCO's protocol).
     score, real : ndarray
         Every detection that is judged: raw score of being real, and whether it is.
     artefact : ndarray of bool
@@ -48,6 +53,7 @@ class Judged:
 
     truth: list[Objects]
     found: list[Objects]
+    ranked: list[Objects]
     score: Floats
     real: NDArray[np.bool_]
     artefact: NDArray[np.bool_]
@@ -69,6 +75,7 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
     """
     truths: list[Objects] = []
     founds: list[Objects] = []
+    ranked: list[Objects] = []
     scores, reals, artefacts = [], [], []
     wanted = 0
     for several in _batches(samples, batch):
@@ -80,6 +87,7 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
             objects = _found(found, spec)
             truths.append(truth)
             founds.append(objects)
+            ranked.append(_ranked(found, spec))
             genuine = truth.take(np.flatnonzero([n != SPURIOUS for n in truth.labels or ()]))
             sources = objects.take(np.flatnonzero([n != SPURIOUS for n in objects.labels or ()]))
             sources = _without_labels(sources, sample.unlabelled)
@@ -96,7 +104,7 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
     empty = np.zeros(0)
     score = join([empty, *scores])
     real = join([empty.astype(bool), *reals])
-    return Judged(truths, founds, score, real, join([empty.astype(bool), *artefacts]), wanted)
+    return Judged(truths, founds, ranked, score, real, join([empty.astype(bool), *artefacts]), wanted)
 
 
 def fit_calibration(score: Floats, real: NDArray[np.bool_]) -> Calibration:
@@ -132,7 +140,7 @@ def figures(judged: Judged, spec: NetworkSpec) -> dict[str, Any]:
     the radio benchmark's corrected form, completeness and reliability at a probability of 0.5,
     completeness at a reliability of 0.95, and the artefacts accepted for each thousand objects.
     """
-    precision: AveragePrecision = average_precision(judged.truth, judged.found)
+    precision: AveragePrecision = average_precision(judged.truth, judged.ranked)
     made: dict[str, Any] = {"ap50": precision.ap50, "ap": precision.ap}
     made |= {f"ap50_{name}": values[0] for name, values in precision.by_class.items()}
     chosen = judged.score >= threshold_of(spec.calibration, 0.5)
@@ -205,6 +213,13 @@ def _found(found: Found, spec: NetworkSpec) -> Objects:
         real_scores(found.scores, spec),
     )  # fmt: skip
     return Objects(found.boxes.astype(float), score.astype(float), labels)
+
+
+def _ranked(found: Found, spec: NetworkSpec) -> Objects:
+    """Detections once for each class of a score worth ranking."""
+    box, kind = np.nonzero(found.scores >= _LEAST_SCORE)
+    labels = tuple(spec.classes[int(k)] for k in kind)
+    return Objects(found.boxes[box].astype(float), found.scores[box, kind].astype(float), labels)
 
 
 def _bare(objects: Objects) -> Objects:

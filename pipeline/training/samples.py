@@ -23,8 +23,9 @@ Plane = NDArray[np.float32]
 
 FLOOR = 5.0
 """Objects of lower S/N are neither to be found nor wrong to be found."""
-SURFACE_FLOOR = 3.0
-"""Nor are objects, however large, whose brightest pixel is below this many rms."""
+SURFACE_FLOOR = 4.0
+"""Nor are larger objects whose brightest pixel is below this many rms, unless it is half of
+`FLOOR` and their total flux three times it."""
 LEAST_INSIDE = 0.5
 """Nor are those of which less than this share is in the image."""
 MIN_BOX = 6.0
@@ -203,10 +204,12 @@ def detectability(peak_snr: Floats, total_snr: Floats, compact: Booleans) -> Flo
 
     Of compact objects it is the peak's. Of others it is that of the total flux within their own
     size, as long as their surface is not too faint for anybody to see them: it reaches `FLOOR`
-    only where the peak reaches `SURFACE_FLOOR`. It scales with the inverse of the noise.
+    only where the peak reaches `SURFACE_FLOOR`, or half of `FLOOR` on objects so large that their
+    total flux has three times it. It scales with the inverse of the noise.
     """
-    large = np.maximum(peak_snr, total_snr)
-    large = np.minimum(large, np.maximum(peak_snr * FLOOR / SURFACE_FLOOR, peak_snr))
+    seen = np.minimum(total_snr, peak_snr * FLOOR / SURFACE_FLOOR)
+    smooth = np.minimum(total_snr / 3.0, peak_snr * 2.0)
+    large = np.maximum(peak_snr, np.maximum(seen, smooth))
     return np.where(compact, peak_snr, large)
 
 

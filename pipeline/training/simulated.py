@@ -1,5 +1,6 @@
 """Samples from the simulator, without end."""
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -58,11 +59,32 @@ def _sky(pixel: float, beam: float, brightest: float) -> SkyOptions:
     return TRAINING.sky.model_copy(update={"counts": counts})
 
 
-def _plain(number: int, beam: float, autocorrelation: Literal["natural", "beam"]) -> FieldOptions:
+def _complex_sky(beam: float) -> SkyOptions:
+    """A sky of bright structure, as along the Galactic plane: few objects, most of them large."""
+    counts = PowerLawCounts(slope=1.3, density=_DENSITY / 1.5, brightest=10.0)
+    return _sky(_PIXEL, beam, 1.0).model_copy(
+        update={
+            "counts": counts,
+            "discs": 0.1,
+            "doubles": 0.2,
+            "diffuse": 0.3,
+            "disc_size": (2.0, 20.0),
+            "radio_galaxy_size": (4.0, 40.0),
+            "diffuse_size": (5.0, 40.0),
+        }
+    )
+
+
+def _plain(
+    number: int,
+    beam: float,
+    autocorrelation: Literal["natural", "beam"],
+    sky: SkyOptions | None = None,
+) -> FieldOptions:
     """A field without a telescope; axial ratio, angle, noise map and level differ by number."""
-    ratio = (1.0, 1.25, 1.6, 1.1)[number % 4]
+    ratio = (1.0, 1.25, 1.6, 1.1, 2.2)[number % 5]
     return FieldOptions(
-        sky=_sky(_PIXEL, beam, _BRIGHTEST["plain"]),
+        sky=_sky(_PIXEL, beam, _BRIGHTEST["plain"]) if sky is None else sky,
         plain=PlainOptions(
             pixel=_PIXEL,
             beam_major=_PIXEL * beam * ratio**0.5,
@@ -102,13 +124,17 @@ def _errors(amplitude: float, ripple: float) -> dict[str, Any]:
 
 _OFF = (Pointing(east=0.12, north=0.1),)
 _WIDE_OFF = (Pointing(east=0.4, north=-0.3),)
+_ASKAP_BAND = {"frequency": 9e8, "bandwidth": 2.88e8}
+_ATCA_BAND = {"frequency": 2.1e9, "bandwidth": 1e9}
+_MEERKAT_BAND = {"frequency": 1.28e9, "bandwidth": 5e8}
 _VLA = (
     _Array("vla-b", 1.0, 4.2, 35.0, {"duration": 0.5, "pointings": _OFF, **_errors(0.009, 0.3)}),
     _Array("vla-b", 1.0, 4.2, 5.0, {"duration": 0.2, "clean_depth": 2.0, **_errors(0.006, 0.0)}),
+    _Array("vla-b", 1.0, 6.3, -30.0, {"duration": 1.5, **_errors(0.03, 0.5)}),
+    _Array("vla-b", 0.9, 4.9, -15.0, {"duration": 1.0, "robust": 0.0, **_errors(0.015, 0.2)}),
 )
-_ASKAP_BAND = {"frequency": 9e8, "bandwidth": 2.88e8, "duration": 8.0}
 _ASKAP = (
-    _Array("askap", 3.5, 4.4, -30.0, {**_ASKAP_BAND, **_errors(0.04, 0.5)}),
+    _Array("askap", 3.5, 4.4, -30.0, {**_ASKAP_BAND, "duration": 8.0, **_errors(0.04, 0.5)}),
     _Array(
         "askap",
         3.5,
@@ -116,8 +142,9 @@ _ASKAP = (
         -50.0,
         {**_ASKAP_BAND, "duration": 2.0, "pointings": _WIDE_OFF, **_errors(0.025, 0.0)},
     ),
-)
-_ATCA_BAND = {"frequency": 2.1e9, "bandwidth": 1e9}
+    _Array("askap", 3.0, 4.5, 0.0, {**_ASKAP_BAND, "duration": 9.0, "robust": 0.0,
+                                    **_errors(0.03, 0.3)}),
+)  # fmt: skip
 _ATCA = (
     _Array("atca-6a", 1.04, 5.6, -40.0, {**_ATCA_BAND, "duration": 10.0, **_errors(0.014, 0.3)}),
     _Array(
@@ -127,7 +154,14 @@ _ATCA = (
         -65.0,
         {**_ATCA_BAND, "duration": 12.0, "pointings": _OFF, **_errors(0.02, 0.0)},
     ),
+    _Array("atca-6a", 0.95, 7.3, -25.0, {**_ATCA_BAND, "duration": 8.0, **_errors(0.02, 0.4)}),
 )
+_MEERKAT = (
+    _Array("meerkat", 1.8, 4.3, -30.0, {**_MEERKAT_BAND, "duration": 5.0, "robust": 0.0,
+                                        **_errors(0.04, 0.3)}),
+    _Array("meerkat", 1.8, 4.6, 5.0, {**_MEERKAT_BAND, "duration": 0.5, "robust": -0.5,
+                                      **_errors(0.03, 0.0)}),
+)  # fmt: skip
 
 
 def _telescopes(arrays: Sequence[_Array]) -> tuple[FieldOptions, ...]:
@@ -138,25 +172,35 @@ def presets() -> dict[str, tuple[FieldOptions, ...]]:
     """Return the ready-made lists of options by name; fields take the options in turn.
 
     ``natural`` and ``beam`` are plain images with beams of 3.5 to 8 pixels whose noise has the
-    autocorrelation of naturally weighted noise, or of white noise convolved with the beam.
-    ``vla``, ``askap`` and ``atca`` are observations with sidelobes, gain errors, ripples and
-    primary beams, and ``telescopes`` is all three. ``mixed`` is natural noise, and telescopes in
-    three fields of ten.
+    autocorrelation of naturally weighted noise, or of white noise convolved with the beam;
+    ``complex`` is natural noise with bright structure as along the Galactic plane. ``vla``,
+    ``askap``, ``atca`` and ``meerkat`` are observations with sidelobes, gain errors, ripples and
+    primary beams, and ``telescopes`` is all four. ``mixed`` is natural noise, telescopes in two
+    fields of five, and bright structure in one of eight.
     """
     natural = tuple(_plain(k, b, "natural") for k, b in enumerate((*BEAMS, *BEAMS)))
-    vla, askap, atca = map(_telescopes, (_VLA, _ASKAP, _ATCA))
-    telescopes = tuple(one for trio in zip(vla, askap, atca, strict=True) for one in trio)
+    rich = tuple(
+        _plain(k + 3, b, "natural", _complex_sky(b)) for k, b in enumerate((5.0, 3.5, 6.5, 4.5))
+    )
+    arrays = (_VLA, _ASKAP, _ATCA, _MEERKAT)
+    vla, askap, atca, meerkat = map(_telescopes, arrays)
+    places = itertools.zip_longest(vla, askap, atca, meerkat)
+    telescopes = tuple(one for several in places for one in several if one is not None)
     mixed = list(natural)
+    for k, one in enumerate(rich):
+        mixed.insert(3 + 4 * k, one)
     for k, one in enumerate(telescopes):
-        mixed.insert(2 + 3 * k, one)
+        mixed.insert(2 + 5 * k // 2, one)
     return {
         "mixed": tuple(mixed),
         "natural": natural,
         "beam": tuple(_plain(k, b, "beam") for k, b in enumerate(BEAMS)),
+        "complex": rich,
         "telescopes": telescopes,
         "vla": vla,
         "askap": askap,
         "atca": atca,
+        "meerkat": meerkat,
     }
 
 

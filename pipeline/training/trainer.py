@@ -93,13 +93,14 @@ class Training(lightning.LightningModule):
                 "with precision: float32."
             )
         self.log("loss", total, prog_bar=True, batch_size=len(targets))
-        self.log_dict({f"loss_{k}": v for k, v in terms.items()}, batch_size=len(targets))
+        self.log_dict(terms, batch_size=len(targets))
         return total
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
         """Move images and labels."""
         images, targets = batch
-        return images.to(device, non_blocking=True), [t.to(device) for t in targets]
+        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        return images, [t.to(device) for t in targets]
 
     def configure_optimizers(self) -> Any:
         """AdamW with a warm-up and a cosine fall to zero."""
@@ -189,7 +190,10 @@ def train(
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
-    detector = start_detector(options, fresh=checkpoint is None)
+    # the order that convolutions are fastest in, on CPUs (a quarter) as on GPUs
+    detector = start_detector(options, fresh=checkpoint is None).to(
+        memory_format=torch.channels_last
+    )
     module = Training(options, detector)
     on_gpu = torch.cuda.is_available()
     callbacks: list[Callback] = [

@@ -102,7 +102,7 @@ def test_a_threshold_is_the_score_from_which_the_probability_is_reached():
 
 def judged(score, real, wanted):
     artefact = np.zeros(len(score), bool)
-    return Judged([], [], np.array(score, float), np.array(real, bool), artefact, wanted)
+    return Judged([], [], [], np.array(score, float), np.array(real, bool), artefact, wanted)
 
 
 @pytest.mark.parametrize(
