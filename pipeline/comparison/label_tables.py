@@ -53,8 +53,8 @@ def label_table(fields: Sequence[ComparedField], labels: Sequence[Label]) -> "Ta
     -------
     astropy.table.Table
         ``catalogue``; ``quantity``: ``component recall`` (labelled components with a row within
-        one beam), ``central precision`` (rows within 1.5 arcmin of the target that lie in the
-        extent of a label), ``covered by one`` (labels that exactly one source covers, without
+        one beam, parts of sources included), ``central precision`` (rows within 1.5 arcmin of the
+        target, with their parts, that lie in the extent of a label), ``covered by one`` (labels that exactly one source covers, without
         anything from outside), the same for ``friends of friends`` at its best linking length
         and for ``centre`` (all within 54 arcsec one source), and pair ``purity``,
         ``completeness`` and ``F1`` of each rule; ``consensus``: labels counted alike
@@ -89,7 +89,9 @@ def label_table(fields: Sequence[ComparedField], labels: Sequence[Label]) -> "Ta
     for name in used[0].catalogues:
         held = [(f.detections[name], own) for f, own in zip(used, groups, strict=True)]
         beam = used[0].beam
-        add(name, "component recall", _recall(held, beam))
+        # a labelled component may be what a fit describes as a part of its source
+        parts = [(f.catalogues[name], own) for f, own in zip(used, groups, strict=True)]
+        add(name, "component recall", _recall(parts, beam))
         add(name, "central precision", _precision(held, beam))
         linked = best_friends_of_friends(held, beam)
         every = [label for own in groups for label in own]

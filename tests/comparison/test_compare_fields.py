@@ -222,6 +222,23 @@ def test_labels_judge_what_volunteers_saw(labelled):
         compare_fields([load_field({"x": loaded[0].catalogues["x"]}, name="z")], labels=labels)
 
 
+def test_a_part_of_a_source_recalls_a_labelled_component_and_is_no_row_of_its_own(labelled):
+    from cyclades.pipeline.comparison.labels import read_labels
+    from cyclades.pipeline.comparison.tables import read_any
+
+    loaded = []
+    for k in range(4):
+        table = read_any(labelled / f"f{k}.csv")
+        if k == 1:  # the second component is what a fit adds to the first
+            table = table.replace(part=[False, True, False, False], source=[0, 0, 1, 2])
+        loaded.append(load_field({"x": table}, name=f"f{k}.fits"))
+    rows = compare_fields(loaded, labels=read_labels(labelled / "labels.csv")).further["labels"]
+    value = {(r["quantity"], r["consensus"]): r["value"] for r in rows}
+    assert value["component recall", "plain"] == pytest.approx(7 / 8)
+    assert value["central precision", "plain"] == pytest.approx(6 / 10)
+
+
+
 def test_labels_are_named_in_the_file(labelled, capsys, monkeypatch):
     monkeypatch.setattr(
         "cyclades.pipeline.comparison.fields_file.load_field",
