@@ -10,10 +10,16 @@ import click
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder.  [default: theirs]")
 @click.option("--half", is_flag=True, help="Round the weights to 16 bits, for shipping.")
 @click.option("--tile", type=int, default=512, show_default=True, help="Side of the tiles, pixels.")
-def export(weights: Path, output: Path | None, half: bool, tile: int) -> None:
+@click.option(
+    "--whole",
+    is_flag=True,
+    help="Write a backbone that the weights leave to a package into the copy too; graphs need it.",
+)
+def export(weights: Path, output: Path | None, half: bool, tile: int, whole: bool) -> None:
     """Write the detector WEIGHTS for ONNX Runtime, which runs it without torch.
 
-    The graphs are written beside the weights and take their numbers from them.
+    The graphs are written beside the weights and take their numbers from them. There are none of
+    weights that leave their backbone to a package, unless --whole is given.
     """
     from cyclades.stages.core.errors import ConfigurationError
 
@@ -27,7 +33,18 @@ def export(weights: Path, output: Path | None, half: bool, tile: int) -> None:
     folder = weights.parent if output is None else output
     target = folder / weights.name
     detector = load_detector(weights)
-    if half or target != weights:
+    trunk = detector.spec.trunk
+    if whole:
+        detector.spec = detector.spec.model_copy(update={"trunk": None})
+    elif trunk is not None and not half and target == weights:
+        raise ConfigurationError(
+            f"{weights} leaves its backbone to the weights {trunk.weights}, and graphs need it; "
+            "give --whole and --output DIR for a copy that holds it."
+        )
+    if half or target != weights or (whole and trunk is not None):
         save_detector(detector, target, half=half)
-    for path in (target, *export_detector(load_detector(target), target, tile)):
+    paths = [target]
+    if detector.spec.trunk is None:
+        paths += export_detector(load_detector(target), target, tile)
+    for path in paths:
         click.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")

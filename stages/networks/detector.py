@@ -1,4 +1,9 @@
-"""A whole detector: backbone and head by specification, kept in one safetensors file."""
+"""A whole detector: backbone and head by specification, kept in one safetensors file.
+
+A trunk that was frozen at weights of the table (`cyclades.stages.networks.weights`) need not be in
+the file: the specification then names the weights with the hash of their tensors, and they join the
+rest when the detector is loaded.
+"""
 
 import contextlib
 import os
@@ -13,8 +18,12 @@ from torch import Tensor, nn
 
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.backbones import Backbone, build_backbone
+from cyclades.stages.networks.pretrained import load_trunk
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.targets import Prediction, Targets
+
+TRUNK = "backbone.trunk."
+"""Before the names of the trunk's tensors."""
 
 
 class Detector(nn.Module):
@@ -89,11 +98,21 @@ def save_detector(detector: Detector, path: Path, *, half: bool = False) -> None
         ``*.safetensors``.
     half : bool
         Round to 16-bit floats, for shipping.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be written, or the trunk is not that of the weights that the
+        specification names.
     """
+    apart = detector.spec.trunk is not None
+    if apart:
+        _check_trunk(detector)
     state = {
         name: value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else
                                       value.dtype).contiguous().clone()
         for name, value in detector.state_dict().items()
+        if not (apart and name.startswith(TRUNK))
     }  # fmt: skip
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -108,13 +127,31 @@ def save_detector(detector: Detector, path: Path, *, half: bool = False) -> None
             temporary.unlink(missing_ok=True)
 
 
+def _check_trunk(detector: Detector) -> None:
+    """Refuse a trunk that differs from the weights that the specification names."""
+    spec, backbone = detector.spec, detector.backbone
+    assert spec.trunk is not None
+    assert spec.backbone is not None
+    assert backbone is not None
+    wanted = build_backbone(spec.backbone, backbone.in_channels)
+    load_trunk(wanted, spec.trunk.weights, spec.trunk.sha256)
+    for name, value in wanted.trunk.state_dict().items():
+        if not torch.equal(backbone.trunk.state_dict()[name].cpu(), value):
+            raise InputError(
+                f"The trunk of {spec.name} differs from the weights {spec.trunk.weights} (first at "
+                f"{name}), so it cannot be left out of the file; save it with a specification "
+                "without trunk."
+            )
+
+
 def load_detector(path: "str | Path", device: str = "cpu") -> Detector:
     """Read a detector that `save_detector` wrote, in evaluation mode.
 
     Raises
     ------
     InputError
-        Where the file is missing, damaged, of another kind, or does not fit its description.
+        Where the file is missing, damaged, of another kind, or does not fit its description; where
+        the weights that its trunk is left to are not there, or others.
     """
     file = Path(path)
     if not file.is_file():
@@ -129,6 +166,10 @@ def load_detector(path: "str | Path", device: str = "cpu") -> Detector:
             "since pickled ones (.pt, .pth) can run any code."
         ) from error
     detector = Detector(spec)
+    if spec.trunk is not None and detector.backbone is not None:
+        load_trunk(detector.backbone, spec.trunk.weights, spec.trunk.sha256)
+        trunk = detector.backbone.trunk.state_dict()
+        state |= {f"{TRUNK}{name}": value for name, value in trunk.items()}
     load_state(detector, state, path)
     return detector.to(device).eval()
 

@@ -4,6 +4,7 @@ Files are safetensors in any layout of `cyclades.stages.networks.layouts`. Weigh
 package holds in another form are converted once and kept in the folder of weights.
 """
 
+import hashlib
 import math
 import os
 from pathlib import Path
@@ -60,6 +61,68 @@ def load_pretrained(backbone: Backbone, weights: str, cache: Path | None = None)
         Where the file cannot be had or read, is pickled, has a wrong hash, or is of another
         architecture.
     """
+    path, entry = _file(backbone, weights, cache)
+    state = _read(path)
+    if _fill_whole(backbone, state):
+        return path
+    expected = entry.architecture if entry is not None else ""
+    _fill_trunk(backbone, to_timm(state), f"{weights}", expected)
+    return path
+
+
+def load_trunk(
+    backbone: Backbone, weights: str, sha256: str | None = None, cache: Path | None = None
+) -> str:
+    """Fill the trunk with weights of the table, and say which numbers these are.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Changed in place.
+    weights : str
+        A name of `cyclades weights`.
+    sha256 : str, optional
+        What an earlier call returned, to be sure of the same numbers.
+    cache : path, optional
+        See `load_pretrained`.
+
+    Returns
+    -------
+    str
+        SHA-256 of the tensors that the trunk takes, in timm's names and as 32-bit floats, before
+        they are adapted to channels and image size. It does not depend on the file that holds them.
+
+    Raises
+    ------
+    InputError
+        As `load_pretrained`, and where the numbers are others. The trunk is then as it was.
+    """
+    path, entry = _file(backbone, weights, cache)
+    state = to_timm(_read(path))
+    own = backbone.trunk.state_dict()
+    taken = {name: value for name, value in state.items() if name in own}
+    found = _digest({name: v.float() for name, v in taken.items() if v.is_floating_point()})
+    if sha256 is not None and found != sha256:
+        raise InputError(
+            f"{path}: these are not the weights {weights} that the detector was trained on "
+            f"(SHA-256 {found[:16]}..., not {sha256[:16]}...); delete the file, so that the "
+            "original takes its place."
+        )
+    _fill_trunk(backbone, state, weights, entry.architecture if entry is not None else "")
+    return found
+
+
+def _digest(state: State) -> str:
+    """SHA-256 of tensors with their names and shapes."""
+    made = hashlib.sha256()
+    for name in sorted(state):
+        made.update(f"{name} {tuple(state[name].shape)} ".encode())
+        made.update(state[name].flatten().numpy().astype("<f4", copy=False).data)
+    return made.hexdigest()
+
+
+def _file(backbone: Backbone, weights: str, cache: Path | None) -> tuple[Path, Weights | None]:
+    """Find the file of weights for a backbone; convert it where that is due."""
     path, entry = find_file(weights, cache)
     if entry is not None and entry.package and path.suffix != ".safetensors":
         path = convert_package(entry, path, converted_file(entry, cache))
@@ -71,12 +134,7 @@ def load_pretrained(backbone: Backbone, weights: str, cache: Path | None = None)
             f"{weights} are weights of {entry.architecture}, not of {backbone.name}; set the "
             f"backbone's name to {entry.architecture}."
         )
-    state = _read(path)
-    if _fill_whole(backbone, state):
-        return path
-    expected = entry.architecture if entry is not None else ""
-    _fill_trunk(backbone, to_timm(state), f"{weights}", expected)
-    return path
+    return path, entry
 
 
 def _read(path: Path) -> State:

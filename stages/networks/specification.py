@@ -58,6 +58,15 @@ class BackboneSpec(Part):
     """Where training started: a name of `cyclades weights`, a file, a folder or a hub name."""
 
 
+class TrunkSpec(Part):
+    """Pre-trained weights that a frozen trunk has unchanged, and that its file leaves out."""
+
+    weights: str
+    """A name of ``cyclades weights``."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of the trunk's tensors; see `cyclades.stages.networks.pretrained.load_trunk`."""
+
+
 class HeadSpec(Part):
     """The head on the backbone's features."""
 
@@ -120,11 +129,19 @@ class NetworkSpec(Part):
     input: InputSpec = InputSpec()
     backbone: BackboneSpec | None = BackboneSpec()
     """None for a complete model whose head brings its own."""
+    trunk: TrunkSpec | None = None
+    """Where the numbers of the backbone's trunk are; None where they are in the file itself."""
     head: HeadSpec = HeadSpec()
     calibration: Calibration = Calibration()
     licence: str = "BSD-3-Clause"
     training: dict[str, Any] = Field(default_factory=dict)
     """How it was trained: configuration, seeds, steps, metrics on held-out tiles."""
+
+    @model_validator(mode="after")
+    def _trunk_of_a_backbone(self) -> "NetworkSpec":
+        if self.trunk is not None and self.backbone is None:
+            raise ValueError("a trunk is part of a backbone")
+        return self
 
     @property
     def real_classes(self) -> tuple[int, ...]:

@@ -233,7 +233,12 @@ def listing() -> list[tuple[str, str, str, str, str]]:
     for name, detector in shipped_detectors().items():
         spec = detector.spec
         size = f"{detector.path.stat().st_size / 1e6:.1f} MB"
-        rows.append((name, f"detector, {spec.head.name}", spec.licence, size, "yes"))
+        kind, offline = f"detector, {spec.head.name}", "yes"
+        if spec.trunk is not None:
+            kind += f" on {spec.trunk.weights}"
+            trunk = WEIGHTS.get(spec.trunk.weights)
+            offline = "yes" if trunk is not None and available_offline(trunk) else "no"
+        rows.append((name, kind, spec.licence, size, offline))
     for name, entry in WEIGHTS.items():
         offline = "yes" if available_offline(entry) else "no"
         size = f"{entry.megabytes:.1f} MB"
