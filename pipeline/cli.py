@@ -16,6 +16,7 @@ import click
 from cyclades._version import __version__
 from cyclades.pipeline.commands.compare import compare
 from cyclades.pipeline.commands.compare_stages import compare_stages
+from cyclades.pipeline.commands.evaluate import evaluate
 from cyclades.pipeline.commands.export import export
 from cyclades.pipeline.commands.inverted import inverted
 from cyclades.pipeline.commands.measure import measure
@@ -335,6 +336,7 @@ def sample(name: str, directory: Path) -> None:
 
 cli.add_command(compare)
 cli.add_command(compare_stages)
+cli.add_command(evaluate)
 cli.add_command(export)
 cli.add_command(inverted)
 cli.add_command(measure)

@@ -27,7 +27,12 @@ class Options(BaseModel):
         try:
             return cls.model_validate(mapping)
         except ValidationError as error:
-            problems = [f"{'.'.join(map(str, e['loc']))}: {_sentence(e)}" for e in error.errors()]
+            # what concerns several options together has no place
+            places = [".".join(map(str, e["loc"])) for e in error.errors()]
+            problems = [
+                f"{place}: {_sentence(e)}" if place else _sentence(e)
+                for place, e in zip(places, error.errors(), strict=True)
+            ]
             raise ConfigurationError(f"{name}: {'; '.join(problems)}.") from None
 
     @classmethod

@@ -1,8 +1,12 @@
 """``cyclades train``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from cyclades.pipeline.training.options import TrainingOptions
 
 
 @click.command()
@@ -30,25 +34,15 @@ def train(config: str, output: Path, assignments: tuple[str, ...], restart: bool
     folder of the run. A run that was interrupted goes on from its last checkpoint when the same
     command is given again.
     """
-    from importlib.resources import as_file, files
-
-    from cyclades.pipeline.config import override
     from cyclades.stages.core.errors import ConfigurationError
 
     try:
-        from cyclades.pipeline.training.options import TrainingOptions
         from cyclades.pipeline.training.trainer import train as run
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"Training needs the package {error.name!r}; install cyclades[learned]."
         ) from error
-    shipped = files("cyclades.data").joinpath("training", f"{config}.yaml")
-    if "/" not in config and shipped.is_file():
-        with as_file(shipped) as path:
-            mapping = TrainingOptions.read_mapping(path)
-    else:
-        mapping = TrainingOptions.read_mapping(Path(config))
-    options = TrainingOptions.from_mapping(override(mapping, assignments), name=config)
+    options = read_options(config, assignments)
     try:
         click.echo(run(options, output, restart=restart))
     except KeyboardInterrupt:
@@ -56,3 +50,19 @@ def train(config: str, output: Path, assignments: tuple[str, ...], restart: bool
             f"Interrupted; the same command goes on from the last checkpoint in {output}.", err=True
         )
         raise SystemExit(130) from None
+
+
+def read_options(config: str, assignments: tuple[str, ...] = ()) -> "TrainingOptions":
+    """Read the configuration of a training: a file, or the name of one that ships."""
+    from importlib.resources import as_file, files
+
+    from cyclades.pipeline.config import override
+    from cyclades.pipeline.training.options import TrainingOptions
+
+    shipped = files("cyclades.data").joinpath("training", f"{config}.yaml")
+    if "/" not in config and shipped.is_file():
+        with as_file(shipped) as path:
+            mapping = TrainingOptions.read_mapping(path)
+    else:
+        mapping = TrainingOptions.read_mapping(Path(config))
+    return TrainingOptions.from_mapping(override(mapping, assignments), name=config)

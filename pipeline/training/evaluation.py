@@ -1,7 +1,8 @@
 """How good a detector is on labelled tiles, and what its scores mean."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from cyclades.pipeline.comparison.detection_metrics import (
     benchmark_scores,
 )
 from cyclades.pipeline.comparison.overlaps import Objects
+from cyclades.pipeline.training.ceiling import Observation, ceiling, observe
 from cyclades.pipeline.training.samples import Sample
 from cyclades.stages.networks.inputs import normalise, stretch
 from cyclades.stages.networks.selection import Found, real_scores
@@ -49,6 +51,8 @@ class Judged:
         Which of these lie on an artefact of the simulation.
     wanted : int
         Real objects above the floor.
+    seen : list of Observation
+        What the observer of `ceiling` sees of each tile; None where it cannot look.
     """
 
     truth: list[Objects]
@@ -58,6 +62,7 @@ class Judged:
     real: NDArray[np.bool_]
     artefact: NDArray[np.bool_]
     wanted: int
+    seen: list[Observation | None] = field(default_factory=list)
 
 
 def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: int = 8) -> Judged:
@@ -76,6 +81,7 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
     truths: list[Objects] = []
     founds: list[Objects] = []
     ranked: list[Objects] = []
+    seen: list[Observation | None] = []
     scores, reals, artefacts = [], [], []
     wanted = 0
     for several in _batches(samples, batch):
@@ -88,6 +94,7 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
             truths.append(truth)
             founds.append(objects)
             ranked.append(_ranked(found, spec))
+            seen.append(observe(sample, spec.classes, spec.input.mesh))
             genuine = truth.take(np.flatnonzero([n != SPURIOUS for n in truth.labels or ()]))
             sources = objects.take(np.flatnonzero([n != SPURIOUS for n in objects.labels or ()]))
             sources = _without_labels(sources, sample.unlabelled)
@@ -104,7 +111,8 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
     empty = np.zeros(0)
     score = join([empty, *scores])
     real = join([empty.astype(bool), *reals])
-    return Judged(truths, founds, ranked, score, real, join([empty.astype(bool), *artefacts]), wanted)
+    artefact = join([empty.astype(bool), *artefacts])
+    return Judged(truths, founds, ranked, score, real, artefact, wanted, seen)
 
 
 def fit_calibration(score: Floats, real: NDArray[np.bool_]) -> Calibration:
@@ -151,6 +159,35 @@ def figures(judged: Judged, spec: NetworkSpec) -> dict[str, Any]:
     made["artefacts_a_thousand"] = (
         1000.0 * float(np.count_nonzero(judged.artefact[chosen])) / max(judged.wanted, 1)
     )
+    return made
+
+
+def class_figures(judged: Judged, spec: NetworkSpec) -> dict[str, dict[str, float]]:
+    """Figures of each class of the network that has objects or detections.
+
+    ``objects`` that are wanted, ``ap50``, its ``ceiling`` and ``f1`` (see `benchmark_figures`);
+    what is not known is left out.
+    """
+    wanted = Counter(
+        label
+        for truth in judged.truth
+        for label, ignored in zip(truth.labels or (), _ignored(truth), strict=True)
+        if not ignored
+    )
+    precision = average_precision(judged.truth, judged.ranked).by_class
+    highest = ceiling(judged.truth, judged.seen, spec.classes)
+    f1 = benchmark_figures(judged, spec)
+    made: dict[str, dict[str, float]] = {}
+    for name in spec.classes:
+        if not wanted[name] and name not in f1:
+            continue
+        values = {
+            "objects": wanted[name],
+            "ap50": precision.get(name, (np.nan,))[0],
+            "ceiling": highest.by_class.get(name, (np.nan,))[0] if highest else np.nan,
+            "f1": f1.get(name, np.nan),
+        }
+        made[name] = {key: value for key, value in values.items() if np.isfinite(value)}
     return made
 
 
@@ -220,6 +257,10 @@ def _ranked(found: Found, spec: NetworkSpec) -> Objects:
     box, kind = np.nonzero(found.scores >= _LEAST_SCORE)
     labels = tuple(spec.classes[int(k)] for k in kind)
     return Objects(found.boxes[box].astype(float), found.scores[box, kind].astype(float), labels)
+
+
+def _ignored(truth: Objects) -> NDArray[np.bool_]:
+    return np.zeros(len(truth), bool) if truth.ignored is None else truth.ignored
 
 
 def _bare(objects: Objects) -> Objects:

@@ -123,5 +123,5 @@ class TrainingOptions(Options):
             backbone=self.network.backbone,
             head=self.network.head,
             licence=self.licence,
-            training={"configuration": record},
+            training={"configuration": record, "steps": self.steps},
         )

@@ -15,30 +15,24 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from cyclades.pipeline.training.evaluation import Judged, figures, fit_calibration, judge
+from cyclades.pipeline.training.evaluation import figures, judge
+from cyclades.pipeline.training.held_out import detection, finish, held_out_data
 from cyclades.pipeline.training.loading import TrainingData
 from cyclades.pipeline.training.options import TrainingOptions
-from cyclades.pipeline.training.sources import DataOptions, build_source, reseeded
+from cyclades.pipeline.training.sources import build_source
 from cyclades.stages.core.errors import ConfigurationError, InputError
-from cyclades.stages.networks.adaptation import merge_adapters, parameter_groups, prepare
+from cyclades.stages.networks.adaptation import parameter_groups, prepare
 from cyclades.stages.networks.detector import Detector, load_detector, load_state, save_detector
 from cyclades.stages.networks.pretrained import load_pretrained
-from cyclades.stages.networks.runtime import as_arrays
-from cyclades.stages.networks.selection import Found
-from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.targets import Targets
 
 logger = logging.getLogger("cyclades.training")
 
 CHECKPOINT = "last.ckpt"
 CONFIGURATION = "training.yaml"
-_HELD_OUT = 1_000_003
-"""Added to the seed of the training's simulation for held-out tiles; the final ones take twice
-this, so that no tile of a curve is in the final figures."""
 
 
 class Training(lightning.LightningModule):
@@ -243,28 +237,11 @@ def train(
         raise
     weights = output / f"{options.name}.safetensors"
     if trainer.is_global_zero:
-        spec, judged = finish(options, detector)
+        spec = finish(options, detector)
         save_detector(detector, weights)
-        write_card(spec, judged, weights, sum(p.numel() for p in detector.parameters()))
+        write_card(spec, weights, sum(p.numel() for p in detector.parameters()))
         write_curves(output)
     return weights
-
-
-def finish(options: TrainingOptions, detector: Detector) -> tuple[NetworkSpec, Judged]:
-    """Calibrate a trained detector and measure it, on tiles that no curve has seen."""
-    merge_adapters(detector)
-    detector.eval()
-    number = options.validation.final_samples
-    source = build_source(held_out_data(options, 2), options.size, options.network.classes)
-    run = detection(detector)
-    # The calibration must not be judged on the tiles that it was fitted to.
-    first = judge(run, (source.sample(i) for i in range(number)), detector.spec)
-    calibration = fit_calibration(first.score, first.real)
-    spec = detector.spec.model_copy(update={"calibration": calibration})
-    judged = judge(run, (source.sample(number + i) for i in range(number)), spec)
-    training = {**spec.training, "steps": options.steps, "metrics": figures(judged, spec)}
-    detector.spec = spec.model_copy(update={"training": training})
-    return detector.spec, judged
 
 
 def start_detector(options: TrainingOptions, *, fresh: bool = True) -> Detector:
@@ -300,23 +277,6 @@ def start_detector(options: TrainingOptions, *, fresh: bool = True) -> Detector:
             rank=adaptation.rank,
         )
     return detector.train()
-
-
-def detection(detector: Detector) -> Any:
-    """Return a function from channels, shape (b, channels, h, w), to what is found."""
-    device = next(detector.parameters()).device
-
-    def detect(channels: NDArray[np.float32]) -> list[Found]:
-        return [as_arrays(p) for p in detector.predict(torch.from_numpy(channels).to(device))]
-
-    return detect
-
-
-def held_out_data(options: TrainingOptions, number: int) -> DataOptions:
-    """Data that the training has not seen: as given, or its simulation with another seed."""
-    if options.validation.data is not None:
-        return options.validation.data
-    return reseeded(options.data, number * _HELD_OUT)
 
 
 def _prepare_folder(options: TrainingOptions, output: Path, restart: bool) -> Path | None:

@@ -1,0 +1,208 @@
+"""A detector on held-out tiles: its figures, its calibration, and a trained one judged again."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from cyclades.pipeline.training.card import write_card
+from cyclades.pipeline.training.evaluation import class_figures, figures, fit_calibration, judge
+from cyclades.pipeline.training.options import TrainingOptions
+from cyclades.pipeline.training.samples import Sample, SampleSource
+from cyclades.pipeline.training.simulated import SimulatedOptions
+from cyclades.pipeline.training.sources import DataOptions, build_source, reseeded
+from cyclades.stages.core.errors import ConfigurationError, InputError
+from cyclades.stages.networks.adaptation import merge_adapters
+from cyclades.stages.networks.detector import Detector, load_detector
+from cyclades.stages.networks.runtime import as_arrays
+from cyclades.stages.networks.selection import Found
+from cyclades.stages.networks.specification import NetworkSpec
+from cyclades.stages.networks.weights import find_detector, shipped_detectors
+
+_HELD_OUT = 1_000_003
+"""Added to the seed of the training's simulation for held-out tiles; the final ones take twice
+this, so that no tile of a curve is in the final figures."""
+_FINAL = 2
+
+
+def held_out_data(options: TrainingOptions, number: int) -> DataOptions:
+    """Data that the training has not seen: as given, or its simulation with another seed."""
+    if options.validation.data is not None:
+        return options.validation.data
+    return reseeded(options.data, number * _HELD_OUT)
+
+
+def detection(detector: Detector) -> Any:
+    """Return a function from channels, shape (b, channels, h, w), to what is found."""
+    device = next(detector.parameters()).device
+
+    def detect(channels: NDArray[np.float32]) -> list[Found]:
+        return [as_arrays(p) for p in detector.predict(torch.from_numpy(channels).to(device))]
+
+    return detect
+
+
+def finish(
+    options: TrainingOptions,
+    detector: Detector,
+    *,
+    calibrate: bool = True,
+    progress: bool = False,
+) -> NetworkSpec:
+    """Measure a trained detector on tiles that no curve has seen, and note the figures.
+
+    Parameters
+    ----------
+    options : TrainingOptions
+        Say which held-out data, and how many tiles.
+    detector : Detector
+        Its specification is changed: calibration and figures.
+    calibrate : bool
+        Whether to fit the calibration first, to as many other tiles.
+    progress : bool
+        Show a progress bar where there is a terminal.
+
+    Returns
+    -------
+    NetworkSpec
+        The detector's, new.
+    """
+    merge_adapters(detector)
+    detector.eval()
+    number, spec = options.validation.final_samples, detector.spec
+    data = held_out_data(options, _FINAL)
+    source = build_source(data, options.size, spec.classes)
+    run = detection(detector)
+    if calibrate:
+        # The calibration must not be judged on the tiles that it was fitted to.
+        first = judge(run, _tiles(source, 0, number, "calibrating", progress), spec)
+        calibration = fit_calibration(first.score, first.real)
+        spec = spec.model_copy(update={"calibration": calibration})
+    judged = judge(run, _tiles(source, number, number, "judging", progress), spec)
+    several = data if isinstance(data, tuple) else (data,)
+    training = {
+        **spec.training,
+        "metrics": figures(judged, spec),
+        "by_class": class_figures(judged, spec),
+        "held_out": {"tiles": number, "data": [one.model_dump(mode="json") for one in several]},
+    }
+    detector.spec = spec.model_copy(update={"training": training})
+    return detector.spec
+
+
+def evaluate(
+    weights: str | Path,
+    options: TrainingOptions | None = None,
+    *,
+    tiles: int | None = None,
+    preset: str | None = None,
+    calibrate: bool = False,
+    progress: bool = True,
+) -> NetworkSpec:
+    """Judge a trained detector on held-out tiles, on the GPU where there is one.
+
+    Parameters
+    ----------
+    weights : str or path
+        As `find_detector` takes.
+    options : TrainingOptions, optional
+        A training whose held-out data, size and number of tiles to take, instead of those of the
+        detector's own.
+    tiles : int, optional
+        How many, instead of those of the options.
+    preset : str, optional
+        Of the simulation, instead of that of the options.
+    calibrate : bool
+        Calibrate anew, on as many other tiles, and write the file and its card anew. The numbers
+        of the network stay as they are.
+    progress : bool
+        Show a progress bar where there is a terminal.
+
+    Returns
+    -------
+    NetworkSpec
+        With the figures.
+
+    Raises
+    ------
+    ConfigurationError
+        Where options do not fit, or a shipped detector is to be calibrated by its name.
+    InputError
+        Where weights or data cannot be read, or the file not be written.
+    """
+    if calibrate and str(weights) in shipped_detectors():
+        raise ConfigurationError(
+            f"{weights} ships with cyclades, and its hash is recorded; copy its files and "
+            "calibrate the copy."
+        )
+    file = find_detector(weights)
+    detector = load_detector(file, "cuda" if torch.cuda.is_available() else "cpu")
+    if options is None:
+        options = _recorded(detector.spec, file)
+    spec = finish(
+        _changed(options, tiles, preset), detector, calibrate=calibrate, progress=progress
+    )
+    if calibrate:
+        _describe_anew(file, spec)
+        if "configuration" in spec.training:
+            write_card(spec, file, sum(p.numel() for p in detector.parameters()))
+    return spec
+
+
+def _tiles(
+    source: SampleSource, first: int, number: int, what: str, progress: bool
+) -> Iterator[Sample]:
+    numbers = range(first, first + number)
+    for i in tqdm(numbers, what, unit="tile", leave=False, disable=None if progress else True):
+        yield source.sample(i)
+
+
+def _recorded(spec: NetworkSpec, file: Path) -> TrainingOptions:
+    """Return the configuration that weights were trained with."""
+    try:
+        return TrainingOptions.from_mapping(spec.training["configuration"])
+    except (KeyError, ConfigurationError):
+        raise ConfigurationError(
+            f"{file}: the weights do not say how they were trained in words that this version "
+            "knows; give a configuration with --config."
+        ) from None
+
+
+def _changed(options: TrainingOptions, tiles: int | None, preset: str | None) -> TrainingOptions:
+    """Return options with another number of held-out tiles, or another sky in them."""
+    changes: dict[str, Any] = {}
+    if tiles is not None:
+        changes["final_samples"] = tiles
+    if preset is not None:
+        data = held_out_data(options, _FINAL)
+        if not isinstance(data, SimulatedOptions):
+            raise ConfigurationError(
+                "--preset changes simulated held-out data, and those of this configuration are "
+                "others; give a configuration of a simulation with --config."
+            )
+        mapping = {**data.model_dump(mode="json"), "preset": preset}
+        changes["data"] = SimulatedOptions.from_mapping(mapping, name="--preset")
+    validation = options.validation.model_copy(update=changes)
+    return options.model_copy(update={"validation": validation})
+
+
+def _describe_anew(file: Path, spec: NetworkSpec) -> None:
+    """Write a file of weights with another specification, its numbers untouched."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        save_file(load_file(file), temporary, metadata=spec.metadata())
+        os.replace(temporary, file)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{file}: cannot be written ({reason}).") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
