@@ -13,6 +13,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
@@ -26,13 +27,17 @@ from cyclades.pipeline.training.sources import build_source
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.networks.adaptation import parameter_groups, prepare
 from cyclades.stages.networks.detector import Detector, load_detector, load_state, save_detector
-from cyclades.stages.networks.pretrained import load_pretrained
+from cyclades.stages.networks.pretrained import load_pretrained, load_trunk
+from cyclades.stages.networks.specification import NetworkSpec, TrunkSpec
 from cyclades.stages.networks.targets import Targets
+from cyclades.stages.networks.weights import WEIGHTS, find_detector, read_metadata
 
 logger = logging.getLogger("cyclades.training")
 
 CHECKPOINT = "last.ckpt"
 CONFIGURATION = "training.yaml"
+MACHINE = ("devices", "nodes", "workers", "threads")
+"""Options of the machine rather than of the result, which may differ when a training goes on."""
 
 
 class Training(lightning.LightningModule):
@@ -253,21 +258,23 @@ def start_detector(options: TrainingOptions, *, fresh: bool = True) -> Detector:
     fresh : bool
         Whether to load the weights to start from; not where a checkpoint follows.
     """
-    spec = options.specification()
-    detector = Detector(spec)
-    network = options.network
-    if fresh and network.start is not None:
-        from cyclades.stages.networks.weights import find_detector
-
+    detector = Detector(options.specification())
+    network, frozen = options.network, options.adaptation.mode == "frozen"
+    weights = network.backbone.weights if network.backbone is not None else None
+    trunk: TrunkSpec | None = None
+    if network.start is not None:
         file = find_detector(network.start)
-        load_state(detector, load_detector(file).state_dict(), file)
-    elif (
-        fresh
-        and detector.backbone is not None
-        and network.backbone is not None
-        and network.backbone.weights is not None
-    ):
-        load_pretrained(detector.backbone, network.backbone.weights)
+        if frozen:
+            trunk = NetworkSpec.from_metadata(read_metadata(file), file).trunk
+        if fresh:
+            load_state(detector, load_detector(file).state_dict(), file)
+    elif detector.backbone is not None and weights is not None:
+        if frozen and weights in WEIGHTS:
+            trunk = TrunkSpec(weights=weights, sha256=load_trunk(detector.backbone, weights))
+        elif fresh:
+            load_pretrained(detector.backbone, weights)
+    # what stays as everyone has it is not written again
+    detector.spec = detector.spec.model_copy(update={"trunk": trunk})
     adaptation = options.adaptation
     if detector.backbone is not None:
         prepare(
@@ -288,7 +295,11 @@ def _prepare_folder(options: TrainingOptions, output: Path, restart: bool) -> Pa
         if restart:
             for old in (output / CHECKPOINT, output / CONFIGURATION, *output.glob("log/*.csv")):
                 old.unlink(missing_ok=True)
-        if checkpoint.is_file() and kept.is_file() and kept.read_text("utf-8") != text:
+        if (
+            checkpoint.is_file()
+            and kept.is_file()
+            and _of_the_result(kept.read_text("utf-8")) != _of_the_result(text)
+        ):
             raise ConfigurationError(
                 f"{output} holds a training with another configuration ({CONFIGURATION}); choose "
                 "another folder, or begin anew with --restart."
@@ -297,3 +308,13 @@ def _prepare_folder(options: TrainingOptions, output: Path, restart: bool) -> Pa
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror}).") from error
     return checkpoint if checkpoint.is_file() else None
+
+
+def _of_the_result(text: str) -> dict[str, Any]:
+    """Return the options of a training that its result depends on."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        content = None
+    mapping = content if isinstance(content, dict) else {}
+    return {name: value for name, value in mapping.items() if name not in MACHINE}
