@@ -43,41 +43,111 @@ def flood_objects(
     masks : Segments, optional
         Pixels that each object may have; all of its box where left out.
     """
-    from scipy import ndimage
+    none = np.zeros(0, np.int64)
+    found = _flood(
+        np.ascontiguousarray(significance, np.float32),
+        np.ascontiguousarray(box, np.float64).reshape(-1, 4),
+        np.float32(flood),
+        np.float32(SEED_RATIO * flood),
+        np.ascontiguousarray(compact, np.bool_),
+        none if masks is None else np.ascontiguousarray(masks.indices, np.int64),
+        none if masks is None else np.ascontiguousarray(masks.offsets, np.int64),
+    )
+    return Segments(*found)
 
+
+@njit(
+    "Tuple((int64[::1], int64[::1]))(float32[:, ::1], float64[:, ::1], float32, float32,"
+    " boolean[::1], int64[::1], int64[::1])",
+    cache=True,
+    nogil=True,
+)
+def _flood(
+    significance: NDArray[np.float32],
+    box: Floats,
+    flood: np.float32,
+    seed: np.float32,
+    compact: NDArray[np.bool_],
+    indices: Integers,
+    offsets: Integers,
+) -> tuple[Integers, Integers]:
+    """See `flood_objects`; without masks `offsets` is empty."""
     ny, nx = significance.shape
-    rows: list[Integers] = []
-    for row, ((x0, y0, x1, y1), single) in enumerate(zip(box, compact, strict=True)):
-        ya, yb = max(0, round(y0)), min(ny, round(y1) + 1)
-        xa, xb = max(0, round(x0)), min(nx, round(x1) + 1)
-        cut = significance[ya:yb, xa:xb]
-        if masks is not None:
-            my, mx = np.divmod(masks[row], nx)
-            inside = (my >= ya) & (my < yb) & (mx >= xa) & (mx < xb)
-            allowed = np.zeros(cut.shape, bool)
-            allowed[my[inside] - ya, mx[inside] - xa] = True
-            cut = np.where(allowed, cut, np.float32(np.nan))
-        if not np.isfinite(cut).any():
-            rows.append(np.zeros(0, np.int64))
+    ends = np.zeros(len(box) + 1, np.int64)
+    result = np.empty(max(1024, 64 * len(box)), np.int64)
+    n = 0
+    for row in range(len(box)):
+        ends[row + 1] = n
+        x0, y0, x1, y1 = box[row]
+        ya, yb = max(0, int(np.rint(y0))), min(ny, int(np.rint(y1)) + 1)
+        xa, xb = max(0, int(np.rint(x0))), min(nx, int(np.rint(x1)) + 1)
+        h, w = yb - ya, xb - xa
+        if h <= 0 or w <= 0:
             continue
-        y, x = np.ogrid[ya:yb, xa:xb]
-        across = (2.0 * x - x0 - x1) / max(x1 - x0, 1.0)
-        along = (2.0 * y - y0 - y1) / max(y1 - y0, 1.0)
-        central = np.where(across**2 + along**2 <= CENTRAL**2, cut, np.nan)
-        where = central if np.isfinite(central).any() else cut
-        summit = np.unravel_index(np.nanargmax(where), cut.shape)
-        labels, number = ndimage.label(cut > flood, structure=np.ones((3, 3), int))
-        wanted = np.zeros(number + 1, bool)
-        wanted[labels[summit]] = True
-        if number and not single:
-            high = ndimage.maximum(cut, labels, np.arange(1, number + 1))
-            wanted[1:] |= np.asarray(high) >= SEED_RATIO * flood
-        wanted[0] = False
-        chosen = wanted[labels]
-        chosen[summit] = True
-        yy, xx = np.nonzero(chosen)
-        rows.append(((yy + ya) * nx + xx + xa).astype(np.int64))
-    return Segments.from_lists(rows)
+        # What may be taken: 0 nothing, 1 allowed, 2 above the threshold, 3 chosen
+        state = np.zeros(h * w, np.uint8)
+        if len(offsets):
+            for k in range(offsets[row], offsets[row + 1]):
+                y, x = indices[k] // nx - ya, indices[k] % nx - xa
+                if 0 <= y < h and 0 <= x < w:
+                    state[y * w + x] = 1
+        else:
+            state[:] = 1
+        wide, high = max(x1 - x0, 1.0), max(y1 - y0, 1.0)
+        central, summit = False, -1
+        highest = np.float32(0.0)
+        for place in range(h * w):
+            if state[place] == 0:
+                continue
+            y, x = place // w + ya, place % w + xa
+            value = significance[y, x]
+            if not np.isfinite(value):
+                state[place] = 0
+                continue
+            if value > flood:
+                state[place] = 2
+            across, along = (2.0 * x - x0 - x1) / wide, (2.0 * y - y0 - y1) / high
+            inside = across * across + along * along <= CENTRAL * CENTRAL
+            if (inside, value) > (central, highest) or summit < 0:
+                central, highest, summit = inside, value, place
+        if summit < 0:
+            continue
+        stack = np.empty(h * w, np.int64)
+        single = compact[row]
+        for start in range(-1, h * w):
+            if start < 0:
+                first = summit
+            elif single:
+                break
+            else:
+                first = start
+                y, x = first // w + ya, first % w + xa
+                if state[first] != 2 or significance[y, x] < seed:
+                    continue
+            grows = state[first] == 2
+            state[first] = 3
+            if not grows:
+                continue
+            stack[0], size = first, 1
+            while size:
+                size -= 1
+                y, x = stack[size] // w, stack[size] % w
+                for v in range(max(0, y - 1), min(h, y + 2)):
+                    for u in range(max(0, x - 1), min(w, x + 2)):
+                        if state[v * w + u] == 2:
+                            state[v * w + u] = 3
+                            stack[size] = v * w + u
+                            size += 1
+        if n + h * w > len(result):
+            larger = np.empty(2 * (n + h * w), np.int64)
+            larger[:n] = result[:n]
+            result = larger
+        for place in range(h * w):
+            if state[place] == 3:
+                result[n] = (place // w + ya) * nx + place % w + xa
+                n += 1
+        ends[row + 1] = n
+    return result[:n].copy(), ends
 
 
 def drop_repeated(segments: Segments, significance: NDArray[np.float32], score: Floats) -> Integers:

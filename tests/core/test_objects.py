@@ -1,12 +1,19 @@
 """Objects of box and mask detectors become islands, components and sources."""
 
 import numpy as np
+from scipy import ndimage
 
 from cyclades.pipeline.chain import Pipeline, Result
 from cyclades.pipeline.comparison.instances import found_objects
 from cyclades.pipeline.config import RouteConfig
 from cyclades.stages.core.context import Context
-from cyclades.stages.core.objects import flood_objects, join_touching, share_pixels
+from cyclades.stages.core.objects import (
+    CENTRAL,
+    SEED_RATIO,
+    flood_objects,
+    join_touching,
+    share_pixels,
+)
 from cyclades.stages.core.products import Detections, Segments
 from cyclades.stages.core.segments import complete_detections
 from tests.skies import correlated_noise, sky_image, source_rows
@@ -104,3 +111,49 @@ def test_no_detections_stay_none():
     found = complete_detections(image, background, none, context=Context())
     assert len(found) == 0
     assert found.complete
+
+
+def labelled_pixels(significance, box, flood, single, allowed):
+    """What `flood_objects` finds in one box, by labels of the whole image."""
+    ny, nx = significance.shape
+    x0, y0, x1, y1 = box
+    y, x = np.mgrid[:ny, :nx]
+    inside = (x >= round(x0)) & (x <= round(x1)) & (y >= round(y0)) & (y <= round(y1))
+    cut = np.where(inside & allowed, significance, np.nan)
+    if np.isnan(cut).all():
+        return np.zeros(0, int)
+    across = (2 * x - x0 - x1) / max(x1 - x0, 1.0)
+    along = (2 * y - y0 - y1) / max(y1 - y0, 1.0)
+    central = np.where(across**2 + along**2 <= CENTRAL**2, cut, np.nan)
+    summit = np.nanargmax(cut if np.isnan(central).all() else central)
+    labels, number = ndimage.label(cut > flood, np.ones((3, 3)))
+    chosen = (labels == labels.flat[summit]) & (labels > 0)
+    for label in () if single else range(1, number + 1):
+        if cut[labels == label].max() >= SEED_RATIO * flood:
+            chosen |= labels == label
+    chosen.flat[summit] = True
+    return np.flatnonzero(chosen)
+
+
+def test_flooding_agrees_with_labels():
+    rng = np.random.default_rng(3)
+    plane = ndimage.gaussian_filter(rng.normal(size=(60, 70)), 1.2).astype("f4") * 5
+    plane[20:30, 10:30] = np.nan
+    plane[rng.random(plane.shape) < 0.02] = np.nan
+    n = 250
+    centre, half = rng.uniform(0, [69, 59], (n, 2)), rng.uniform(0, 12, (n, 2))
+    box = np.concatenate([centre - half, centre + half], 1)
+    box[::5] = np.round(2 * box[::5]) / 2  # edges half way between pixels
+    compact = rng.random(n) < 0.5
+    masks = [np.flatnonzero(rng.random(plane.size) < 0.7) for _ in range(n)]
+    everywhere = np.ones(plane.shape, bool)
+    for given in (None, Segments.from_lists(masks)):
+        found = flood_objects(plane, box, 1.0, compact, given)
+        assert 0 < (found.lengths == 0).sum() < n / 4
+        for row in range(n):
+            allowed = everywhere
+            if given is not None:
+                allowed = np.zeros(plane.shape, bool)
+                allowed.flat[masks[row]] = True
+            wanted = labelled_pixels(plane, box[row], 1.0, compact[row], allowed)
+            np.testing.assert_array_equal(found[row], wanted)
