@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.specification import NetworkSpec
 
 _CARD = """---
@@ -33,8 +34,8 @@ detection={stage} --set detection.weights={name}.safetensors`.
 
 ## Figures on {tiles} held-out tiles
 
-{held_out} Objects below the floor of S/N ({floor:g}) are ignored; scores are calibrated on as many
-other tiles.
+{held_out}
+Objects below the floor of S/N ({floor:g}) are ignored; scores are calibrated on as many others.
 
 | class | objects | AP50 | ceiling | F1 | F1 of caesar-yolo |
 |---|---|---|---|---|---|
@@ -53,15 +54,16 @@ least 0.5, paired one to one within a class.
 """
 
 PUBLISHED_F1 = {"compact": 0.773, "extended": 0.902, "multi-component": 0.883, "spurious": 0.600}
-"""Best F1 of each class among the models of https://github.com/SKA-INAF/caesar-yolo, as its README
-lists them; multi-component is its class ``extended-multisland``."""
+"""Best F1 of each class among the models that the README of caesar-yolo lists; multi-component is
+its class ``extended-multisland``."""
 _COMPARISON = """\
-F1 of caesar-yolo is the best of each class among its published models (compact, extended and
-multi-component by one YOLOv8-l, spurious by a pre-trained YOLOv8-n). The two columns are of
-different data: theirs (Riggi et al. 2023, Astronomy and Computing 42, 100682) are real cut-outs of
-132 x 132 pixels of ASKAP, ATCA and VLA images with labels that people made and checked by eye;
-{own} and their truth holds all objects of S/N {floor:g} or more, be their
-shape visible or not. IoU 0.6 is what their Mask R-CNN code takes as well."""
+F1 of [caesar-yolo](https://github.com/SKA-INAF/caesar-yolo) is the best of each class among its
+published models (compact, extended and multi-component by one YOLOv8-l, spurious by a pre-trained
+YOLOv8-n). The two columns are of different data: theirs (Riggi et al. 2023, Astronomy and Computing
+42, 100682) are real cut-outs of 132 x 132 pixels of ASKAP, ATCA and VLA images with labels that
+people made and checked by eye; {own} and their truth holds all objects
+of S/N {floor:g} or more, be their shape visible or not. IoU 0.6 is what their Mask R-CNN code takes
+as well."""
 _TITLES = {
     "completeness": "completeness at a probability of 0.5",
     "reliability": "reliability at a probability of 0.5",
@@ -106,6 +108,11 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
         Of the file of weights.
     parameters : int
         How many numbers the network has.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be written.
     """
     how: dict[str, Any] = spec.training["configuration"]
     held_out: dict[str, Any] = spec.training["held_out"]
@@ -144,8 +151,11 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
     )
     path = weights.with_suffix(".md")
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}).") from error
     return path
 
 

@@ -134,16 +134,17 @@ def evaluate(
     Raises
     ------
     ConfigurationError
-        Where options do not fit, or a shipped detector is to be calibrated by its name.
+        Where options do not fit, or a detector is to be calibrated that is no file of the user's.
     InputError
         Where weights or data cannot be read, or the file not be written.
     """
-    if calibrate and str(weights) in shipped_detectors():
-        raise ConfigurationError(
-            f"{weights} ships with cyclades, and its hash is recorded; copy its files and "
-            "calibrate the copy."
-        )
     file = find_detector(weights)
+    if calibrate and (
+        str(weights) in shipped_detectors() or not Path(weights).expanduser().exists()
+    ):
+        raise ConfigurationError(
+            f"{weights}: --calibrate writes the file anew; copy {file} and give the copy."
+        )
     detector = load_detector(file, "cuda" if torch.cuda.is_available() else "cpu")
     if options is None:
         options = _recorded(detector.spec, file)

@@ -178,7 +178,7 @@ def test_what_cannot_be_judged_is_refused_in_a_sentence(finished, tmp_path, caps
 
 def test_a_shipped_detector_is_not_calibrated_in_its_place():
     for name in shipped_detectors():
-        with pytest.raises(ConfigurationError, match="calibrate the copy"):
+        with pytest.raises(ConfigurationError, match="give the copy"):
             evaluate(name, calibrate=True)
 
 
