@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     "--config",
     required=True,
     metavar="FILE",
-    help="A YAML file of options, or the name of a network that ships: mask_rcnn, yolo.",
+    help="A YAML file of options, or the name of one that ships: mask_rcnn, yolo, "
+    "dinov2_mask_rcnn, dinov2_yolo.",
 )
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder of the run."

@@ -174,8 +174,8 @@ def _trunk(spec: NetworkSpec) -> str:
         else "the Hugging Face hub"
     )
     return (
-        f"\n- The backbone's trunk is frozen at the weights `{name}`{licence}, and not in the file: it"
-        f"\n  joins from {place} when the detector is loaded."
+        f"\n- The backbone's trunk is frozen at the weights `{name}`{licence}, and not in the file:"
+        f"\n  it joins from {place} when the detector is loaded."
     )
 
 
