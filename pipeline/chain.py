@@ -196,7 +196,8 @@ class Pipeline:
             Whether the result holds the image and the products of the stages. Without them it
             holds the catalogue and the provenance only, for many images in one process.
         progress : callable, optional
-            Called with the name of each stage before it runs.
+            Called with the name of each stage before it runs; by a stage that works through
+            tiles also with its name and the share that is done, as ``"detection 40 %"``.
 
         Raises
         ------
@@ -355,10 +356,15 @@ class _Run:
                 return
 
     def _timed(self, label: str, name: str, step: Callable[[], None]) -> None:
-        if self.progress is not None:
-            self.progress(label)
+        progress = self.progress
+        if progress is not None:
+            progress(label)
+            self.context.listener = lambda share: progress(f"{label} {100 * share:.0f} %")
         start = time.perf_counter()
-        step()
+        try:
+            step()
+        finally:
+            self.context.listener = None
         self.timings[label] = time.perf_counter() - start
         logger.info("%s: %s %s %.2f s", self.source.name, label, name, self.timings[label])
 

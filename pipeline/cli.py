@@ -229,7 +229,8 @@ def run(
 
         def show(label: str) -> None:
             bar.set_description(label)
-            bar.update()
+            # "detection 40 %" is news of a stage that was counted when it began
+            bar.update(0 if label.endswith("%") else 1)
 
         for outcome in run_batch(
             pipeline,

@@ -9,13 +9,18 @@ import click
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder.  [default: theirs]")
 @click.option("--half", is_flag=True, help="Round the weights to 16 bits, for shipping.")
-@click.option("--tile", type=int, default=512, show_default=True, help="Side of the tiles, pixels.")
+@click.option(
+    "--tile",
+    type=int,
+    help="Side in pixels of the tiles that the graphs take.  [default: any, where the network "
+    "allows it; otherwise 512]",
+)
 @click.option(
     "--whole",
     is_flag=True,
     help="Write a backbone that the weights leave to a package into the copy too; graphs need it.",
 )
-def export(weights: Path, output: Path | None, half: bool, tile: int, whole: bool) -> None:
+def export(weights: Path, output: Path | None, half: bool, tile: int | None, whole: bool) -> None:
     """Write the detector WEIGHTS for ONNX Runtime, which runs it without torch.
 
     The graphs are written beside the weights and take their numbers from them. There are none of

@@ -35,6 +35,8 @@ class Context(AbstractContextManager["Context"]):
     notes : dict
         What a stage decided while it ran (a measured noise autocorrelation, a fallback, a
         threshold derived from a false-discovery rate); the provenance record keeps it.
+    listener : callable, optional
+        Told the share of its work that a stage has done; see `report`.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Context(AbstractContextManager["Context"]):
         self.seed = seed
         self.device = device
         self.notes: dict[str, Any] = {}
+        self.listener: Callable[[float], None] | None = None
         self._cache: OrderedDict[Hashable, Any] = OrderedDict()
         self._cache_items = cache_items
         self._limits: Any = None
@@ -96,3 +99,8 @@ class Context(AbstractContextManager["Context"]):
         """Record a decision for the provenance record."""
         logger.debug("%s: %s", key, value)
         self.notes[key] = value
+
+    def report(self, share: float) -> None:
+        """Say which share of a stage's work is done, from 0 to 1, where that takes long."""
+        if self.listener is not None:
+            self.listener(share)

@@ -2,9 +2,8 @@
 
 import importlib.util
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numba import njit
@@ -13,11 +12,10 @@ from numpy.typing import NDArray
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.products import Detections, Integers, Segments
 from cyclades.stages.core.stage import Capabilities, DetectionStage, parameter
-from cyclades.stages.core.tiling import Box
 from cyclades.stages.networks.graphs import GraphDetector, has_graphs
-from cyclades.stages.networks.inputs import Normalisation, stretch
-from cyclades.stages.networks.selection import Found, probability, real_scores, suppress
+from cyclades.stages.networks.selection import probability, real_scores, suppress
 from cyclades.stages.networks.specification import SPURIOUS, NetworkSpec
+from cyclades.stages.networks.tiles import STRIDE, Frame, find_objects
 from cyclades.stages.networks.weights import find_detector
 
 if TYPE_CHECKING:
@@ -27,12 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cyclades.detection")
 
-HALO = 64
-"""Pixels that tiles read beyond what they own: half the widest object that is seen whole."""
-_SEAM = 8.0
-"""Objects whose centres lie this close to a tile's own part are kept until duplicates go."""
-_MARGIN = 8
-"""Pixels around a tile that the interpolation of a resampled one may look at."""
 _MASKED = 0.5
 
 
@@ -60,8 +52,16 @@ class LearnedDetection(DetectionStage):
     overlap: float = parameter(
         0.5, "Intersection over union above which the lower of two is dropped.", gt=0.0, le=1.0
     )
-    tile: int = parameter(512, "Side of the tiles.", unit="pixels", ge=192, multiple_of=32)
-    batch: int = parameter(4, "Tiles at a time.", ge=1)
+    tile: int = parameter(
+        512,
+        "Longest side of the tiles; graphs that take one size have their own.",
+        unit="pixels",
+        ge=192,
+        multiple_of=STRIDE,
+    )
+    batch: int = parameter(
+        4, "Tiles of 512 x 512 pixels at a time; of larger ones fewer, of smaller ones more.", ge=1
+    )
     runtime: Literal["auto", "torch", "onnx"] = parameter(
         "auto", "torch, or ONNX Runtime where the weights were exported; auto takes what is there."
     )
@@ -90,7 +90,7 @@ class LearnedDetection(DetectionStage):
         network = self._network(context)
         spec: NetworkSpec = network.spec
         frame = Frame.of(image, spec)
-        found = self._tiles(frame, network, self.tile_of(network))
+        found = find_objects(frame, network, self.tile, self.batch, context.report)
         context.note("detection.network", {"name": spec.name, "scale": round(frame.scale, 4)})
         if not len(found.boxes):
             return _nothing(image.shape, spec)
@@ -127,10 +127,6 @@ class LearnedDetection(DetectionStage):
             class_probabilities=chances,
             classes=classes,
         )
-
-    def tile_of(self, network: Any) -> int:
-        """Side of the tiles: the graphs of ONNX Runtime have one of their own."""
-        return int(getattr(network, "size", self.tile))
 
     def _least(self, likely: NDArray[np.float64]) -> float:
         """Probability from which on detections are kept."""
@@ -174,123 +170,6 @@ class LearnedDetection(DetectionStage):
             f"The detection {self.name!r} needs ONNX Runtime or torch; install cyclades[onnx] "
             "(some tens of megabytes) or cyclades[learned]."
         )
-
-    def _tiles(self, frame: "Frame", network: Any, tile: int) -> Found:
-        """Everything that the tiles of an image find, in pixels of the network's frame."""
-        stretches = network.spec.input.stretches
-        boxes, scores, masks = [], [], []
-        batch: list[NDArray[np.float32]] = []
-        cores: list[Box] = []
-
-        def run() -> None:
-            channels = np.stack([stretch(plane, stretches) for plane in batch])
-            for core, found in zip(cores, network.detect(channels), strict=True):
-                place = np.array([core.x0 - HALO, core.y0 - HALO] * 2, np.float32)
-                moved = found.boxes + place
-                centre = 0.5 * (moved[:, :2] + moved[:, 2:])
-                low = np.array([core.x0, core.y0]) - _SEAM
-                high = np.array([core.x1, core.y1]) + _SEAM
-                own = ((centre >= low) & (centre < high)).all(1)
-                boxes.append(moved[own])
-                scores.append(found.scores[own])
-                if found.masks is not None:
-                    masks.append(found.masks[own].astype(np.float16))
-            batch.clear()
-            cores.clear()
-
-        for core in frame.cores(tile - 2 * HALO):
-            plane = frame.cut(core.grow(HALO))
-            if not plane.any():
-                continue
-            batch.append(plane)
-            cores.append(core)
-            if len(batch) == self.batch:
-                run()
-        if batch:
-            run()
-        if not boxes:
-            none = np.zeros((0, 4), np.float32)
-            return Found(none, np.zeros((0, len(network.spec.classes)), np.float32), None)
-        return Found(
-            np.concatenate(boxes),
-            np.concatenate(scores),
-            np.concatenate(masks) if masks else None,
-        )
-
-
-class Frame(NamedTuple):
-    """An image as the network sees it: normalised, and resampled by a factor about (0, 0).
-
-    Parameters
-    ----------
-    image : ndarray, shape (ny, nx)
-    origin : (y, x)
-        Of the image in the full frame.
-    scale : float
-        Pixels of the network a pixel of the image.
-    normalisation : Normalisation
-    """
-
-    image: NDArray[np.float32]
-    origin: tuple[int, int]
-    scale: float
-    normalisation: Normalisation
-
-    @classmethod
-    def of(cls, image: "SkyImage", spec: NetworkSpec) -> "Frame":
-        """Choose the factor that brings the beam into the network's range, 1 where it is."""
-        scale = 1.0
-        if image.psf is not None:
-            low, high = spec.input.beam_pixels
-            size = image.psf.size
-            scale = float(np.clip(size, low, high) / size)
-        # The mesh has the network's scale too: as many beams a cell as in training.
-        mesh = max(16, round(spec.input.mesh / scale))
-        made = Normalisation.measure(image.data, mesh, image.origin)
-        return cls(image.data, image.origin, scale, made)
-
-    def cores(self, step: int) -> Iterator[Box]:
-        """Cells of the grid that touch the image, in pixels of the network's full frame."""
-        low = [int(np.floor(o * self.scale)) // step for o in self.origin]
-        ends = [
-            int(np.ceil((o + n) * self.scale))
-            for o, n in zip(self.origin, self.image.shape, strict=True)
-        ]
-        for y in range(low[0] * step, ends[0], step):
-            for x in range(low[1] * step, ends[1], step):
-                yield Box(y, y + step, x, x + step)
-
-    def cut(self, box: Box) -> NDArray[np.float32]:
-        """Return the normalised pixels of a box of the network's frame; 0 beyond the image."""
-        if self.scale == 1.0:
-            place = box.shift(-self.origin[0], -self.origin[1])
-            return self._padded(place)
-        from scipy import ndimage
-
-        # pixel i of the network lies at (i + 0.5) / scale - 0.5 of the full frame
-        step = 1.0 / self.scale
-        start = [
-            (v + 0.5) * step - 0.5 - o for v, o in zip((box.y0, box.x0), self.origin, strict=True)
-        ]
-        first = [int(np.floor(s)) - _MARGIN for s in start]
-        length = [int(np.ceil(n * step)) + 2 * _MARGIN for n in box.shape]
-        source = self._padded(Box(first[0], first[0] + length[0], first[1], first[1] + length[1]))
-        offset = [s - f for s, f in zip(start, first, strict=True)]
-        return np.asarray(
-            ndimage.affine_transform(
-                source, np.full(2, step), offset, box.shape, order=3, mode="nearest"
-            )
-        )
-
-    def _padded(self, place: Box) -> NDArray[np.float32]:
-        inside = place.intersect(Box(0, self.image.shape[0], 0, self.image.shape[1]))
-        plane = np.zeros(place.shape, np.float32)
-        if not inside.empty:
-            target = inside.shift(-place.y0, -place.x0)
-            plane[target.slices] = self.normalisation.apply(
-                self.image[inside.slices], inside.y0, inside.x0
-            )
-        return plane
 
 
 def mask_segments(

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.detection.learned import LearnedDetection
+from cyclades.stages.networks.tiles import STRIDE
 
 
 class YoloDetection(LearnedDetection):
@@ -14,3 +15,10 @@ class YoloDetection(LearnedDetection):
     heads: ClassVar[tuple[str, ...]] = ("yolo", "yolo_seg", "ultralytics")
 
     weights: str = parameter("yolo", "A shipped detector's name, a file, or a hub repository.")
+    tile: int = parameter(
+        1024,
+        "Longest side of the tiles; graphs that take one size have their own.",
+        unit="pixels",
+        ge=192,
+        multiple_of=STRIDE,
+    )

@@ -17,7 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.networks.backbones import Backbone, build_backbone
+from cyclades.stages.networks.backbones import (
+    Backbone,
+    ConvolutionalBackbone,
+    build_backbone,
+)
 from cyclades.stages.networks.pretrained import load_trunk
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.targets import Prediction, Targets
@@ -53,6 +57,16 @@ class Detector(nn.Module):
         if self.spec.backbone is None:
             return int(self.head.largest_stride)
         return max(self.spec.backbone.strides)
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether images of any size are treated alike, and exported graphs take them.
+
+        R-CNN heads propose a given number of regions an image, vision transformers resample
+        their position embeddings to its size, and ultralytics' own models may do either.
+        """
+        convolutional = isinstance(self.backbone, ConvolutionalBackbone)
+        return convolutional and self.spec.head.name in ("yolo", "yolo_seg")
 
     def features(self, images: Tensor) -> Any:
         """What the head takes: features by stride, or the images themselves."""

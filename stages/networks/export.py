@@ -4,6 +4,10 @@ A graph is some hundred kilobytes; its weights are read from the detector's own 
 loaded, so that they are kept once and both runtimes compute with the same numbers. A YOLO network
 is one graph, a Mask R-CNN three: regions, their classes and boxes, their masks. What lies between
 (`cyclades.stages.networks.selection`) is the same code for torch.
+
+Graphs of YOLO networks on convolutional backbones take images of any size. Those of Mask R-CNNs,
+whose numbers of proposals are by the tile, of vision transformers, whose position embeddings are
+resampled, and of ultralytics' own models take one size.
 """
 
 import json
@@ -15,11 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.networks.detector import Detector
 from cyclades.stages.networks.graphs import GRAPH_KEY, NAMES_MARK, PREFIX, graph_file
 from cyclades.stages.networks.heads.rcnn import RcnnHead
 
+_SIZE = 512
+"""Side of the tiles of graphs that take one size."""
 _LARGE = 16
 """Tensors of more numbers are left to the file of weights."""
 
@@ -53,7 +59,7 @@ class _Segment(_Dense):
         return (self.detector.head.segment(finest, rois),)
 
 
-def export_detector(detector: Detector, weights: Path, size: int = 512) -> list[Path]:
+def export_detector(detector: Detector, weights: Path, size: int | None = None) -> list[Path]:
     """Write the graphs of a detector beside its file of weights.
 
     Parameters
@@ -62,8 +68,9 @@ def export_detector(detector: Detector, weights: Path, size: int = 512) -> list[
         In evaluation mode, on the CPU.
     weights : path
         The file that `save_detector` wrote; the graphs are named after it.
-    size : int
-        Side of the tiles that the graphs take.
+    size : int, optional
+        Side of the tiles that the graphs take; by default any where the network allows it, and
+        otherwise 512.
 
     Returns
     -------
@@ -73,9 +80,18 @@ def export_detector(detector: Detector, weights: Path, size: int = 512) -> list[
     ------
     InputError
         Where the package onnx is missing.
+    ConfigurationError
+        Where the size is no multiple of the network's largest stride.
     """
-    images = torch.zeros(2, len(detector.spec.input.stretches), size, size)
-    head = detector.head
+    head, stride = detector.head, detector.largest_stride
+    if size is None and not detector.takes_any_size:
+        size = _SIZE
+    if size is not None and (size < stride or size % stride):
+        raise ConfigurationError(
+            f"Tiles of this network are multiples of {stride} pixels, not {size}; change --tile."
+        )
+    side, channels = size or _SIZE, len(detector.spec.input.stretches)
+    images = torch.zeros(2, channels, side, side)
     if not isinstance(head, RcnnHead):
         rules = {
             "floor": head.options.score_floor,
@@ -84,19 +100,28 @@ def export_detector(detector: Detector, weights: Path, size: int = 512) -> list[
             "most": head.options.detections,
             "prototype_stride": head.prototype_stride,
         }
-        about = {"size": size, "kind": "dense", "rules": rules}
-        return [_export(_Dense(detector), (images,), ("images",), weights, "dense", about)]
+        about = {"size": size, "stride": stride, "kind": "dense", "rules": rules}
+        shapes = None
+        if size is None:
+            # unequal sides, so that the exporter does not take them for one
+            images = torch.zeros(2, channels, side, side - stride)
+            sides = [
+                stride * torch.export.Dim(name, min=2, max=256) for name in ("rows", "columns")
+            ]
+            shapes = ({0: torch.export.Dim.AUTO, 2: sides[0], 3: sides[1]},)
+        module = _Dense(detector)
+        return [_export(module, (images,), ("images",), weights, "dense", about, shapes)]
     o = head.options
     rules = {
-        "numbers": head.level_numbers((size, size)),
+        "numbers": head.level_numbers((side, side)),
         "proposal_overlap": o.proposal_overlap,
         "proposals": o.proposals,
         "floor": o.score_floor,
         "overlap": o.overlap,
     }
-    about = {"size": size, "kind": "regions", "rules": rules}
+    about = {"size": size, "stride": stride, "kind": "regions", "rules": rules}
     finest = torch.zeros(2, detector.spec.backbone.channels if detector.spec.backbone else 1,
-                         size // head.strides[0], size // head.strides[0])  # fmt: skip
+                         side // head.strides[0], side // head.strides[0])  # fmt: skip
     rois = torch.tensor([[0.0, 10.0, 10.0, 30.0, 30.0]] * 3)
     names = ("finest", "rois")
     files = [_export(_Propose(detector), (images,), ("images",), weights, "propose", about)]
@@ -113,9 +138,11 @@ def _export(
     weights: Path,
     graph: str,
     about: dict[str, Any],
+    shapes: tuple[dict[int, Any], ...] | None = None,
 ) -> Path:
     try:
         import onnx
+        from onnxscript import optimizer
     except ModuleNotFoundError as error:
         raise InputError(
             "Exporting to ONNX needs the packages onnx and onnxscript; install cyclades[learned]."
@@ -130,10 +157,12 @@ def _export(
             optimize=False,
             verbose=False,
             input_names=list(names),
-            dynamic_shapes=tuple({0: number} for _ in inputs),
+            dynamic_shapes=shapes or tuple({0: number} for _ in inputs),
         )
     assert program is not None
     model = program.model_proto
+    _drop_zero_biases(model)
+    optimizer.remove_unused_nodes(model)
     state = module.state_dict()
     left_out = []
     for tensor in model.graph.initializer:
@@ -168,3 +197,17 @@ def _export(
     temporary.write_bytes(model.SerializeToString())
     os.replace(temporary, path)
     return path
+
+
+def _drop_zero_biases(model: Any) -> None:
+    """Take out the zeros that the exporter gives to convolutions without a bias.
+
+    They are computed in the graph, and keep ONNX Runtime from joining such a convolution with the
+    batch normalisation behind it, which costs half as much time again.
+    """
+    maker = {output: node for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose") and len(node.input) == 3:
+            made_by = maker.get(node.input[2])
+            if made_by is not None and made_by.op_type == "Expand":
+                del node.input[2]

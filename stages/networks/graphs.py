@@ -18,6 +18,8 @@ NAMES_MARK = b"cyclades.open "
 PREFIX = "detector."
 """Before a tensor's name in the file of weights, in the names of the graphs."""
 FIRST_GRAPHS = ("dense", "propose")
+MOST_CALLERS = 4
+"""Threads that use a network at a time, at most: each holds the features of a batch of tiles."""
 
 
 def graph_file(weights: Path, graph: str) -> Path:
@@ -38,6 +40,20 @@ class GraphDetector:
     weights : path
         Its safetensors file, with the graphs beside it.
     threads : int
+        In all. Several tiles, a thread each, are faster than several threads on one, and take
+        more memory: up to `MOST_CALLERS` may be detected in at a time.
+
+    Attributes
+    ----------
+    spec : NetworkSpec
+    size : int or None
+        Side of the only tiles that the graphs take; None where they take any.
+    stride : int
+        Sides of tiles are multiples of this.
+    whole : bool
+        Tiles are all of one size, those at the image's edges too.
+    callers : int
+        Threads that may call `detect` at a time.
 
     Raises
     ------
@@ -59,7 +75,8 @@ class GraphDetector:
         from cyclades.stages.networks.weights import read_metadata
 
         self.spec = NetworkSpec.from_metadata(read_metadata(weights), weights)
-        self._runtime, self._threads = onnxruntime, threads
+        self.callers = min(threads, MOST_CALLERS)
+        self._runtime, self._threads = onnxruntime, threads // self.callers
         self._state = load_file(weights)
         first = next((g for g in FIRST_GRAPHS if graph_file(weights, g).is_file()), None)
         if first is None:
@@ -69,7 +86,9 @@ class GraphDetector:
             )
         self._first = self._session(weights, first)
         about = json.loads(self._first.get_modelmeta().custom_metadata_map[GRAPH_KEY])
-        self.size: int = about["size"]
+        self.size: int | None = about["size"]
+        self.stride: int = about.get("stride", 32)
+        self.whole = self.size is not None
         self._rules: dict[str, Any] = about["rules"]
         self._classify = self._segment = None
         if first == "propose":
@@ -83,7 +102,7 @@ class GraphDetector:
 
         Parameters
         ----------
-        channels : ndarray, shape (b, channels, size, size), float32
+        channels : ndarray, shape (b, channels, h, w), float32
         """
         outputs = self._first.run(None, {"images": channels})
         if self._classify is None:
@@ -109,7 +128,7 @@ class GraphDetector:
             len(boxes),
             classified,
             segmented if segment is not None else None,
-            (self.size, self.size),
+            (channels.shape[-2], channels.shape[-1]),
             rules["floor"],
             rules["overlap"],
         )
@@ -122,6 +141,8 @@ class GraphDetector:
         data = path.read_bytes()
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self._threads
+        # threads that wait for the next layer would burn a third of the time
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         # The runtime refuses tensors that a graph does not leave open, and can tell which these
         # are only after loading it; so the exporter wrote their names between two marks.

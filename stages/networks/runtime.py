@@ -1,6 +1,7 @@
 """Detectors run by torch, on the CPU or a GPU."""
 
 import logging
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.detector import Detector, load_detector
+from cyclades.stages.networks.graphs import MOST_CALLERS
 from cyclades.stages.networks.selection import Found
 from cyclades.stages.networks.targets import Prediction
 
@@ -29,6 +31,18 @@ class TorchDetector:
     threads : int
         On the CPU.
 
+    Attributes
+    ----------
+    spec : NetworkSpec
+    size : None
+        Tiles of any size are taken.
+    stride : int
+        Sides of tiles are multiples of this.
+    whole : bool
+        Tiles are all of one size, those at the image's edges too.
+    callers : int
+        Threads that may call `detect` at a time.
+
     Raises
     ------
     InputError
@@ -42,9 +56,14 @@ class TorchDetector:
                 "use --device cpu."
             )
         torch.set_num_threads(threads)
+        self.device = torch.device(device)
         self.detector: Detector = load_detector(weights, device)
         self.spec = self.detector.spec
-        self.device = torch.device(device)
+        self.size: int | None = None
+        self.stride, self.whole = self.detector.largest_stride, not self.detector.takes_any_size
+        # on a GPU others prepare their tiles while one has its turn
+        self.callers = 1 if self.device.type == "cpu" else min(threads, MOST_CALLERS)
+        self._turn = threading.Lock()
         if self.device.type == "cuda":
             self.detector.to(memory_format=torch.channels_last)
 
@@ -55,6 +74,11 @@ class TorchDetector:
         ----------
         channels : ndarray, shape (b, channels, h, w), float32
         """
+        with self._turn:
+            return self._detect_some(channels)
+
+    def _detect_some(self, channels: NDArray[np.float32]) -> list[Found]:
+        """Detect in as many tiles at a time as the memory holds."""
         try:
             return self._detect(channels)
         except torch.cuda.OutOfMemoryError:
@@ -62,7 +86,7 @@ class TorchDetector:
         if len(channels) > 1:
             half = len(channels) // 2
             logger.warning("The GPU's memory does not hold %d tiles; trying half.", len(channels))
-            return [*self.detect(channels[:half]), *self.detect(channels[half:])]
+            return [*self._detect_some(channels[:half]), *self._detect_some(channels[half:])]
         logger.warning("The GPU's memory does not hold a single tile; going on with the CPU.")
         self.device = torch.device("cpu")
         self.detector.to(self.device)

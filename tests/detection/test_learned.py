@@ -10,10 +10,11 @@ from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import CycladesError, InputError
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.registry import create_stage
-from cyclades.stages.detection.learned import Frame, mask_segments
+from cyclades.stages.detection.learned import mask_segments
 from cyclades.stages.networks.graphs import GraphDetector, has_graphs
 from cyclades.stages.networks.inputs import Normalisation, normalise, stretch
 from cyclades.stages.networks.specification import Calibration, NetworkSpec
+from cyclades.stages.networks.tiles import Frame
 from cyclades.stages.networks.weights import find_detector, shipped_detectors
 from tests.skies import correlated_noise, sky_image, source_rows
 
@@ -26,7 +27,7 @@ SHAPE = (900, 1000)
 
 @pytest.fixture(scope="module")
 def field():
-    """Bright points that no halo or tile of 512 pixels holds all of."""
+    """Bright points that no tile holds all of."""
     rng = np.random.default_rng(5)
     y, x = np.mgrid[30 : SHAPE[0] - 30 : 45, 30 : SHAPE[1] - 30 : 45]
     x, y = (v.ravel() + rng.uniform(-6, 6, x.size) for v in (x, y))
@@ -71,7 +72,8 @@ def test_moving_the_grid_by_half_a_tile_keeps_sources_and_fluxes(name, field):
     image, _, _ = field
     route = Pipeline.from_route("classical").replace(detection=name, background="none")
     tables = []
-    for origin in ((0, 0), (256, 256)):
+    half = route.config.detection.tile // 2
+    for origin in ((0, 0), (half, half)):
         moved = image.replace(origin=origin)
         table = route.run(moved, workers=1).catalogue.components
         x, y = (np.asarray(table[axis].value) for axis in ("x", "y"))
@@ -82,7 +84,7 @@ def test_moving_the_grid_by_half_a_tile_keeps_sources_and_fluxes(name, field):
     apart = np.hypot(*(first[:, None] - second[None]).transpose(2, 0, 1))
     best = apart.argmin(1)
     same = (apart.min(1) < 1.0) & (np.abs(other[best] / flux - 1.0) < 0.01)
-    assert same.mean() >= 0.98
+    assert same.mean() >= 0.995
     assert abs(len(first) - len(second)) <= 0.01 * len(first) + 1
 
 
@@ -154,15 +156,44 @@ def test_torch_and_onnx_runtime_agree(name, field):
     image, _, _ = field
     path = find_detector(name)
     graph, torch = GraphDetector(path), TorchDetector(path)
-    cut = normalise(image.data)[:512, :512]
-    channels = stretch(cut, graph.spec.input.stretches)[None]
-    (a,), (b,) = graph.detect(channels), torch.detect(channels)
-    assert len(a.boxes) == len(b.boxes) > 50
-    np.testing.assert_allclose(a.boxes, b.boxes, atol=0.1)
-    np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
-    assert (a.masks is None) == (b.masks is None)
-    if a.masks is not None:
-        np.testing.assert_allclose(a.masks, b.masks, atol=1e-3)
+    shapes = [(512, 512)] if graph.size else [(512, 512), (64, 416), (320, 96)]
+    for height, width in shapes:
+        cut = normalise(image.data)[-height:, :width]
+        channels = stretch(cut, graph.spec.input.stretches)[None]
+        (a,), (b,) = graph.detect(channels), torch.detect(channels)
+        assert len(a.boxes) == len(b.boxes) > height * width / 5000
+        np.testing.assert_allclose(a.boxes, b.boxes, atol=0.1)
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
+        assert (a.masks is None) == (b.masks is None)
+        if a.masks is not None:
+            np.testing.assert_allclose(a.masks, b.masks, atol=1e-3)
+
+
+@every_network
+def test_convolutions_of_the_graphs_can_be_joined_with_their_normalisation(name):
+    """ONNX Runtime does so where nothing that is computed stands between them."""
+    onnx = pytest.importorskip("onnx")
+    for file in find_detector(name).parent.glob(f"{name}.*.onnx"):
+        graph = onnx.load(file, load_external_data=False).graph
+        given = {tensor.name for tensor in graph.initializer}
+        computed = {output for node in graph.node for output in node.output}
+        for node in graph.node:
+            if node.op_type == "Conv":
+                assert set(node.input[1:]) <= given
+                assert not set(node.input[1:]) & computed
+
+
+def test_yolo_takes_tiles_of_any_size_and_tells_how_far_it_is():
+    assert GraphDetector(find_detector("yolo")).size is None
+    image = simulate(FieldOptions.from_mapping({"size": 400}), 3).image
+    told = []
+    route = Pipeline.from_route("yolo").replace(detection={"name": "yolo", "tile": 256})
+    route.run(image, workers=2, progress=told.append)
+    shares = [int(t.split()[1]) for t in told if t.startswith("detection ")]
+    assert len(shares) > 1
+    assert shares == sorted(shares)
+    assert shares[-1] == 100
+    assert [t for t in told if not t.endswith("%")][2] == "detection"
 
 
 def test_the_catalogue_keeps_its_columns_and_gets_classes_and_scores():

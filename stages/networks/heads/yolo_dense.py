@@ -150,11 +150,9 @@ class DenseHead(nn.Module):
             ]
         )
         distances = _distances(raw["boxes"].float(), self.detect.reg_max) * steps
-        height, width = (float(self.strides[0] * n) for n in levels[0].shape[-2:])
         corners = torch.cat([points - distances[..., :2], points + distances[..., 2:]], -1)
-        boxes = torch.stack(
-            [corners[..., i].clamp(0.0, (width, height)[i % 2]) for i in range(4)], -1
-        )
+        size = (points + 0.5 * steps).amax(0)
+        boxes = torch.minimum(corners.clamp(min=0.0), torch.cat([size, size]))
         scores = raw["scores"].float().sigmoid().transpose(1, 2)
         outputs = (boxes, scores)
         if not self.has_masks:

@@ -288,7 +288,9 @@ def anchor_points(levels: list[Tensor], strides: tuple[int, ...]) -> Tensor:
         h, w = level.shape[-2:]
         y = (torch.arange(h, device=level.device, dtype=torch.float32) + 0.5) * stride
         x = (torch.arange(w, device=level.device, dtype=torch.float32) + 0.5) * stride
-        points.append(torch.stack([x.repeat(h), y.repeat_interleave(w)], 1))
+        # by expansion, which an export follows for features of any shape
+        grid = torch.stack([x[None, :].expand(h, w), y[:, None].expand(h, w)], -1)
+        points.append(grid.reshape(-1, 2))
     return torch.cat(points)
 
 
