@@ -31,7 +31,7 @@ from cyclades.pipeline.training.options import TrainingOptions
 from cyclades.pipeline.training.samples import Sample
 from cyclades.pipeline.training.simulated import SimulatedOptions
 from cyclades.pipeline.training.sources import build_source
-from cyclades.pipeline.training.trainer import train
+from cyclades.pipeline.training.trainer import MACHINE, train
 from cyclades.stages.networks.detector import load_detector
 from cyclades.stages.networks.specification import NetworkSpec
 
@@ -131,9 +131,16 @@ def judged(run: Run, arguments: argparse.Namespace) -> dict[str, dict[str, float
         content = json.loads((run.folder(arguments.output) / KEPT).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    same = content["steps"] == arguments.steps and content["tiles"] == arguments.tiles
+    if {name: content.get(name) for name in ("options", "tiles")} != identity(run, arguments):
+        return None
     known: dict[str, dict[str, float]] = content["figures"]
-    return known if same and set(arguments.telescopes) <= set(known) else None
+    return known if set(arguments.telescopes) <= set(known) else None
+
+
+def identity(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What figures depend on."""
+    options = run.options(arguments).model_dump(mode="json", exclude=set(MACHINE))
+    return {"options": options, "tiles": arguments.tiles}
 
 
 def make(run: Run, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -146,7 +153,7 @@ def make(run: Run, arguments: argparse.Namespace) -> dict[str, dict[str, float]]
         samples = held_out(telescope, arguments.size, arguments.tiles)
         found = figures(judge(detection(detector), samples, detector.spec), detector.spec)
         made[telescope] = {name: float(value) for name, value in found.items()}
-    content = {"steps": arguments.steps, "tiles": arguments.tiles, "figures": made}
+    content = {**identity(run, arguments), "figures": made}
     temporary = folder / f".{KEPT}.tmp"
     temporary.write_text(json.dumps(content, indent=1), "utf-8")
     os.replace(temporary, folder / KEPT)

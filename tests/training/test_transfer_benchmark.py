@@ -88,7 +88,13 @@ def test_figures_are_taken_up_only_where_they_are_of_the_same_benchmark(transfer
     assert transfer.judged(run, arguments) is None
     folder.mkdir()
     kept = {name: {"ap50": 0.5} for name in TELESCOPES}
-    for steps, tiles, wanted in ((600, 4, kept), (500, 4, None), (600, 8, None)):
-        text = json.dumps({"steps": steps, "tiles": tiles, "figures": kept})
-        (folder / "figures.json").write_text(text)
-        assert transfer.judged(run, arguments) == wanted
+    text = json.dumps({**transfer.identity(run, arguments), "figures": kept})
+    (folder / "figures.json").write_text(text)
+    for name, value, wanted in (
+        ("workers", 3, kept),
+        ("tiles", 8, None),
+        ("steps", 500, None),
+        ("backbone", "resnet18", None),
+    ):
+        changed = Namespace(**{**vars(arguments), name: value})
+        assert transfer.judged(run, changed) == wanted, name
