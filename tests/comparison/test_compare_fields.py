@@ -238,7 +238,6 @@ def test_a_part_of_a_source_recalls_a_labelled_component_and_is_no_row_of_its_ow
     assert value["central precision", "plain"] == pytest.approx(6 / 10)
 
 
-
 def test_labels_are_named_in_the_file(labelled, capsys, monkeypatch):
     monkeypatch.setattr(
         "cyclades.pipeline.comparison.fields_file.load_field",
