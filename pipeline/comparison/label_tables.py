@@ -55,8 +55,9 @@ def label_table(fields: Sequence[ComparedField], labels: Sequence[Label]) -> "Ta
         ``catalogue``; ``quantity``: ``component recall`` (labelled components with a row within
         one beam, parts of sources included), ``central precision`` (rows within 1.5 arcmin of the
         target, with their parts, that lie in the extent of a label), ``covered by one`` (labels
-        that exactly one source covers, without anything from outside), the same for ``friends of friends`` at its best linking length
-        and for ``centre`` (all within 54 arcsec one source), and pair ``purity``,
+        that exactly one source covers, without anything from outside), the same for
+        ``friends of friends`` at its best linking length and for ``centre`` (all within 54 arcsec
+        one source), and pair ``purity``,
         ``completeness`` and ``F1`` of each rule; ``consensus``: labels counted alike
         (``plain``), by their consensus level (``weighted``), or above 0.8 only (``cut``);
         ``value``, ``low``, ``high`` (68 %, resampled fields), ``number`` of labels (of fields for
