@@ -25,6 +25,9 @@ ONE_CLASS = "source"
 def average_precision_table(fields: Sequence[ComparedField]) -> "Table":
     """AP50 and AP50:95 of every catalogue, pooled over fields.
 
+    By class only where all catalogues have classes in common with the truth: a catalogue that
+    says nothing of classes would otherwise be judged more mildly than the others.
+
     Returns
     -------
     astropy.table.Table
@@ -37,13 +40,17 @@ def average_precision_table(fields: Sequence[ComparedField]) -> "Table":
     from astropy.table import Table
 
     rows = []
-    for name in fields[0].outcomes:
-        truth = [_real(f.true_boxes) for f in fields]
-        rows.append((name, ELLIPSES, *_scores(truth, [f.boxes[name] for f in fields])))
+    judged = fields[0].outcomes
+    truth = [_real(f.true_boxes) for f in fields] if judged else []
+    by_class = all(_share_classes(truth, [f.boxes[name] for f in fields]) for name in judged)
+    for name in judged:
+        boxes = [f.boxes[name] for f in fields]
+        rows.append((name, ELLIPSES, *_scores(truth, boxes, by_class)))
         isophotes = [f.true_instances for f in fields]
         islands = [f.islands.get(name) for f in fields]
         if all(o is not None for o in (*isophotes, *islands)):
-            rows.append((name, ISLANDS, *_scores([_real(o) for o in isophotes], _all(islands))))
+            scores = _scores([_real(o) for o in isophotes], _all(islands), by_class)
+            rows.append((name, ISLANDS, *scores))
     names = ("catalogue", "instances", "box_ap50", "box_ap", "mask_ap50", "mask_ap", "truth",
              "detections")  # fmt: skip
     types = ("U64", "U16", *("f8",) * 4, "i8", "i8")
@@ -54,8 +61,11 @@ def _all(objects: Sequence[Objects | None]) -> list[Objects]:
     return [o for o in objects if o is not None]
 
 
-def _scores(truth: Sequence[Objects], found: Sequence[Objects]) -> tuple[float | int, ...]:
-    truth, found = _classed(truth, found)
+def _scores(
+    truth: Sequence[Objects], found: Sequence[Objects], by_class: bool
+) -> tuple[float | int, ...]:
+    if not by_class:
+        truth, found = ([o.unclassed() for o in side] for side in (truth, found))
     boxes = average_precision(truth, found)
     masks = (np.nan, np.nan)
     if all(o.masks is not None for o in (*truth, *found)):
@@ -75,17 +85,18 @@ def _classed(
     truth: Sequence[Objects], found: Sequence[Objects]
 ) -> tuple[list[Objects], list[Objects]]:
     """Take the classes off where detections and truth have none in common."""
+    if _share_classes(truth, found):
+        return list(truth), list(found)
+    return [o.unclassed() for o in truth], [o.unclassed() for o in found]
+
+
+def _share_classes(truth: Sequence[Objects], found: Sequence[Objects]) -> bool:
+    """Whether detections and truth have a class in common."""
     names = [
         {label for o in side for label in o.labels or ()} - {"", SPURIOUS}
         for side in (truth, found)
     ]
-    if names[0] & names[1]:
-        return list(truth), list(found)
-    made = [
-        [Objects(o.boxes, o.scores, None, o.masks, o.ignored) for o in side]
-        for side in (truth, found)
-    ]
-    return made[0], made[1]
+    return bool(names[0] & names[1])
 
 
 def benchmark_table(fields: Sequence[ComparedField]) -> "Table":

@@ -80,6 +80,10 @@ class Objects:
             None if self.ignored is None else self.ignored[rows],
         )
 
+    def unclassed(self) -> "Objects":
+        """Return the same without classes, for which any class is right."""
+        return Objects(self.boxes, self.scores, None, self.masks, self.ignored)
+
     @classmethod
     def from_detections(cls, detections: Detections, *, rows: Integers | None = None) -> "Objects":
         """Boxes, masks, scores and most probable classes of a detector's rows (islands if None)."""

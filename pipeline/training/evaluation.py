@@ -98,14 +98,16 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
             genuine = truth.take(np.flatnonzero([n != SPURIOUS for n in truth.labels or ()]))
             sources = objects.take(np.flatnonzero([n != SPURIOUS for n in objects.labels or ()]))
             sources = _without_labels(sources, sample.unlabelled)
-            judged = assign(_bare(genuine), _bare(sources), np.array([REAL_OVERLAP]))
+            judged = assign(genuine.unclassed(), sources.unclassed(), np.array([REAL_OVERLAP]))
             wanted += judged.wanted
             kept = ~judged.ignored[0]
             scores.append(judged.scores[kept])
             reals.append(judged.hit[0][kept])
             false = truth.take(np.flatnonzero([n == SPURIOUS for n in truth.labels or ()]))
             order = np.argsort(-np.asarray(sources.scores), kind="stable")
-            on = assign(_bare(false), _bare(sources.take(order)), np.array([REAL_OVERLAP]))
+            on = assign(
+                false.unclassed(), sources.take(order).unclassed(), np.array([REAL_OVERLAP])
+            )
             artefacts.append((on.hit[0] | on.ignored[0])[kept] & ~judged.hit[0][kept])
     join = np.concatenate
     empty = np.zeros(0)
@@ -261,11 +263,6 @@ def _ranked(found: Found, spec: NetworkSpec) -> Objects:
 
 def _ignored(truth: Objects) -> NDArray[np.bool_]:
     return np.zeros(len(truth), bool) if truth.ignored is None else truth.ignored
-
-
-def _bare(objects: Objects) -> Objects:
-    """The same without classes, for which any class is right."""
-    return Objects(objects.boxes, objects.scores, None, None, objects.ignored)
 
 
 def _without_labels(found: Objects, unlabelled: NDArray[np.bool_] | None) -> Objects:

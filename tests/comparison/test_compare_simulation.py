@@ -121,6 +121,20 @@ def test_estimated_maps_are_no_oracle(field, tmp_path):
     assert list(made.catalogues) == ["a"]
 
 
+def test_classes_count_only_where_all_catalogues_have_them(field):
+    _, made, _ = field
+    truth = load_field({"a": from_truth(made.truth)}, made).truth
+    wrong = truth.replace(morphology=np.full(len(truth), "diffuse"))
+    bare = truth.replace(morphology=np.full(len(truth), ""))
+
+    def found(**catalogues):
+        table = compare(catalogues, truth).further["average_precision"]
+        return [float(rows(table, catalogue=name)["box_ap50"][0]) for name in catalogues]
+
+    assert found(wrong=wrong, bare=bare) == pytest.approx([1.0, 1.0])
+    assert found(wrong=wrong)[0] < 0.5
+
+
 def test_the_truth_itself_is_perfect(field):
     _, made, _ = field
     # without what lies beyond the edge, which is left out
