@@ -107,10 +107,11 @@ def test_presets_have_beams_that_a_network_takes(name):
 
 
 def test_detectability_scales_with_the_noise_and_asks_for_some_surface():
-    peak, total = np.array([4.0, 4.0, 2.5, 3.5]), np.array([4.2, 7.0, 30.0, 30.0])
-    compact = np.array([True, False, False, False])
+    peak = np.array([4.0, 4.0, 3.9, 2.6, 2.4, 5.0])
+    total = np.array([9.0, 7.0, 14.0, 16.0, 90.0, 5.5])
+    compact = np.array([True, False, False, False, False, True])
     snr = detectability(peak, total, compact)
-    np.testing.assert_array_equal(snr >= 5.0, [False, True, False, True])
+    np.testing.assert_array_equal(snr >= 5.0, [False, True, False, True, False, True])
     np.testing.assert_allclose(detectability(peak / 3, total / 3, compact), snr / 3)
 
 
