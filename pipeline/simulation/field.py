@@ -13,7 +13,7 @@ from cyclades.pipeline.simulation.model import SkyModel
 from cyclades.pipeline.simulation.objects import ObservedObjects, candidates, observe_objects
 from cyclades.pipeline.simulation.observation import Observation
 from cyclades.pipeline.simulation.options import SimulationOptions
-from cyclades.pipeline.simulation.plain import PlainOptions, smooth_maps, unit_noise
+from cyclades.pipeline.simulation.plain import PlainOptions, plain_noise, smooth_maps
 from cyclades.pipeline.simulation.render import drawn
 from cyclades.pipeline.simulation.sky import SkyOptions, draw_sky
 from cyclades.pipeline.simulation.telescope_options import TelescopeOptions
@@ -163,12 +163,7 @@ def _plain(
     The mean of what is too faint for the truth is taken off: no interferometer sees it.
     """
     rms, level = smooth_maps(options, geometry, generator)
-    noise = unit_noise(
-        geometry.shape,
-        geometry.psf.covariance,
-        generator,
-        autocorrelation=options.autocorrelation,
-    )
+    noise = plain_noise(options, geometry, generator)
     shapes = drawn(sky, geometry.psf)
     chosen = candidates(sky, geometry.psf, rms)
     clean = np.zeros(geometry.shape, np.float32)

@@ -9,9 +9,12 @@ from pydantic import BaseModel, ConfigDict
 
 from cyclades.pipeline.simulation.geometry import Geometry
 from cyclades.pipeline.simulation.model import Floats
+from cyclades.stages.core.beam_shape import BeamShape
 from cyclades.stages.core.stage import parameter
 
 Plane = NDArray[np.float32]
+STRIPE = (1.5, 6.0)
+"""Width and length of stripes, in beams."""
 
 
 class PlainOptions(BaseModel):
@@ -31,6 +34,16 @@ class PlainOptions(BaseModel):
         "natural",
         "natural: the beam itself, as in a naturally weighted image; beam: that of white noise "
         "convolved with the beam, which networks learn to sharpen away.",
+    )
+    stripes: float = parameter(
+        0.0,
+        "Rms of stripes, as the scans of a single dish leave them, over that of all noise; they "
+        "are 1.5 beams wide and 6 long.",
+        ge=0.0,
+        lt=1.0,
+    )
+    stripes_angle: float = parameter(
+        0.0, "Position angle of the stripes, east of north.", unit="deg"
     )
     rms: float = parameter(5e-5, "Lowest rms of the noise.", unit="Jy/beam", gt=0.0)
     rms_ratio: float = parameter(2.0, "Highest over lowest rms; the map is a smooth wave.", ge=1.0)
@@ -99,6 +112,24 @@ def _transfer(size: tuple[int, int], beam: tuple[float, ...], autocorrelation: s
         twice[-1] = 1.0
     transfer /= np.sqrt(np.sum(twice * transfer**2) / (size[0] * size[1]))
     return np.asarray(transfer, np.float32)
+
+
+def plain_noise(options: PlainOptions, geometry: Geometry, generator: np.random.Generator) -> Plane:
+    """Gaussian noise of unit variance, with the stripes that the options ask for."""
+    noise = unit_noise(
+        geometry.shape,
+        geometry.psf.covariance,
+        generator,
+        autocorrelation=options.autocorrelation,
+    )
+    if options.stripes:
+        beam = (options.beam_major * options.beam_minor) ** 0.5
+        across, along = (factor * beam for factor in STRIPE)
+        shape = BeamShape.make(along, across, options.stripes_angle, "arcsec")
+        stripe = shape.place(geometry.wcs, geometry.shape).covariance
+        noise *= np.float32((1.0 - options.stripes**2) ** 0.5)
+        noise += np.float32(options.stripes) * unit_noise(geometry.shape, stripe, generator)
+    return noise
 
 
 def smooth_maps(

@@ -80,8 +80,9 @@ def _plain(
     beam: float,
     autocorrelation: Literal["natural", "beam"],
     sky: SkyOptions | None = None,
+    stripes: float = 0.0,
 ) -> FieldOptions:
-    """A field without a telescope; axial ratio, angle, noise map and level differ by number."""
+    """A field without an array; axial ratio, angles, noise map and level differ by number."""
     ratio = (1.0, 1.25, 1.6, 1.1, 2.2)[number % 5]
     return FieldOptions(
         sky=_sky(_PIXEL, beam, _BRIGHTEST["plain"]) if sky is None else sky,
@@ -91,6 +92,8 @@ def _plain(
             beam_minor=_PIXEL * beam / ratio**0.5,
             beam_angle=67.0 * number % 180.0,
             autocorrelation=autocorrelation,
+            stripes=stripes,
+            stripes_angle=113.0 * number % 180.0,
             rms_ratio=(1.0, 2.0, 4.0)[number % 3],
             level=(0.0, 0.5, 2.0)[number % 3],
         ),
@@ -173,14 +176,19 @@ def presets() -> dict[str, tuple[FieldOptions, ...]]:
 
     ``natural`` and ``beam`` are plain images with beams of 3.5 to 8 pixels whose noise has the
     autocorrelation of naturally weighted noise, or of white noise convolved with the beam;
-    ``complex`` is natural noise with bright structure as along the Galactic plane. ``vla``,
-    ``askap``, ``atca`` and ``meerkat`` are observations with sidelobes, gain errors, ripples and
-    primary beams, and ``telescopes`` is all four. ``mixed`` is natural noise, telescopes in two
-    fields of five, and bright structure in one of eight.
+    ``complex`` is natural noise with bright structure as along the Galactic plane, ``scans`` has
+    stripes as the scans of a single dish leave them. ``vla``, ``askap``, ``atca`` and ``meerkat``
+    are observations with sidelobes, gain errors, ripples and primary beams, and ``telescopes`` is
+    all four. ``mixed`` is natural noise, telescopes in one field of three, and bright structure
+    and stripes in one of nine each.
     """
     natural = tuple(_plain(k, b, "natural") for k, b in enumerate((*BEAMS, *BEAMS)))
     rich = tuple(
         _plain(k + 3, b, "natural", _complex_sky(b)) for k, b in enumerate((5.0, 3.5, 6.5, 4.5))
+    )
+    scans = tuple(
+        _plain(k + 2, b, "natural", stripes=stripes)
+        for k, (b, stripes) in enumerate(((3.6, 0.6), (4.2, 0.75), (5.0, 0.5), (3.8, 0.8)))
     )
     arrays = (_VLA, _ASKAP, _ATCA, _MEERKAT)
     vla, askap, atca, meerkat = map(_telescopes, arrays)
@@ -189,6 +197,8 @@ def presets() -> dict[str, tuple[FieldOptions, ...]]:
     mixed = list(natural)
     for k, one in enumerate(rich):
         mixed.insert(3 + 4 * k, one)
+    for k, one in enumerate(scans):
+        mixed.insert(5 + 5 * k, one)
     for k, one in enumerate(telescopes):
         mixed.insert(2 + 5 * k // 2, one)
     return {
@@ -196,6 +206,7 @@ def presets() -> dict[str, tuple[FieldOptions, ...]]:
         "natural": natural,
         "beam": tuple(_plain(k, b, "beam") for k, b in enumerate(BEAMS)),
         "complex": rich,
+        "scans": scans,
         "telescopes": telescopes,
         "vla": vla,
         "askap": askap,

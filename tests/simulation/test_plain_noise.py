@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sky_cases import geometry
 
-from cyclades.pipeline.simulation.plain import PlainOptions, smooth_maps, unit_noise
+from cyclades.pipeline.simulation.plain import PlainOptions, plain_noise, smooth_maps, unit_noise
 
 GEOMETRY = geometry(192)
 BEAM = GEOMETRY.psf.covariance
@@ -34,6 +34,25 @@ def test_autocorrelation(kind, widening):
         measured = correlations(planes, dy, dx)
         error = measured.std(ddof=1) / np.sqrt(len(planes))
         assert abs(measured.mean() - expected) < 4.5 * error, (kind, dy, dx)
+
+
+def test_stripes_keep_the_variance_and_run_along_their_angle():
+    # as narrow as they may be beside the plane, so that its mean takes little of their variance
+    options = PlainOptions(beam_major=6.0, beam_minor=6.0, stripes=0.8, stripes_angle=0.0)
+    frame = options.geometry(GEOMETRY.shape, (180.0, 0.0))
+    planes = [plain_noise(options, frame, np.random.default_rng(k)).astype(float) for k in range(80)]
+    variance = correlations(planes, 0, 0)
+    error = variance.std(ddof=1) / np.sqrt(len(planes))
+    assert abs(variance.mean() - 1.0) < 4 * error
+    assert error < 0.01
+    # FWHM of 3 pixels for the beam, 4.5 and 18 for the stripes, along north (the columns)
+    for (dy, dx), along in (((0, 3), 4.5), ((9, 0), 18.0), ((0, 9), 4.5)):
+        offset = float(max(dy, dx))
+        shapes = np.exp(-4 * np.log(2) * offset**2 / np.array([3.0, along]) ** 2)
+        expected = 0.36 * shapes[0] + 0.64 * shapes[1]
+        measured = correlations(planes, dy, dx)
+        error = measured.std(ddof=1) / np.sqrt(len(planes))
+        assert abs(measured.mean() - expected) < 4.5 * error, (dy, dx)
 
 
 def test_noise_is_gaussian():
