@@ -20,6 +20,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclades.pipeline.simulation.blending import blended_objects
 from cyclades.pipeline.simulation.counts import PowerLawCounts
 from cyclades.pipeline.simulation.field import FieldOptions, Plane, make_field
 from cyclades.pipeline.simulation.geometry import Geometry
@@ -73,6 +74,9 @@ class Tile:
         Share of the object's pixels that lie inside the tile.
     snr, total_snr : ndarray, shape (n,)
         Of the whole object; see `ObservedObjects`.
+    blended : ndarray of bool, shape (n,)
+        Objects that nobody can tell from a brighter one beside them; see
+        `cyclades.pipeline.simulation.blending`.
     """
 
     index: int
@@ -85,6 +89,7 @@ class Tile:
     inside: Floats
     snr: Floats
     total_snr: Floats
+    blended: NDArray[np.bool_]
 
 
 class FieldStream(ABC):
@@ -183,8 +188,10 @@ class TileStream(FieldStream):
         field = make_field(options, _geometry(options), self.field_seed(number))
         seen = field.observation
         objects = with_artefacts(field.objects, seen.artefacts, seen.data, seen.rms, seen.psf)
+        hidden = np.zeros(len(objects), bool)
+        hidden[: len(field.objects)] = blended_objects(field.objects, field.clean, seen.rms)
         return cut_field(
-            number, self.size, self.tiles_a_side, seen.data, seen.rms, seen.level, objects
+            number, self.size, self.tiles_a_side, seen.data, seen.rms, seen.level, objects, hidden
         )
 
 
@@ -237,6 +244,7 @@ def cut_field(
     rms: Plane,
     level: Plane,
     objects: ObservedObjects,
+    blended: NDArray[np.bool_] | None = None,
 ) -> list[Tile]:
     """Cut a field with its truth into tiles, row by row.
 
@@ -247,7 +255,10 @@ def cut_field(
     size, tiles_a_side : int
     data, rms, level : ndarray, shape (..., ny, nx), float32
     objects : ObservedObjects
+    blended : ndarray of bool, shape (n,), optional
+        Of the objects; see `Tile`. None are, if left out.
     """
+    hidden = np.zeros(len(objects), bool) if blended is None else blended
     cuts = cut_segments(objects.segments, data.shape[-1], size, tiles_a_side)
     lengths = objects.segments.lengths
     tiles = []
@@ -266,6 +277,7 @@ def cut_field(
                 segments.lengths / lengths[rows],
                 objects.snr[rows],
                 objects.total_snr[rows],
+                hidden[rows],
             )
         )
     return tiles

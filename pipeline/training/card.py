@@ -36,7 +36,8 @@ detection={stage} --set detection.weights={name}.safetensors`.
 ## Figures on {tiles} held-out tiles
 
 {held_out}
-Objects below the floor of S/N ({floor:g}) are ignored; scores are calibrated on as many others.
+Objects below the floor of S/N ({floor:g}) are ignored; so are, in simulations, single ones
+that do not rise above a brighter neighbour by two rms. Scores are calibrated on as many other tiles.
 
 | class | objects | AP50 | ceiling | F1 | F1 of caesar-yolo |
 |---|---|---|---|---|---|

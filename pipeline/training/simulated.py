@@ -288,7 +288,7 @@ class SimulatedSource(SampleSource):
             boxes=pixel_boxes(tile.segments, (self.size, self.size)),
             classes=classes,
             segments=tile.segments,
-            ignore=(snr < self.options.floor) | (tile.inside < LEAST_INSIDE),
+            ignore=(snr < self.options.floor) | (tile.inside < LEAST_INSIDE) | tile.blended,
             unlabelled=None,
             beam=beam,
             rms=tile.rms,

@@ -40,7 +40,8 @@ def test_stripes_keep_the_variance_and_run_along_their_angle():
     # as narrow as they may be beside the plane, so that its mean takes little of their variance
     options = PlainOptions(beam_major=6.0, beam_minor=6.0, stripes=0.8, stripes_angle=0.0)
     frame = options.geometry(GEOMETRY.shape, (180.0, 0.0))
-    planes = [plain_noise(options, frame, np.random.default_rng(k)).astype(float) for k in range(80)]
+    generators = map(np.random.default_rng, range(80))
+    planes = [plain_noise(options, frame, one).astype(float) for one in generators]
     variance = correlations(planes, 0, 0)
     error = variance.std(ddof=1) / np.sqrt(len(planes))
     assert abs(variance.mean() - 1.0) < 4 * error

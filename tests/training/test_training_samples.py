@@ -88,15 +88,17 @@ def test_simulated_labels_fit_the_pixels():
     assert bright > 5
 
 
-def test_objects_cut_by_more_than_half_are_ignored():
+def test_objects_that_are_cut_by_more_than_half_or_blended_are_ignored():
     source = simulated(floor=0.0)
-    cut = 0
+    cut = blended = 0
     for number in range(6):
         for tile in source.stream.field(number):
             sample = source.sample(tile.index)
-            np.testing.assert_array_equal(sample.ignore, tile.inside < 0.5)
-            cut += int(sample.ignore.sum())
+            np.testing.assert_array_equal(sample.ignore, (tile.inside < 0.5) | tile.blended)
+            cut += int(np.sum(tile.inside < 0.5))
+            blended += int(np.sum(tile.blended))
     assert cut > 0
+    assert blended > 0
 
 
 @pytest.mark.parametrize("name", sorted(presets()))
