@@ -37,7 +37,8 @@ detection={stage} --set detection.weights={name}.safetensors`.
 
 {held_out}
 Objects below the floor of S/N ({floor:g}) are ignored; so are, in simulations, single ones
-that do not rise above a brighter neighbour by two rms. Scores are calibrated on as many other tiles.
+that do not rise above a brighter neighbour by two rms. Scores are calibrated on as many other
+tiles.
 
 | class | objects | AP50 | ceiling | F1 | F1 of caesar-yolo |
 |---|---|---|---|---|---|

@@ -1,8 +1,9 @@
 """Points, resolved Gaussians and close pairs in plain noise: every finder on the same fields.
 
 ``python tests/benchmarks/mixture.py OUTPUT --peers FOLDER`` prints completeness, reliability and
-F1 of the classical route, photutils and the peers whose virtual environments (``v-aegean``,
-``v-bdsf``) lie in FOLDER, and the paired differences over fields with their 68 % intervals. Seven
+F1 of the classical route, sep, photutils and the peers whose virtual environments (``v-aegean``,
+``v-bdsf``, ``v-pyse``) lie in FOLDER, and the paired differences over fields with their 68 %
+intervals. Seven
 tenths of the objects are points, two tenths Gaussians of half to three beams, one tenth pairs 1.2
 to 2.5 beams apart; peaks follow dN/dS ~ S^-1.6 from 3 to 1000 rms. The noise is natural (its
 autocorrelation is the beam) or, with ``--noise beam``, white noise convolved with the beam.
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import astropy.units as u
 import numpy as np
-from astropy.table import Table
-from peers import EMPTY, PEERS, Sample, compared, markdown, truth_rows, versions, write_image
+from finders import FINDERS
+from peers import PEERS, Sample, compared, markdown, truth_rows, versions, write_image
 
 from cyclades.pipeline.simulation.injection import inject
 from cyclades.pipeline.simulation.model import CLASSES, GAUSSIAN, SkyModel
@@ -23,7 +24,6 @@ from cyclades.pipeline.simulation.plain import PlainOptions, smooth_maps, unit_n
 from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.geometry import Floats, covariance_from_shape, determinant
 from cyclades.stages.core.image import SkyImage
-from cyclades.stages.core.io import read_image
 from cyclades.stages.core.products import Background
 
 PIXELS_A_SOURCE = 3500.0
@@ -91,39 +91,6 @@ def fields(folder: Path, options: PlainOptions, size: int, seeds: range) -> Samp
     return Sample("points, Gaussians and pairs", note, images, list(truths))
 
 
-def run_photutils(image: Path, folder: Path, binaries: Path) -> dict[str, Path]:
-    """photutils as its documentation proposes: mesh background, deblended segments."""
-    from photutils.background import Background2D, SExtractorBackground, StdBackgroundRMS
-    from photutils.segmentation import SourceCatalog, SourceFinder
-
-    plane = read_image(image)
-    assert plane.psf is not None
-    assert plane.wcs is not None
-    data = plane.data.astype(float)
-    mesh = Background2D(
-        data, 64, filter_size=3, bkg_estimator=SExtractorBackground(),
-        bkg_rms_estimator=StdBackgroundRMS(),
-    )  # fmt: skip
-    data -= mesh.background
-    rms = mesh.background_rms
-    path = folder / "photutils.csv"
-    segments = SourceFinder(n_pixels=5, progress_bar=False)(data, 4.0 * rms)
-    if segments is None:
-        path.write_text(EMPTY)
-        return {"photutils": path}
-    found = SourceCatalog(data, segments, error=rms, wcs=plane.wcs)
-    y, x = np.rint([found.y_centroid, found.x_centroid]).astype(int)
-    keep = np.asarray(found.max_value) > 5.0 * rms[y, x]
-    ra, dec = plane.wcs.all_pix2world(*np.asarray(found.centroid_win).T, 0)
-    blank = np.full(keep.size, np.nan)
-    area = plane.psf.area
-    columns = [ra, dec, blank, blank, found.max_value, rms[y, x], found.kron_flux / area]
-    columns += [found.kron_flux_err / np.sqrt(area), blank, blank, blank, rms[y, x]]
-    table = Table([np.asarray(c)[keep] for c in columns], names=EMPTY.strip().split(","))
-    table.write(path, overwrite=True)
-    return {"photutils": path}
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -140,7 +107,7 @@ def main() -> None:
     options = PlainOptions(autocorrelation=arguments.noise)
     seeds = range(arguments.seed, arguments.seed + arguments.fields)
     sample = fields(folder, options, arguments.size, seeds)
-    comparison = compared(sample, folder, arguments.peers, {**PEERS, "photutils": run_photutils})
+    comparison = compared(sample, folder, arguments.peers, PEERS | FINDERS)
     print(f"{versions(arguments.peers)}; {sample.note}\n")
     # There are no artefacts here, and average precision is cut at fewer boxes than a field has.
     left_out = ("on artefacts", "box AP50")

@@ -357,7 +357,7 @@ def merge_rows(sample: Sample, comparison: Comparison) -> list[dict[str, str]]:
 def versions(peers: Path | None) -> str:
     """What was compared."""
     text = [f"cyclades {cyclades.__version__}"]
-    for folder, name in (("v-aegean", "AegeanTools"), ("v-bdsf", "bdsf")):
+    for folder, name in (("v-aegean", "AegeanTools"), ("v-bdsf", "bdsf"), ("v-pyse", "radio-pyse")):
         python = None if peers is None else peers / folder / "bin" / "python"
         if python is not None and python.exists():
             code = f"import importlib.metadata as m; print(m.version({name!r}))"
