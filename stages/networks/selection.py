@@ -183,13 +183,12 @@ def select_regions(
 def real_scores(scores: Floats32, spec: NetworkSpec) -> Floats32:
     """Raw score of being a source, whatever its class, shape (n,).
 
-    Scores of the R-CNN heads exclude each other and are summed over the classes of sources; those
-    of the YOLO heads do not, and the largest counts.
+    The sum over the classes of sources: a network that wavers between two classes is not in doubt
+    whether there is a source. Scores of YOLO heads do not exclude each other, so that their sum may
+    pass one, where it is cut.
     """
-    real = scores[:, list(spec.real_classes)]
-    if spec.head.name in ("mask_rcnn", "faster_rcnn"):
-        return np.asarray(np.minimum(real.sum(1), np.float32(1.0)), np.float32)
-    return np.asarray(real.max(1, initial=0.0), np.float32)
+    real = scores[:, list(spec.real_classes)].sum(1)
+    return np.asarray(np.minimum(real, np.float32(1.0)), np.float32)
 
 
 def probability(scores: Floats32, calibration: Calibration) -> NDArray[np.float64]:
