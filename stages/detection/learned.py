@@ -1,7 +1,9 @@
 """What the learned detectors share: tiles, one network, seams, and calibrated probabilities."""
 
 import importlib.util
+import itertools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,10 +14,17 @@ from numpy.typing import NDArray
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.products import Detections, Integers, Segments
 from cyclades.stages.core.stage import Capabilities, DetectionStage, parameter
+from cyclades.stages.detection.wide import (
+    Look,
+    Objects,
+    box_segments,
+    likely_rows,
+    look_again,
+)
 from cyclades.stages.networks.graphs import GraphDetector, has_graphs
-from cyclades.stages.networks.selection import probability, real_scores, suppress
-from cyclades.stages.networks.specification import SPURIOUS, NetworkSpec
-from cyclades.stages.networks.tiles import STRIDE, Frame, find_objects
+from cyclades.stages.networks.selection import Found
+from cyclades.stages.networks.specification import NetworkSpec
+from cyclades.stages.networks.tiles import STRIDE, Frame, find_objects, halo_of
 from cyclades.stages.networks.weights import find_detector
 
 if TYPE_CHECKING:
@@ -62,9 +71,22 @@ class LearnedDetection(DetectionStage):
     batch: int = parameter(
         4, "Tiles of 512 x 512 pixels at a time; of larger ones fewer, of smaller ones more.", ge=1
     )
+    coarse: tuple[int, ...] = parameter(
+        (4,),
+        "Factors by which the image is shrunk for further looks, at objects wider than tiles show "
+        "whole; [] for none.",
+    )
     runtime: Literal["auto", "torch", "onnx"] = parameter(
         "auto", "torch, or ONNX Runtime where the weights were exported; auto takes what is there."
     )
+
+    def model_post_init(self, context: object) -> None:
+        """Check that the factors shrink, each more than the one before."""
+        if any(b <= a for a, b in itertools.pairwise((1, *self.coarse))):
+            raise ValueError(
+                f"detection.coarse ({list(self.coarse)}) takes whole numbers from 2 on, each "
+                "larger than the one before; [4] or [4, 16], say."
+            )
 
     def detect(
         self, image: "SkyImage", background: "Background", *, context: "Context"
@@ -90,43 +112,80 @@ class LearnedDetection(DetectionStage):
         network = self._network(context)
         spec: NetworkSpec = network.spec
         frame = Frame.of(image, spec)
-        found = find_objects(frame, network, self.tile, self.batch, context.report)
+        cost = 1.0 + sum(factor**-2.0 for factor in self.coarse)
+        found = find_objects(
+            frame, network, self.tile, self.batch, lambda share: context.report(share / cost)
+        )
         context.note("detection.network", {"name": spec.name, "scale": round(frame.scale, 4)})
-        if not len(found.boxes):
-            return _nothing(image.shape, spec)
-        real = real_scores(found.scores, spec)
-        likely = probability(real, spec.calibration)
-        best = np.argmax(found.scores, 1)
-        source = np.array([name != SPURIOUS for name in spec.classes])[best]
-        likely = np.where(source, likely, 0.0)
-        kept = suppress(found.boxes, likely, self.overlap)
-        least = self._least(likely[kept])
-        context.note("detection.probability", round(least, 4))
-        kept = np.sort(kept[likely[kept] >= least])
-        boxes, masks = found.boxes[kept], None
-        if found.masks is not None and self.uses_masks:
-            masks = found.masks[kept]
-        in_image = boxes / frame.scale - np.tile(frame.origin[::-1], 2)
-        ny, nx = image.shape
-        limits = np.array([nx, ny, nx, ny], float)
-        in_image = np.clip(in_image, 0.0, limits)
-        inside = np.flatnonzero((in_image[:, 2:] - in_image[:, :2] > 0.5).all(1))
-        in_image, kept = in_image[inside], kept[inside]
+        objects = _none(spec)
+        least = self.probability
+        if len(found.boxes):
+            rows, likely = likely_rows(found, spec, self.overlap)
+            least = self._least(likely[rows])
+            context.note("detection.probability", round(least, 4))
+            objects = self._objects(found, np.sort(rows[likely[rows] >= least]), likely, frame)
+        if self.coarse:
+            look = Look(network, self.tile, self.batch, self.overlap, least)
+            objects = self._wide(image, frame, objects, look, context)
+        context.report(1.0)
         segments = None
-        if masks is not None:
-            segments = mask_segments(in_image, masks[inside], image.data)
-        classes = tuple(spec.classes[i] for i in spec.real_classes)
-        chances = found.scores[kept][:, list(spec.real_classes)].astype(float)
+        if objects.masks is not None:
+            segments = mask_segments(objects.boxes, objects.masks, image.data)
+        if any(pixels is not None for pixels in objects.pixels):
+            if segments is None:
+                segments = box_segments(objects.boxes, image.shape)
+            segments = Segments.from_lists(
+                [segments[i] if own is None else own for i, own in enumerate(objects.pixels)]
+            )
+        chances = objects.scores[:, list(spec.real_classes)].astype(float)
         chances /= np.maximum(chances.sum(1, keepdims=True), 1e-9)
         return Detections(
             image.shape,
-            in_image - np.array([0.0, 0.0, 1.0, 1.0]),
-            likely[kept],
-            np.full(len(kept), -1, np.int64),
+            objects.boxes - np.array([0.0, 0.0, 1.0, 1.0]),
+            objects.likely,
+            np.full(len(objects.boxes), -1, np.int64),
             segments=segments,
             class_probabilities=chances,
-            classes=classes,
+            classes=tuple(spec.classes[i] for i in spec.real_classes),
         )
+
+    def _objects(
+        self, found: Found, rows: Integers, likely: NDArray[np.float64], frame: Frame
+    ) -> Objects:
+        """Objects of some rows, in pixels of the image."""
+        boxes = found.boxes[rows] / frame.scale - np.tile(frame.origin[::-1], 2)
+        ny, nx = frame.image.shape
+        boxes = np.clip(boxes, 0.0, np.array([nx, ny, nx, ny], float))
+        inside = (boxes[:, 2:] - boxes[:, :2] > 0.5).all(1)
+        boxes, rows = boxes[inside], rows[inside]
+        masks = found.masks[rows] if found.masks is not None and self.uses_masks else None
+        return Objects(boxes, likely[rows], found.scores[rows], masks, (None,) * len(rows))
+
+    def _wide(
+        self, image: "SkyImage", frame: Frame, objects: Objects, look: Look, context: "Context"
+    ) -> Objects:
+        """Look again at the shrunk image, for objects wider than tiles show whole."""
+        shares = np.array([1.0, *(factor**-2.0 for factor in self.coarse)])
+        done = np.cumsum(shares) / shares.sum()
+        widest, notes = 2.0 * halo_of(look.network.size or self.tile), []
+        for i, factor in enumerate(self.coarse):
+            before = len(objects.boxes)
+            objects, block = look_again(
+                image, frame, objects, look, factor, widest, _part(context, done[i], done[i + 1])
+            )
+            added = sum(pixels is not None for pixels in objects.pixels)
+            notes.append(
+                {
+                    "factor": factor,
+                    "block": block,
+                    "wide_objects": added,
+                    "objects_before": before,
+                    "objects_after": len(objects.boxes),
+                }
+            )
+            widest *= factor
+        context.note("detection.coarse", notes)
+        return objects
 
     def _least(self, likely: NDArray[np.float64]) -> float:
         """Probability from which on detections are kept."""
@@ -256,13 +315,12 @@ def _load(path: Path, runtime: str, context: "Context") -> Any:
     return TorchDetector(path, context.device, context.workers)
 
 
-def _nothing(shape: tuple[int, int], spec: NetworkSpec) -> Detections:
-    classes = tuple(spec.classes[i] for i in spec.real_classes)
-    return Detections(
-        shape,
-        np.zeros((0, 4)),
-        np.zeros(0),
-        np.zeros(0, np.int64),
-        class_probabilities=np.zeros((0, len(classes))),
-        classes=classes,
-    )
+def _part(context: "Context", start: float, end: float) -> Callable[[float], None]:
+    """What reports the share of a part of the work as one of the whole."""
+    return lambda share: context.report(float(start + (end - start) * share))
+
+
+def _none(spec: NetworkSpec) -> Objects:
+    """No objects."""
+    scores = np.zeros((0, len(spec.classes)), np.float32)
+    return Objects(np.zeros((0, 4)), np.zeros(0), scores, None, ())

@@ -54,6 +54,8 @@ class GraphDetector:
         Tiles are all of one size, those at the image's edges too.
     callers : int
         Threads that may call `detect` at a time.
+    worth_preparing : None
+        It is ready as it is.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class GraphDetector:
 
         self.spec = NetworkSpec.from_metadata(read_metadata(weights), weights)
         self.callers = min(threads, MOST_CALLERS)
+        self.worth_preparing = None
         self._runtime, self._threads = onnxruntime, threads // self.callers
         self._state = load_file(weights)
         first = next((g for g in FIRST_GRAPHS if graph_file(weights, g).is_file()), None)
@@ -96,6 +99,9 @@ class GraphDetector:
             if graph_file(weights, "segment").is_file():
                 self._segment = self._session(weights, "segment")
         del self._state
+
+    def prepare(self, shape: tuple[int, int]) -> None:
+        """Do nothing; see `cyclades.stages.networks.runtime.TorchDetector.prepare`."""
 
     def detect(self, channels: NDArray[np.float32]) -> list[Found]:
         """Detections of tiles, with raw scores.

@@ -54,6 +54,11 @@ class Network(Protocol):
     """Tiles are all of one size, those at the image's edges too."""
     callers: int
     """Threads that may call `detect` at a time."""
+    worth_preparing: int | None
+    """Tiles of an image from which on `prepare` pays; None where it never does."""
+
+    def prepare(self, shape: tuple[int, int]) -> None:
+        """Get ready for many tiles of a shape."""
 
     def detect(self, channels: NDArray[np.float32]) -> list[Found]:
         """Detections of tiles, with raw scores."""
@@ -209,7 +214,11 @@ def find_objects(
     Found
         The same object may appear more than once near the seams of tiles.
     """
-    tiles = frame.tiles(network.size or side, network.stride, whole=network.whole)
+    side = network.size or side
+    tiles = frame.tiles(side, network.stride, whole=network.whole)
+    if network.worth_preparing is not None and len(tiles) >= network.worth_preparing:
+        tiles = frame.tiles(side, network.stride, whole=True)
+        network.prepare((side, side))
 
     def run(group: list[Tile]) -> list[Found]:
         planes = [frame.cut(tile.padded) for tile in group]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from requirements import require
+from scipy import ndimage
 
 from cyclades.pipeline.chain import Pipeline
 from cyclades.pipeline.simulation.field import FieldOptions, simulate
@@ -194,6 +195,111 @@ def test_yolo_takes_tiles_of_any_size_and_tells_how_far_it_is():
     assert shares == sorted(shares)
     assert shares[-1] == 100
     assert [t for t in told if not t.endswith("%")][2] == "detection"
+
+
+DISC = (540, 470, 200)
+"""Centre (x, y) and radius of a disc twice as wide as a tile shows whole, in pixels."""
+
+
+@pytest.fixture(scope="module")
+def disc():
+    """A uniform disc of six times the rms with bright points on it and around it."""
+    shape, rng = (1024, 1024), np.random.default_rng(12)
+    places, peaks = rng.uniform(30, 990, (60, 2)), 10 ** rng.uniform(1.0, 2.0, 60)
+    rows = source_rows(peaks, *places.T)
+    image, background = sky_image(rows, shape, correlated_noise(shape, rng))
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    # seen with the beam, so that its edge is no sharper
+    radius = np.hypot(x - DISC[0], y - DISC[1])
+    bright = 6.0 * ndimage.gaussian_filter((radius < DISC[2]).astype(float), 1.9)
+    wide = image.replace(data=(image.data + bright).astype(np.float32))
+    return image, wide, background, rows, bright
+
+
+def within(boxes, x, y, radius):
+    """Boxes longer than two beams, most of which lies in the square around a disc."""
+    low = np.maximum(boxes[:, :2], [x - radius, y - radius])
+    high = np.minimum(boxes[:, 2:], [x + radius, y + radius])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    common = np.clip(high - low, 0, None).prod(1) / sides.prod(1)
+    return (common > 0.5) & (sides.max(1) > 40)
+
+
+@every_network
+def test_a_disc_wider_than_a_tile_shows_is_one_object(name, disc):
+    _, image, background, rows, _ = disc
+    pieces, whole = (found(name, image, background, coarse=c) for c in ((), (4,)))
+    x, y, radius = DISC
+    # pieces, or nothing
+    assert within(pieces.box, *DISC).sum() != 1
+    (row,) = np.flatnonzero(within(whole.box, *DISC))
+    np.testing.assert_allclose(
+        whole.box[row], [x - radius, y - radius, x + radius, y + radius], atol=16
+    )
+    # all of its pixels are its own but those of the points on it, and two cells around
+    inside = np.zeros(image.shape, bool)
+    inside.ravel()[whole.segments[row]] = True
+    yy, xx = np.mgrid[: image.shape[0], : image.shape[1]]
+    true = np.hypot(xx - x, yy - y) < radius
+    assert (inside & true).sum() > 0.97 * true.sum()
+    assert (inside & ~true).sum() < 0.1 * true.sum()
+    # points keep their places, on the disc too
+    first, second = (set(map(tuple, d.box[~within(d.box, *DISC)])) for d in (pieces, whole))
+    assert first == second
+    on = np.hypot(rows[:, 1] - x, rows[:, 2] - y) < radius - 10
+    assert np.mean(nearest(rows[on, 1:3], centres(whole)) < 2.0) > 0.8
+
+
+def test_a_disc_comes_out_as_one_source_with_its_flux(disc):
+    _, image, _, _, bright = disc
+    route = Pipeline.from_route("classical").replace(detection="yolo", background="none")
+    result = route.run(image, workers=1)
+    flux = np.asarray(result.catalogue.sources["total_flux"], float)
+    true = bright.sum() / image.psf.area
+    assert flux.max() == pytest.approx(true, rel=0.05)
+    assert np.sort(flux)[-2] < 0.1 * true
+    (note,) = result.provenance["notes"]["detection.coarse"]
+    assert (note["factor"], note["block"], note["wide_objects"]) == (4, 4, 1)
+
+
+@every_network
+def test_looking_for_wide_objects_changes_nothing_where_there_are_none(name, disc, field):
+    for image, background in ((disc[0], disc[2]), field[:2]):
+        plain, looked = (found(name, image, background, coarse=c) for c in ((), (4, 16)))
+        np.testing.assert_array_equal(plain.box, looked.box)
+        np.testing.assert_array_equal(plain.score, looked.score)
+        assert (plain.segments is None) == (looked.segments is None)
+
+
+def test_a_wide_object_does_not_depend_on_the_phase_of_tiles_and_blocks(disc):
+    _, image, background, _, bright = disc
+    x, y, radius = DISC
+    sizes = []
+    for origin in ((0, 0), (512, 512), (203, 1002)):
+        detections = found("yolo", image.replace(origin=origin), background)
+        (row,) = np.flatnonzero(within(detections.box, *DISC))
+        inside = np.zeros(image.shape, bool)
+        inside.ravel()[detections.segments[row]] = True
+        sizes.append((inside & (bright > 3)).sum() / (bright > 3).sum())
+        np.testing.assert_allclose(
+            detections.box[row], [x - radius, y - radius, x + radius, y + radius], atol=16
+        )
+    assert min(sizes) > 0.97
+    assert np.ptp(sizes) < 0.02
+
+
+def test_small_images_are_not_looked_at_again():
+    noise = correlated_noise((150, 150), np.random.default_rng(1))
+    image, background = sky_image(np.zeros((0, 6)), (150, 150), noise)
+    with Context() as context:
+        create_stage("detection", "yolo").detect(image, background, context=context)
+        assert [note["block"] for note in context.notes["detection.coarse"]] == [0]
+
+
+def test_factors_shrink_ever_more():
+    for wrong in ((1,), (4, 4), (8, 4)):
+        with pytest.raises(ValueError, match=r"each larger than the one before"):
+            create_stage("detection", "yolo", coarse=wrong)
 
 
 def test_the_catalogue_keeps_its_columns_and_gets_classes_and_scores():

@@ -20,7 +20,11 @@ class Brightest:
     def __init__(self, size=None, callers=1):
         self.spec, self.size, self.whole = NetworkSpec(), size, size is not None
         self.stride, self.callers = STRIDE, callers
+        self.worth_preparing, self.prepared = None, None
         self.shapes = []
+
+    def prepare(self, shape):
+        self.prepared = shape
 
     def detect(self, channels):
         self.shapes.append(channels.shape)
@@ -103,3 +107,15 @@ def test_errors_of_a_network_reach_the_caller():
     network.detect = lambda channels: 1 / 0
     with pytest.raises(ZeroDivisionError):
         find_objects(frame_of((900, 900)), network, 320, 1)
+
+
+def test_many_tiles_are_of_one_size_for_a_network_that_is_prepared():
+    frame = frame_of((700, 900))
+    plain, prepared, few = Brightest(), Brightest(), Brightest()
+    prepared.worth_preparing, few.worth_preparing = 10, 1000
+    found = [find_objects(frame, network, 320, 4) for network in (plain, prepared, few)]
+    assert (plain.prepared, prepared.prepared, few.prepared) == (None, (320, 320), None)
+    assert {shape[2:] for shape in prepared.shapes} == {(320, 320)}
+    assert {shape[2:] for shape in few.shapes} == {shape[2:] for shape in plain.shapes}
+    places = [set(map(tuple, one.boxes.tolist())) for one in found]
+    assert places[0] == places[1] == places[2]
