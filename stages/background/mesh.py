@@ -190,7 +190,7 @@ def spline_rows(
     nodes: Map,
     before: NDArray[np.int64],
     weights: Map,
-    shift: float,
+    shift: np.float32,
     add: bool,
     out: Map,
 ) -> None:
