@@ -11,6 +11,8 @@ from cyclades.stages.background.mesh import (
     Floats,
     Map,
     Mesh,
+    Surface,
+    bands,
     fill_missing,
     median_filter,
     smooth,
@@ -33,9 +35,6 @@ MINIMUM_PIXELS = 4
 
 ROUGH_SAMPLES = 24
 """Samples along a cell from which on every other one is enough for a first level."""
-
-ROWS = 256
-"""Rows that are looked through at a time."""
 
 CellStatistics = Callable[[Map, NDArray[np.bool_], int, int], tuple[Floats, Floats]]
 
@@ -124,7 +123,7 @@ class MeshBackground(BackgroundStage):
         # Planes of a whole image decide how much memory a run takes, and clearing new ones costs
         # time: these two hold everything in turn.
         level, spare = np.empty_like(data), np.empty_like(data)
-        sources = self.source_pixels(image, usable, root, mesh, floor, (level, spare))
+        sources = self.source_pixels(image, usable, root, mesh, floor, level)
         np.greater(sources, blank, out=sources)
         uncertain = uncertain_pixels(sources, self.box(image), image.origin)
         left = usable > sources
@@ -133,8 +132,9 @@ class MeshBackground(BackgroundStage):
         del sources, left
 
         location, _ = self.statistics(data, usable, rough(mesh))
-        mesh.interpolate(self.complete(location, data, usable), level)
-        residual = np.subtract(data, level, out=spare)
+        surface, residual = mesh.surface(self.complete(location, data, usable)), spare
+        for rows in bands(len(data)):
+            np.subtract(data[rows], surface.draw(level[rows], rows=rows), out=residual[rows])
         location, scale = self.statistics(residual, usable, mesh)
         mesh.interpolate(self.complete(location, residual, usable), level, add=True)
         if root is not None:
@@ -156,7 +156,7 @@ class MeshBackground(BackgroundStage):
         root: Map | None,
         mesh: Mesh,
         floor: float,
-        planes: tuple[Map, Map],
+        plane: Map,
     ) -> NDArray[np.bool_]:
         """Find the pixels of sources and holes, which must not count for the level.
 
@@ -176,7 +176,7 @@ class MeshBackground(BackgroundStage):
         mesh : Mesh
         floor : float
             Least rms.
-        planes : two ndarrays of float32, shape (ny, nx)
+        plane : ndarray of float32, shape (ny, nx)
             Overwritten.
 
         Returns
@@ -198,11 +198,13 @@ class MeshBackground(BackgroundStage):
             if root is not None:
                 scale = self.statistics(data * root, left, mesh)[1]
             location, scale = without_bumps(location, scale, size)
-            level = mesh.interpolate(self.complete(location, data, left), planes[0])
-            rms = self.rms_map(scale, data, left, root, mesh, floor, planes[1])
-            significance = np.subtract(data, level, out=level)
-            with np.errstate(over="ignore"):
-                significance /= rms
+            level = mesh.surface(self.complete(location, data, left))
+            rms = self.rms_surface(scale, data, left, root, mesh, floor)
+            significance = plane
+            for rows in bands(len(data)):
+                band = np.subtract(data[rows], level.draw(rows=rows), out=significance[rows])
+                with np.errstate(over="ignore"):
+                    band /= self.rms_rows(rms, root, floor, rows)
             sources |= source_mask(
                 significance,
                 seed=self.mask_seed_threshold,
@@ -218,7 +220,7 @@ class MeshBackground(BackgroundStage):
                 seed=self.mask_seed_threshold,
                 flood=self.mask_flood_threshold,
             )
-            before, taken = taken, mesh.sums(sources & usable) > mostly
+            before, taken = taken, mesh.counts(sources & usable) > mostly
             left = usable > sources
             if not (taken & ~before).any() or not left.any():
                 return sources
@@ -241,18 +243,38 @@ class MeshBackground(BackgroundStage):
     ) -> Map:
         """Fill `out` with a smooth positive map of the scales of cells.
 
-        `root` is the root of the weights; `out` may be `data`, which is read first. Logarithms
-        are interpolated, so that the map stays positive next to a steep edge.
+        `root` is the root of the weights; `out` may be `data`, which is read first.
         """
+        surface = self.rms_surface(scale, data, usable, root, mesh, floor)
+        for rows in bands(len(data)):
+            self.rms_rows(surface, root, floor, rows, out[rows])
+        return out
+
+    def rms_surface(
+        self,
+        scale: Floats,
+        data: Map,
+        usable: NDArray[np.bool_],
+        root: Map | None,
+        mesh: Mesh,
+        floor: float,
+    ) -> Surface:
+        """Smooth map of the logarithm of the scales of cells: so it stays positive at an edge."""
         cells = np.where(scale > 0, scale, np.nan)
         if not np.isfinite(cells).any():
             values = data[usable] if root is None else data[usable] * root[usable]
             cells = np.full(cells.shape, max(clipped(values)[1], floor))
-        rms = mesh.interpolate(smooth(np.log(fill_missing(cells))), out)
+        return mesh.surface(smooth(np.log(fill_missing(cells))))
+
+    def rms_rows(
+        self, surface: Surface, root: Map | None, floor: float, rows: slice, out: Map | None = None
+    ) -> Map:
+        """Rows of the rms from those of its logarithm."""
+        rms = surface.draw(out, rows=rows)
         np.exp(rms, out=rms)
         if root is not None:
             with np.errstate(invalid="ignore", divide="ignore"):
-                rms /= root
+                rms /= root[rows]
         return np.maximum(rms, np.float32(floor), out=rms)
 
 
@@ -286,8 +308,8 @@ def noise_floor(data: Map, usable: NDArray[np.bool_]) -> float:
     limits = np.finfo(np.float32)
     largest = 0.0
     # By some rows at a time: a copy of the usable pixels would be one more plane.
-    for first in range(0, len(data), ROWS):
-        values = data[first : first + ROWS][usable[first : first + ROWS]]
+    for rows in bands(len(data)):
+        values = data[rows] if usable[rows].all() else data[rows][usable[rows]]
         if values.size:
             largest = max(largest, abs(float(values.min())), abs(float(values.max())))
     return max(float(limits.eps) * largest, float(limits.tiny))

@@ -61,10 +61,11 @@ def extended_mask(
     ndarray of bool, shape (ny, nx)
     """
     cells, width = _cells(usable.shape, origin, box, MEAN)
-    left = usable > sources
-    counted, known = (_spread(cells.sums(pixels), width) for pixels in (left, usable))
+    known, counted, total = (
+        _spread(sums, width) for sums in cells.sums(significance, usable, sources)
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = _spread(cells.sums(left, significance), width) / counted
+        mean = total / counted
         covered = counted < (1.0 - MOSTLY_SOURCE) * known
     # a running sum leaves rounding errors where there is nothing
     mean[covered | (counted * width**2 < 0.5)] = np.nan
@@ -99,7 +100,7 @@ def uncertain_pixels(
         None where there are none.
     """
     cells, width = _cells(sources.shape, origin, box, 0.5)
-    found = _spread(cells.sums(sources), width) > UNCERTAIN * cells.y.step * cells.x.step
+    found = _spread(cells.counts(sources), width) > UNCERTAIN * cells.y.step * cells.x.step
     return cells.expand(found) if found.any() else None
 
 

@@ -1,5 +1,6 @@
 """Meshes of cells anchored at pixel (0, 0), and smooth maps through values on them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -142,40 +143,96 @@ class Spline:
 
     def nodes(self, values: Floats) -> Map:
         """What the weights apply to: values and second derivatives, shape (2, n, ...)."""
-        return np.stack([values, self.second_derivatives(values)]).astype(np.float32)
+        both = np.stack([values, self.second_derivatives(values)])
+        return np.ascontiguousarray(both, np.float32)
 
     def evaluate(
-        self, nodes: Map, out: Map | None = None, *, shift: float = 0.0, add: bool = False
+        self,
+        nodes: Map,
+        out: Map | None = None,
+        *,
+        shift: float = 0.0,
+        add: bool = False,
+        rows: slice = slice(None),
     ) -> Map:
         """Splines along the axis after the first of `nodes`, of shape (2, n, m), at the pixels.
 
         Parameters
         ----------
         nodes : ndarray of float32, shape (2, n, m)
+            C-contiguous.
         out : ndarray of float32, shape (length, m), optional
-            Filled instead of a new array.
+            Filled instead of a new array; C-contiguous.
         shift : float
             Added to every value.
         add : bool
             Whether the values are added to what `out` holds.
+        rows : slice
+            The pixels wanted, all by default; `length` is their number.
+
+        Returns
+        -------
+        ndarray of float32, shape (length, m)
         """
-        result = np.empty((len(self.before), nodes.shape[2]), np.float32) if out is None else out
-        ends = np.flatnonzero(np.diff(self.before, append=-1)) + 1
-        start = 0
-        for end in ends.tolist():
-            at = int(self.before[start])
-            pair = nodes[:, at : at + 2].reshape(-1, nodes.shape[2])
-            used = self.weights[start:end, : 4 if len(pair) == 4 else 1]
-            rows = result[start:end]
-            if add:
-                values = used @ pair[: used.shape[1]]
-                values += np.float32(shift)
-                rows += values
-            else:
-                np.matmul(used, pair[: used.shape[1]], out=rows)
-                rows += np.float32(shift)
-            start = end
+        before, weights = self.before[rows], self.weights[rows]
+        result = np.empty((len(before), nodes.shape[2]), np.float32) if out is None else out
+        spline_rows(nodes, before, weights, np.float32(shift), add, result)
         return result
+
+
+@njit(
+    "void(float32[:,:,::1], int64[::1], float32[:,::1], float32, boolean, float32[:,::1])",
+    cache=True,
+    nogil=True,
+    fastmath={"contract"},
+)
+def spline_rows(
+    nodes: Map,
+    before: NDArray[np.int64],
+    weights: Map,
+    shift: np.float32,
+    add: bool,
+    out: Map,
+) -> None:
+    """Weighted sums of two rows of values and two of second derivatives; see `Spline`.
+
+    Products are added without being rounded in between, as in a product of matrices.
+    """
+    for y in range(before.size):
+        first = before[y]
+        second = min(first + 1, nodes.shape[1] - 1)
+        a, b, c, d = weights[y, 0], weights[y, 1], weights[y, 2], weights[y, 3]
+        row = out[y]
+        low, high = nodes[0, first], nodes[0, second]
+        bent_low, bent_high = nodes[1, first], nodes[1, second]
+        if add:
+            for x in range(row.size):
+                row[x] += a * low[x] + b * high[x] + c * bent_low[x] + d * bent_high[x] + shift
+        else:
+            for x in range(row.size):
+                row[x] = a * low[x] + b * high[x] + c * bent_low[x] + d * bent_high[x] + shift
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """A smooth map that has not been drawn, so that it can be used by some rows at a time.
+
+    Parameters
+    ----------
+    along_y : Spline
+    nodes : ndarray of float32, shape (2, n, nx)
+        What the spline along y takes, at the pixels of every column.
+    middle : float
+        Added to every value.
+    """
+
+    along_y: Spline
+    nodes: Map
+    middle: float
+
+    def draw(self, out: Map | None = None, *, add: bool = False, rows: slice = slice(None)) -> Map:
+        """Rows of the map; arguments as for `Spline.evaluate`."""
+        return self.along_y.evaluate(self.nodes, out, shift=self.middle, add=add, rows=rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,14 +264,18 @@ class Mesh:
         """Cells along y and x."""
         return len(self.y), len(self.x)
 
-    def sums(self, chosen: NDArray[np.bool_], values: Map | None = None) -> Floats:
-        """Numbers of chosen pixels in each cell, without its margins, or sums of their values."""
-        if values is None:
-            return np.asarray(cell_counts(chosen, self.y.edges, self.x.edges))
-        return np.asarray(cell_sums(values, chosen, self.y.edges, self.x.edges))
+    def counts(self, chosen: NDArray[np.bool_]) -> Floats:
+        """Numbers of chosen pixels in each cell, without its margins."""
+        return np.asarray(cell_counts(chosen, self.y.edges, self.x.edges))
+
+    def sums(self, values: Map, usable: NDArray[np.bool_], left_out: NDArray[np.bool_]) -> Floats:
+        """Usable pixels of each cell, those not left out, and their sums; see `cell_sums`."""
+        return np.asarray(cell_sums(values, usable, left_out, self.y.edges, self.x.edges))
 
     def expand(self, cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Plane whose pixels have the value of their cell."""
+        if not cells.any():
+            return np.zeros((self.y.length, self.x.length), bool)
         columns = np.repeat(cells, np.diff(self.x.edges), axis=1)
         return np.repeat(columns, np.diff(self.y.edges), axis=0)
 
@@ -224,13 +285,26 @@ class Mesh:
         A constant comes back exactly, for a rounding error must not look like a source in a
         noiseless image. `out` and `add` are as for `Spline.evaluate`.
         """
+        return self.surface(cells).draw(out, add=add)
+
+    def surface(self, cells: Floats) -> Surface:
+        """Smooth map through finite cell values (see `interpolate`), to be drawn."""
         middle = float(np.median(cells))
         along_y, along_x = self.y.spline(), self.x.spline()
         rows = along_y.nodes(cells - middle)
         turned = rows.reshape(-1, len(self.x)).T.astype(float)
         columns = along_x.evaluate(along_x.nodes(turned))
         nodes = np.ascontiguousarray(columns.T).reshape(2, len(self.y), -1)
-        return along_y.evaluate(nodes, out, shift=middle, add=add)
+        return Surface(along_y, nodes, middle)
+
+
+BANDS = 32
+"""Rows that are worked on at a time, so that what is made of them stays in the cache."""
+
+
+def bands(rows: int) -> Iterator[slice]:
+    """Slices that together cover so many rows."""
+    return (slice(first, min(first + BANDS, rows)) for first in range(0, rows, BANDS))
 
 
 @njit("float64[:,::1](boolean[:,::1], int64[::1], int64[::1])", cache=True, nogil=True)
@@ -239,34 +313,57 @@ def cell_counts(
 ) -> Floats:
     """Numbers of the chosen pixels in the cells between edges, in one pass."""
     counts = np.zeros((y_edges.size - 1, x_edges.size - 1))
+    # Columns first, several at a time; cells are often too narrow for that.
+    column = np.empty(chosen.shape[1], np.int32)
     for j in range(counts.shape[0]):
+        column[:] = 0
         for y in range(y_edges[j], y_edges[j + 1]):
-            for i in range(counts.shape[1]):
-                number = 0
-                for x in range(x_edges[i], x_edges[i + 1]):
-                    number += chosen[y, x]
-                counts[j, i] += number
+            row = chosen[y]
+            for x in range(column.size):
+                column[x] += row[x]
+        for i in range(counts.shape[1]):
+            for x in range(x_edges[i], x_edges[i + 1]):
+                counts[j, i] += column[x]
     return counts
 
 
 @njit(
-    "float64[:,::1](float32[:,::1], boolean[:,::1], int64[::1], int64[::1])",
+    "float64[:,:,::1](float32[:,::1], boolean[:,::1], boolean[:,::1], int64[::1], int64[::1])",
     cache=True,
     nogil=True,
 )
 def cell_sums(
-    values: Map, chosen: NDArray[np.bool_], y_edges: NDArray[np.int64], x_edges: NDArray[np.int64]
+    values: Map,
+    usable: NDArray[np.bool_],
+    left_out: NDArray[np.bool_],
+    y_edges: NDArray[np.int64],
+    x_edges: NDArray[np.int64],
 ) -> Floats:
-    """Sums of the chosen pixels in the cells between edges, in one pass."""
-    sums = np.zeros((y_edges.size - 1, x_edges.size - 1))
-    for j in range(sums.shape[0]):
+    """Usable pixels in the cells between edges, those not left out, and the sums of these.
+
+    Returns
+    -------
+    ndarray, shape (3, len(y_edges) - 1, len(x_edges) - 1)
+        Number of usable pixels, number of usable pixels not left out, sum of the values of the
+        latter; others are not read.
+    """
+    sums = np.zeros((3, y_edges.size - 1, x_edges.size - 1))
+    known = np.empty(values.shape[1], np.int32)
+    kept = np.empty(values.shape[1], np.int32)
+    total = np.empty(values.shape[1], np.float64)
+    for j in range(sums.shape[1]):
+        known[:], kept[:], total[:] = 0, 0, 0.0
         for y in range(y_edges[j], y_edges[j + 1]):
-            for i in range(sums.shape[1]):
-                total = 0.0
-                for x in range(x_edges[i], x_edges[i + 1]):
-                    if chosen[y, x]:
-                        total += values[y, x]
-                sums[j, i] += total
+            row, good, out = values[y], usable[y], left_out[y]
+            for x in range(known.size):
+                known[x] += good[x]
+                kept[x] += good[x] & ~out[x]
+                total[x] += row[x] if good[x] & ~out[x] else np.float32(0.0)
+        for i in range(sums.shape[2]):
+            for x in range(x_edges[i], x_edges[i + 1]):
+                sums[0, j, i] += known[x]
+                sums[1, j, i] += kept[x]
+                sums[2, j, i] += total[x]
     return sums
 
 

@@ -142,13 +142,15 @@ def measure_autocorrelation(
         good = np.isfinite(noise)
         usable += int(np.count_nonzero(good))
         shape = tuple(fft.next_fast_len(n + reach, real=True) for n in noise.shape)
-        planes = np.where(good, noise, 0.0), good
-        spectra = [fft.rfft2(plane.astype(np.float32), shape) for plane in planes]
-        power = np.stack([s.real**2 + s.imag**2 for s in spectra])
-        if shape in powers:
-            powers[shape] += power
-        else:
-            powers[shape] = power.astype(float)
+        if shape not in powers:
+            powers[shape] = np.zeros((2, shape[0], shape[1] // 2 + 1))
+        for power, plane in zip(powers[shape], (np.where(good, noise, 0.0), good), strict=True):
+            spectrum = fft.rfft2(plane.astype(np.float32, copy=False), shape, overwrite_x=True)
+            # Real and imaginary parts side by side: one square for both, where they are.
+            parts = spectrum.view(np.float32)
+            np.square(parts, out=parts)
+            power += parts[:, ::2]
+            power += parts[:, 1::2]
     rows = np.arange(-reach, reach + 1)
     sums = np.zeros((2, len(rows), len(rows)))
     for shape, power in powers.items():
@@ -191,7 +193,8 @@ def _measure(image: SkyImage, background: Background, context: Context) -> Noise
 
     def noise_in(box: Box) -> NDArray[np.float32]:
         cut = box.slices
-        noise = (image.data[cut] - background.level[cut]) / background.rms[cut]
+        noise = image.data[cut] - background.level[cut]
+        noise /= background.rms[cut]
         noise[source_mask(noise, grow=grown)] = np.nan
         return noise
 

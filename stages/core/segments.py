@@ -23,14 +23,22 @@ BOX_FLOOD = 2.5
 SUMMIT_HEIGHT = 5.0
 EIGHT_NEIGHBOURS = np.ones((3, 3), int)
 _MANY_SUMMITS = 32
+_ROWS = 32
+_CHUNK = 64
 
 
 def significance_map(image: SkyImage, background: Background) -> NDArray[np.float32]:
     """(data - level) / rms as float32; NaN where blank or where the rms is not positive."""
-    significance = image.data - background.level
-    with np.errstate(divide="ignore", invalid="ignore"):
-        significance /= background.rms
-    significance[~np.isfinite(significance)] = np.nan
+    significance = np.empty_like(image.data)
+    # By some rows at a time, which stay in the cache.
+    for first in range(0, len(significance), _ROWS):
+        rows = slice(first, first + _ROWS)
+        band = np.subtract(image.data[rows], background.level[rows], out=significance[rows])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            band /= background.rms[rows]
+        finite = np.isfinite(band)
+        if not finite.all():
+            band[~finite] = np.nan
     return significance
 
 
@@ -54,47 +62,80 @@ def _root(root: Integers, i: int) -> int:
     return i
 
 
+@njit(cache=True, nogil=True)
+def _count_above(values: NDArray[np.float32], factor: np.float32, limit: np.float32) -> int:
+    """Number of values whose product with a factor is above a limit, several at once."""
+    number = 0
+    for k in range(values.size):
+        number += factor * values[k] > limit
+    return number
+
+
+@njit(cache=True, nogil=True)
+def _above(plane: NDArray[np.float32], threshold: float, sign: float) -> Integers:
+    """Flat indices of the pixels whose `sign` times value is above a threshold, ascending.
+
+    Chunks of a row without any, as most are, are passed over together.
+    """
+    ny, nx = plane.shape
+    # The same comparisons in single precision, of twice as many pixels at once.
+    limit, factor = np.float32(threshold), np.float32(sign)
+    if limit > threshold:
+        limit = np.nextafter(limit, np.float32(-np.inf))
+    found = np.empty(max(nx, 1024), np.int64)
+    number = 0
+    for y in range(ny):
+        row = plane[y]
+        for start in range(0, nx, _CHUNK):
+            stop = min(start + _CHUNK, nx)
+            above = _count_above(row[start:stop], factor, limit)
+            if above == 0:
+                continue
+            if number + above > found.size:
+                larger = np.empty(2 * found.size, np.int64)
+                larger[:number] = found[:number]
+                found = larger
+            for x in range(start, stop):
+                if factor * row[x] > limit:
+                    found[number] = y * nx + x
+                    number += 1
+    return found[:number].copy()
+
+
 @njit("Tuple((int64[::1], int64[::1]))(float32[:, ::1], float64, float64)", cache=True, nogil=True)
 def _connected(
     plane: NDArray[np.float32], threshold: float, sign: float
 ) -> tuple[Integers, Integers]:
     """See `label_segments`: a union-find over the pixels above, which are few."""
-    ny, nx = plane.shape
-    number = 0
-    for y in range(ny):
-        for x in range(nx):
-            if sign * plane[y, x] > threshold:
-                number += 1
-    pixels = np.empty(number, np.int64)
+    pixels = _above(plane, threshold, sign)
+    number, nx = pixels.size, plane.shape[1]
     root = np.arange(number)
     # `row` is the first entry of the present row, `candidate` one of the row before.
-    row, n = 0, 0
-    for y in range(ny):
-        candidate, row = row, n
-        for x in range(nx):
-            if not sign * plane[y, x] > threshold:
-                continue
-            pixels[n] = y * nx + x
-            joined = -1
-            if n > row and pixels[n - 1] == pixels[n] - 1:
-                joined = _root(root, n - 1)
-            low, high = (y - 1) * nx + max(x - 1, 0), (y - 1) * nx + min(x + 1, nx - 1)
-            while candidate < row and pixels[candidate] < low:
-                candidate += 1
-            k = candidate
-            while k < row and pixels[k] <= high:
-                other = _root(root, k)
-                if joined < 0:
-                    joined = other
-                elif other < joined:
-                    root[joined] = other
-                    joined = other
-                else:
-                    root[other] = joined
-                k += 1
-            if joined >= 0:
-                root[n] = joined
-            n += 1
+    row, candidate, present = 0, 0, -1
+    for n in range(number):
+        x, y = pixels[n] % nx, pixels[n] // nx
+        if y != present:
+            candidate, row = row, n
+            present = y
+        joined = -1
+        if n > row and pixels[n - 1] == pixels[n] - 1:
+            joined = _root(root, n - 1)
+        low, high = (y - 1) * nx + max(x - 1, 0), (y - 1) * nx + min(x + 1, nx - 1)
+        while candidate < row and pixels[candidate] < low:
+            candidate += 1
+        k = candidate
+        while k < row and pixels[k] <= high:
+            other = _root(root, k)
+            if joined < 0:
+                joined = other
+            elif other < joined:
+                root[joined] = other
+                joined = other
+            else:
+                root[other] = joined
+            k += 1
+        if joined >= 0:
+            root[n] = joined
     groups = 0
     group = np.empty(number, np.int64)
     for i in range(number):

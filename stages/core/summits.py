@@ -59,6 +59,17 @@ class Sharpening:
         return cls(kernel, float(np.sqrt(max(noise.filtered_variance(difference), 1e-12))))
 
 
+@nb.njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _weighted_sums(values: NDArray[np.float32], weights: Floats) -> tuple[float, float]:
+    """Sums of weight times value and of the weights, over values that are not NaN, in any order."""
+    total, weight = 0.0, 0.0
+    for k in range(values.size):
+        known = values[k] == values[k]
+        total += weights[k] * values[k] if known else 0.0
+        weight += weights[k] if known else 0.0
+    return total, weight
+
+
 @nb.njit("void(float32[:, ::1], int64[::1], float64[:, ::1], float64[::1])", cache=True, nogil=True)
 def sharpen(
     significance: NDArray[np.float32], pixels: Integers, kernel: Floats, out: Floats
@@ -71,19 +82,14 @@ def sharpen(
     half = kernel.shape[0] // 2
     for i in range(pixels.size):
         y, x = pixels[i] // nx, pixels[i] % nx
+        left, right = max(x - half, 0), min(x + half + 1, nx)
         total, weight = 0.0, 0.0
-        for dy in range(-half, half + 1):
-            yy = y + dy
-            if yy < 0 or yy >= ny:
-                continue
-            for dx in range(-half, half + 1):
-                xx = x + dx
-                if xx < 0 or xx >= nx:
-                    continue
-                value = significance[yy, xx]
-                if value == value:
-                    total += kernel[dy + half, dx + half] * value
-                    weight += kernel[dy + half, dx + half]
+        for yy in range(max(y - half, 0), min(y + half + 1, ny)):
+            added, counted = _weighted_sums(
+                significance[yy, left:right], kernel[yy - y + half, left - x + half :]
+            )
+            total += added
+            weight += counted
         out[i] = significance[y, x] - (total / weight if weight > 0 else 0.0)
 
 
@@ -144,13 +150,13 @@ def persistent_peaks(
             root[i] = i
             alive[i] = True
             x = pixel % nx
+            # One search a row: the three neighbours in it follow each other.
             for dy in range(-1, 2):
-                for dx in range(-1, 2):
-                    if (dy == 0 and dx == 0) or x + dx < 0 or x + dx >= nx:
-                        continue
-                    other = pixel + dy * nx + dx
-                    at = np.searchsorted(pixels, other)
-                    if at == hi - lo or pixels[at] != other or root[by_pixel[at]] < 0:
+                low, high = pixel + dy * nx - min(x, 1), pixel + dy * nx + min(nx - 1 - x, 1)
+                for at in range(np.searchsorted(pixels, low), hi - lo):
+                    if pixels[at] > high:
+                        break
+                    if pixels[at] == pixel or root[by_pixel[at]] < 0:
                         continue
                     a = by_pixel[at]
                     while root[a] != a:
@@ -162,11 +168,11 @@ def persistent_peaks(
                         b = root[b]
                     if a == b:
                         continue
-                    low, top = (a, b) if sharp[a] < sharp[b] else (b, a)
-                    depth = min(sharp[low] - sharp[i], sharp[low])
-                    if depth < minimum_persistence or height[low] < minimum_height:
-                        alive[low] = False
-                    root[low] = top
+                    lower, top = (a, b) if sharp[a] < sharp[b] else (b, a)
+                    depth = min(sharp[lower] - sharp[i], sharp[lower])
+                    if depth < minimum_persistence or height[lower] < minimum_height:
+                        alive[lower] = False
+                    root[lower] = top
         starts[s] = filled
         for rank in range(hi - lo):
             i = lo + order[rank]

@@ -31,10 +31,18 @@ from cyclades.stages.detection.scales import find_smooth_sources
 
 
 def find_islands(
-    significance: NDArray[np.float32], seed: float, flood: float, minimum_pixels: int
+    significance: NDArray[np.float32],
+    seed: float,
+    flood: float,
+    minimum_pixels: int,
+    segments: Segments | None = None,
 ) -> Segments:
-    """Connected groups of pixels above `flood` with at least one pixel above `seed`."""
-    segments = label_segments(significance, flood)
+    """Connected groups of pixels above `flood` with at least one pixel above `seed`.
+
+    `segments` are all groups above `flood` where they are known already.
+    """
+    if segments is None:
+        segments = label_segments(significance, flood)
     bright = segment_maximum(significance, segments) >= seed
     return segments.take(np.flatnonzero(bright & (segments.lengths >= minimum_pixels)))
 
@@ -94,26 +102,37 @@ class IslandsDetection(DetectionStage):
         significance = significance_map(image, background)
         noise = noise_autocorrelation(image, background, context=context)
         sharpening = Sharpening.for_image(image.psf, noise)
-        seed = self.seed_threshold
+        seed, segments = self.seed_threshold, None
         if seed is None:
-            seed = self.threshold(significance, noise)
+            seed, segments = self.threshold(significance, noise)
         flood = min(self.flood_threshold, seed)
+        if flood != min(self.flood_threshold, SEARCH_RANGE[0]):
+            segments = None
         context.note("detection_thresholds", {"seed": round(seed, 2), "flood": flood})
-        found = self._signed(significance, 1, seed, flood, sharpening, image)
+        found = self._signed(significance, 1, seed, flood, sharpening, image, segments)
         if self.negative:
             holes = self._signed(-significance, -1, seed, flood, sharpening, image)
             found = _join(found, holes)
         return found
 
-    def threshold(self, significance: NDArray[np.float32], noise: NoiseAutocorrelation) -> float:
-        """Seed threshold for the wanted false-discovery rate."""
+    def threshold(
+        self, significance: NDArray[np.float32], noise: NoiseAutocorrelation
+    ) -> tuple[float, Segments]:
+        """Seed threshold for the wanted false-discovery rate.
+
+        Returns
+        -------
+        seed : float
+        segments : Segments
+            All groups of pixels above the flood threshold, or above 3 where that is lower.
+        """
         flood = min(self.flood_threshold, SEARCH_RANGE[0])
-        peaks, negative = (
-            segment_maximum(significance, label_segments(significance, flood, sign), sign)
-            for sign in (1, -1)
-        )
+        candidates = label_segments(significance, flood)
+        peaks = segment_maximum(significance, candidates)
+        negative = segment_maximum(significance, label_segments(significance, flood, -1), -1)
         area = float(np.count_nonzero(np.isfinite(significance)))
-        return threshold_for_rate(peaks, noise, area, self.false_discovery_rate, negative)
+        rate = self.false_discovery_rate
+        return threshold_for_rate(peaks, noise, area, rate, negative), candidates
 
     def _signed(
         self,
@@ -123,8 +142,9 @@ class IslandsDetection(DetectionStage):
         flood: float,
         sharpening: Sharpening,
         image: SkyImage,
+        segments: Segments | None = None,
     ) -> Detections:
-        islands = find_islands(significance, seed, flood, self.minimum_pixels)
+        islands = find_islands(significance, seed, flood, self.minimum_pixels, segments)
         pixels, starts = find_summits(
             significance, islands, sharpening, persistence=self.persistence, minimum_height=seed
         )

@@ -93,11 +93,16 @@ def test_sums_and_their_planes() -> None:
     plane = np.arange(70, dtype=np.float32).reshape(7, 10)
     plane[0, 0] = np.nan
     chosen = plane > 10
-    sums = mesh.sums(chosen, plane)
-    assert sums.shape == mesh.shape
-    assert sums[0, 0] == plane[1:4, :4][chosen[1:4, :4]].sum()
-    assert sums.sum() == plane[chosen].sum()
-    np.testing.assert_array_equal(mesh.sums(chosen).sum(), chosen.sum())
+    usable, left_out = np.isfinite(plane), ~chosen
+    known, kept, total = mesh.sums(plane, usable, left_out)
+    assert total.shape == mesh.shape
+    assert total[0, 0] == plane[1:4, :4][chosen[1:4, :4]].sum()
+    assert total.sum() == plane[chosen].sum()
+    np.testing.assert_array_equal(kept, mesh.counts(chosen))
+    np.testing.assert_array_equal(known, mesh.counts(usable))
+    assert kept.sum() == chosen.sum()
+    assert kept[1, 2] == chosen[4:, 8:].sum()
+    assert not mesh.expand(np.zeros(mesh.shape, bool)).any()
     wide = mesh.expand(np.eye(2, 3, dtype=bool))
     assert wide.shape == (7, 10)
     assert wide[:4, :4].all()

@@ -82,6 +82,18 @@ def test_only_regions_with_a_seed_are_masked() -> None:
     assert grown.sum() == disc.sum() + 49 - 12
 
 
+def test_regions_are_found_wherever_they_lie_in_a_wide_plane() -> None:
+    from scipy import ndimage
+
+    data = np.random.default_rng(2).normal(0.0, 2.0, (60, 150)).astype(np.float32)
+    data[:, 63:66] += 2.0
+    data[40, 149] = np.nan
+    seeds, floods = np.abs(data) >= 6.0, np.abs(data) >= 3.0
+    expected = ndimage.binary_propagation(seeds, np.ones((3, 3)), floods)
+    assert 0 < expected.sum() < floods.sum()
+    np.testing.assert_array_equal(source_mask(data, seed=6.0, flood=3.0, grow=0), expected)
+
+
 def test_large_region_outgrows_the_first_stack() -> None:
     data = np.full((200, 300), 10.0, np.float32)
     mask = source_mask(data, seed=5.0, flood=3.0, grow=2)

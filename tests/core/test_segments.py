@@ -6,7 +6,12 @@ from scipy import ndimage
 
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.products import Detections, Segments
-from cyclades.stages.core.segments import complete_detections, label_segments, segment_maximum
+from cyclades.stages.core.segments import (
+    complete_detections,
+    label_segments,
+    segment_maximum,
+    significance_map,
+)
 from tests.skies import correlated_noise, sky_image, source_rows
 
 SHAPE = (160, 160)
@@ -114,3 +119,40 @@ def test_label_segments_agree_with_scipy(share, sign):
     assert len(segments) == number
     np.testing.assert_array_equal(segments.label_map(values.shape), expected)
     assert all((np.diff(segments[row]) > 0).all() for row in range(number))
+
+
+@pytest.mark.parametrize("width", [5, 64, 65, 200])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_labels_are_those_of_scipy_whatever_the_width(width, sign):
+    rng = np.random.default_rng(width)
+    plane = ndimage.gaussian_filter(rng.normal(size=(90, width)), 1.0).astype(np.float32)
+    plane[rng.random(plane.shape) < 0.05] = np.nan
+    above = np.nan_to_num(sign * plane, nan=-1.0) > 0.1
+    labels, number = ndimage.label(above, np.ones((3, 3)))
+    found = label_segments(plane, 0.1, sign)
+    assert len(found) == number
+    np.testing.assert_array_equal(found.label_map(plane.shape), labels)
+
+
+def test_a_threshold_between_two_floats_parts_them():
+    # not representable in single precision, and rounded up there
+    threshold = 0.1
+    below, above = np.nextafter(np.float32(0.1), np.float32(0.0)), np.float32(0.1)
+    assert float(below) < threshold < float(above)
+    plane = np.array([[below, -1.0, above]], np.float32)
+    assert label_segments(plane, threshold).indices.tolist() == [2]
+    assert label_segments(-plane, threshold, -1).indices.tolist() == [2]
+    assert label_segments(plane, float(above)).indices.size == 0
+
+
+def test_the_significance_is_blank_wherever_it_is_not_finite():
+    image, background = field(source_rows([30.0], [40], [40]))
+    image.data[3, 4] = np.nan
+    background.rms[70, 9] = 0.0
+    background.level[159, 159] = np.nan
+    found = significance_map(image, background)
+    blank = np.zeros(SHAPE, bool)
+    blank[[3, 70, 159], [4, 9, 159]] = True
+    np.testing.assert_array_equal(np.isnan(found), blank)
+    expected = (image.data - background.level) / np.where(blank, 1.0, background.rms)
+    np.testing.assert_allclose(found[~blank], expected[~blank], rtol=1e-6)

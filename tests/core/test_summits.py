@@ -7,7 +7,13 @@ from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.noise import NoiseAutocorrelation, gaussian_autocorrelation
 from cyclades.stages.core.products import Segments
 from cyclades.stages.core.segments import label_segments
-from cyclades.stages.core.summits import Sharpening, find_summits, refine_summits
+from cyclades.stages.core.summits import (
+    Sharpening,
+    find_summits,
+    persistent_peaks,
+    refine_summits,
+    sharpen,
+)
 from tests.skies import BEAM, correlated_noise, sky_image, source_rows
 
 NOISE = NoiseAutocorrelation(gaussian_autocorrelation(BEAM, 16), "measured")
@@ -76,3 +82,31 @@ def test_sub_pixel_summits():
     # The parabola is a start value; a tenth of a pixel is enough.
     assert abs(found_x[0] - x) < 0.15
     assert abs(found_y[0] - y) < 0.15
+
+
+def test_the_end_of_a_row_is_no_neighbour_of_the_next():
+    width = 10
+    for pixels, number in (([9, 10], 2), ([9, 19], 1), ([8, 19], 1), ([9, 18], 1), ([0, 19], 2)):
+        values = np.array([5.0, 4.0])
+        indices, offsets = np.array(pixels), np.array([0, 2])
+        peaks, starts = persistent_peaks(indices, offsets, values, values, width, 1.0, 0.0)
+        assert len(peaks) == number
+        assert peaks[0] == 0
+        assert starts.tolist() == [0, number]
+
+
+def test_sharpening_leaves_out_what_is_blank_or_outside():
+    rng = np.random.default_rng(5)
+    field = rng.normal(size=(30, 40)).astype(np.float32)
+    field[rng.random(field.shape) < 0.2] = np.nan
+    kernel, half = SHARPENING.kernel, SHARPENING.kernel.shape[0] // 2
+    pixels = np.flatnonzero(np.isfinite(field))
+    found = np.empty(pixels.size)
+    sharpen(field, pixels, kernel, found)
+    wide = np.pad(field.astype(float), half, constant_values=np.nan)
+    for pixel, value in zip(pixels[::7], found[::7], strict=True):
+        y, x = divmod(int(pixel), 40)
+        around = wide[y : y + 2 * half + 1, x : x + 2 * half + 1]
+        known = np.isfinite(around)
+        mean = (kernel * np.where(known, around, 0.0)).sum() / kernel[known].sum()
+        assert value == pytest.approx(field[y, x] - mean, abs=1e-6)

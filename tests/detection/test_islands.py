@@ -51,6 +51,19 @@ def test_false_discovery_rate_is_kept(natural, rate):
     assert abs(false - expected) < 4 * np.sqrt(expected) + 0.15 * expected
 
 
+@pytest.mark.parametrize("flood", [2.5, 3.0, 4.0])
+def test_a_threshold_found_and_the_same_one_given_find_the_same(flood):
+    image, background, _ = busy_field(2)
+    context = Context()
+    found = IslandsDetection(flood_threshold=flood).detect(image, background, context=context)
+    seed = context.notes["detection_thresholds"]["seed"]
+    detector = IslandsDetection(flood_threshold=flood, seed_threshold=seed)
+    given = detector.detect(image, background, context=Context())
+    np.testing.assert_array_equal(found.segments.indices, given.segments.indices)
+    np.testing.assert_array_equal(found.segments.offsets, given.segments.offsets)
+    np.testing.assert_array_equal(found.summit, given.summit)
+
+
 def test_invariance_under_flips_and_transposition():
     image, background, _ = busy_field(3)
     reference = np.sort(positions(IslandsDetection().detect(image, background, context=Context())))
