@@ -52,11 +52,11 @@ class Study:
         Cells whose task lacks its data, or whose backbone lacks its weights, are left out.
         """
         tasks = {name: build_task(name, one) for name, one in options.tasks.items()}
-        data: dict[str, Any] = {}
+        data: dict[tuple[str, str], dict[str, Any]] = {}
         without: dict[str, str] = {}
         for name, task in tasks.items():
             try:
-                data[name] = task.fingerprint()
+                data |= {(name, mode): task.fingerprint(mode) for mode in options.modes}
             except CycladesError as error:
                 without[name] = str(error)
         weightless = {name: lacking(spec) for name, spec in options.backbones.items()}
@@ -69,7 +69,7 @@ class Study:
                 made.problems[reason] = made.problems.get(reason, 0) + 1
                 continue
             weights = weights_hash(options.backbones[cell.backbone]) if cell.pretrained else None
-            content = identity(cell, options, data[cell.task], weights)
+            content = identity(cell, options, data[cell.task, cell.mode], weights)
             name = made.keys[cell] = key(content)
             made.contents[name] = content
         return made

@@ -121,7 +121,7 @@ def test_a_cell_is_trained_judged_and_leaves_only_its_result(tmp_path):
 
 def test_survey_fields_are_those_of_meerkat():
     mine = task("survey_detection")
-    content = mine.fingerprint()
+    content = mine.fingerprint("frozen")
     assert content["data"]["preset"] == "meerkat"
     assert content["kind"] == "survey_detection"
 
@@ -152,9 +152,28 @@ def test_fields_of_first_are_apart_on_the_sky(shared_data):
     assert set(given.images) < set(more.images)
 
 
+def test_a_cell_on_real_fields_is_judged_field_by_field(shared_data, tmp_path):
+    folder = shared_data / "first-rgz-fields-dev"
+    content = {
+        "kind": "first_detection",
+        **TINY,
+        "images": str(folder / "10[02]_1[1-3]*.fits.gz"),
+        "labels": str(folder / "labels.csv"),
+        "crops": 1,
+        "training": TINY["training"] | {"size": 128},
+    }
+    study = Study.plan(options(first=content), tmp_path)
+    assert run_study(study) == {}
+    fields = len(study.tasks["first"].sides[1])
+    assert fields >= 2
+    for _, outcome in study.outcomes():
+        assert len(outcome.units) == fields
+        assert all(len(unit["scores"]) == len(unit["real"]) for unit in outcome.units)
+
+
 def test_fields_without_a_place_are_asked_for():
     with pytest.raises(ConfigurationError, match=r"tasks\.first_detection\.images"):
-        task("first_detection").fingerprint()
+        task("first_detection").fingerprint("scratch")
 
 
 def test_a_task_without_its_data_leaves_its_cells_out(tmp_path):
@@ -179,3 +198,15 @@ def test_judged_units_know_what_became_of_each_object():
         units.append(made)
     assert sum(made["wanted"] for made in units) > 3
     assert mine.figures(units)["completeness"] == 1.0
+
+
+def test_keys_do_not_know_the_machine_nor_what_other_modes_use():
+    def of(mode, **content):
+        return task("simulated_detection", **content).fingerprint(mode)
+
+    plain = of("frozen")
+    other = TINY["training"] | {"workers": 3}
+    assert of("frozen", training=other, rank=3, reliability=0.8) == plain
+    assert of("adapters", rank=3) != of("adapters")
+    assert of("frozen", training=TINY["training"] | {"steps": 3}) != plain
+    assert of("frozen", data={"preset": "vla"}) != plain

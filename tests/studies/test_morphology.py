@@ -245,6 +245,12 @@ def test_a_study_resumes_cell_by_cell_with_features_computed_once(drawn, tmp_pat
     # another share of labels is computed; what is there stays
     more = study(tmp_path, drawn, fractions=[0.25, 0.5, 1.0])
     assert len(more.missing()) == 2
+    # options of trainings are nothing to frozen backbones
+    tasks = more.options.model_dump(mode="json")["tasks"]
+    tasks["shapes"]["training"]["steps"] = 7
+    assert len(study(tmp_path, drawn, tasks=tasks).missing()) == 0
+    tasks["shapes"]["pictures"]["crop"] = 30
+    assert len(study(tmp_path, drawn, tasks=tasks).missing()) == 4
 
 
 def test_features_of_a_random_network_tell_drawn_classes_apart(drawn, tmp_path):
@@ -254,6 +260,17 @@ def test_features_of_a_random_network_tell_drawn_classes_apart(drawn, tmp_path):
     # chance is 0.25, with a standard error of 0.063 for 48 pictures
     assert all_labels.figures["accuracy"].value > 0.25 + 4 * 0.063
     assert all_labels.figures["macro_f1"].value <= 1.0
+
+
+@pytest.mark.slow
+def test_processes_compute_what_one_does(drawn, tmp_path):
+    alone, shared = (study(tmp_path / name, drawn) for name in ("alone", "shared"))
+    told = []
+    assert run_study(alone) == run_study(shared, processes=2, told=lambda *a: told.append(a)) == {}
+    assert [one[:2] for one in told] == [(k, 4) for k in range(1, 5)]
+    assert len(list((tmp_path / "shared" / "features").iterdir())) == 2
+    one, other = dict(alone.outcomes()), dict(shared.outcomes())
+    assert {c: o.units for c, o in one.items()} == {c: o.units for c, o in other.items()}
 
 
 @pytest.mark.parametrize("mode", ["adapters", "fine_tuned", "scratch"])

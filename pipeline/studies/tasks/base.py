@@ -57,8 +57,8 @@ class Task(ABC):
         self.name = name
 
     @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
-        """Everything of options and data that results depend on, as JSON."""
+    def fingerprint(self, mode: str) -> dict[str, Any]:
+        """Everything of options and data that results of cells of a mode depend on, as JSON."""
         raise NotImplementedError
 
     @abstractmethod

@@ -18,7 +18,7 @@ from cyclades.pipeline.studies.tasks.detection_options import (
     SimulatedDetectionOptions,
     SurveyDetectionOptions,
 )
-from cyclades.pipeline.training.labelled import find_images
+from cyclades.pipeline.training.labelled import PLACE, find_images, image_name
 from cyclades.pipeline.training.options import TrainingOptions
 from cyclades.pipeline.training.rgz_labels import RgzOptions
 from cyclades.pipeline.training.samples import Sample
@@ -27,6 +27,8 @@ from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.io import open_image
 from cyclades.stages.networks.specification import BackboneSpec, NetworkSpec
 
+MACHINE = ("devices", "nodes", "workers")
+"""Options of a training that are of the machine rather than of the result."""
 RUNS = "runs"
 """Folder of trainings that are not complete."""
 MULTIPLE = "multi-component"
@@ -131,6 +133,18 @@ class DetectionTask(Task):
         further = {"steps": self.options.training.get("steps", 1000)}
         return Outcome(self.labels(cell.fraction), units, spent.seconds, further)
 
+    def _relevant(self, mode: str, *places: str) -> dict[str, Any]:
+        """Options that results of a mode depend on, without places on disk."""
+        idle = {
+            "reliability",  # of the figures, which are made from the units each time
+            "rank" if mode != "adapters" else "",
+            "layer_decay" if mode != "fine_tuned" else "",
+            *places,
+        }
+        made = self.options.model_dump(mode="json", exclude=idle - {""})
+        made["training"] = {k: v for k, v in made["training"].items() if k not in MACHINE}
+        return {"version": self.version, **made}
+
     def figures(self, units: Sequence[Unit]) -> dict[str, float]:
         """Completeness at the fixed reliability, by class too, and association.
 
@@ -215,9 +229,9 @@ class SimulatedDetection(DetectionTask):
     options: SimulatedDetectionOptions
     what: ClassVar[str] = "labelled tiles"
 
-    def fingerprint(self) -> dict[str, Any]:
-        """All options, since data are simulated from them."""
-        return {"version": self.version, **self.options.model_dump(mode="json")}
+    def fingerprint(self, mode: str) -> dict[str, Any]:
+        """All options that matter to a mode, since data are simulated from them."""
+        return self._relevant(mode)
 
     def labels(self, fraction: float) -> int:
         """Return the number of tiles."""
@@ -246,15 +260,19 @@ class SurveyDetection(SimulatedDetection):
 
     options: SurveyDetectionOptions
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self, mode: str) -> dict[str, Any]:
         """All options, and the content of the images and catalogues of the test."""
-        made = super().fingerprint()
-        test = self.options.test
-        if test is not None:
-            catalogue = Path(test.catalogue).expanduser()
-            files = [*find_images(test.images), *([catalogue] if catalogue.is_file() else [])]
-            made["test"] = {**made["test"], "content": hash_files(files)}
+        made = super().fingerprint(mode)
+        if self.options.test is not None:
+            made["test"] = {**made["test"], "content": self._content}
         return made
+
+    @cached_property
+    def _content(self) -> str:
+        assert self.options.test is not None
+        images, catalogue = find_images(self.options.test.images), self.options.test.catalogue
+        several = [Path(catalogue.replace(PLACE, image_name(one))).expanduser() for one in images]
+        return hash_files([*images, *(one for one in dict.fromkeys(several) if one.is_file())])
 
     def test(self) -> list[list[Sample]]:
         """Tiles of a simulation that no training sees, or crops of the images given."""
@@ -299,13 +317,15 @@ class FirstDetection(DetectionTask):
         names = np.array([str(path) for path in paths])
         return tuple(names[~on_test].tolist()), tuple(names[on_test].tolist())
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self, mode: str) -> dict[str, Any]:
         """Options without places on disk, and the content of fields and labels."""
+        return {**self._relevant(mode, "images", "labels"), "content": self._content}
+
+    @cached_property
+    def _content(self) -> str:
         train, test = self.sides
-        files = [Path(one) for one in (*train, *test)]
-        options = self.options.model_dump(mode="json", exclude={"images", "labels"})
-        content = hash_files([*files, Path(self.options.labels or "").expanduser()])
-        return {"version": self.version, "data": content, **options}
+        labels = Path(self.options.labels or "").expanduser()
+        return hash_files([*(Path(one) for one in (*train, *test)), labels])
 
     def labels(self, fraction: float) -> int:
         """Return the number of fields."""

@@ -47,9 +47,10 @@ class Morphology(Task):
         """All pictures; see `read_pictures` for the errors."""
         return read_pictures(find_pictures(self.options.images))
 
-    def fingerprint(self) -> dict[str, Any]:
-        """Options without places on disk, and the digest of the pictures."""
-        options = self.options.model_dump(mode="json", exclude={"images"})
+    def fingerprint(self, mode: str) -> dict[str, Any]:
+        """Options that matter to a mode, without places on disk, and the digest of the pictures."""
+        other = "training" if mode in _FROZEN else "frozen"
+        options = self.options.model_dump(mode="json", exclude={"images", other})
         return {"version": self.version, "data": self.pictures.digest, **options}
 
     def preparations(self, cell: Cell, backbone: BackboneSpec) -> Sequence[Hashable]:
