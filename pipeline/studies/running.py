@@ -141,7 +141,7 @@ def run_study(
     shared = [(cell, preparation) for preparation, cell in first.items()]
     if number == 1:
         workshop = Workshop(study.folder, where[0].partition(":")[0], threads)
-        _set_threads(threads)
+        _start_torch(threads)
         for place, cell in enumerate(cells, 1):
             problem = _attempt(study, cell, workshop)
             _after(cell, problem, failed)
@@ -190,9 +190,11 @@ def _attempt(study: Study, cell: Cell, workshop: Workshop) -> str | None:
     return None
 
 
-def _set_threads(threads: int) -> None:
+def _start_torch(threads: int) -> None:
     import torch
 
+    # what Lightning says of itself and the machine, for each of hundreds of cells
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_num_threads(threads)
 
 
@@ -208,7 +210,7 @@ def _start_worker(options: StudyOptions, folder: Path, threads: int, places: Any
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[place] if seen else str(place)
         device = "cuda"
-    _set_threads(threads)
+    _start_torch(threads)
     _here.append((Study.plan(options, folder), Workshop(folder, device, threads)))
 
 

@@ -11,6 +11,9 @@ require("learned")
 
 import torch
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.table import Table
+from astropy.wcs import WCS
 
 from cyclades.pipeline.studies.cells import Cell
 from cyclades.pipeline.studies.options import StudyOptions
@@ -124,6 +127,44 @@ def test_survey_fields_are_those_of_meerkat():
     content = mine.fingerprint("frozen")
     assert content["data"]["preset"] == "meerkat"
     assert content["kind"] == "survey_detection"
+
+
+def test_survey_images_with_a_catalogue_take_the_place_of_simulated_ones(tmp_path):
+    side, pixel = 96, 1.8 / 3600.0
+    y, x = np.indices((side, side))
+    plane = np.exp(-4 * np.log(2) * ((x - 40.0) ** 2 + (y - 50.0) ** 2) / 4.4**2)
+    plane = plane + np.random.default_rng(2).normal(0, 0.01, plane.shape)
+    header = fits.Header()
+    header.update(
+        CTYPE1="RA---SIN", CTYPE2="DEC--SIN", CUNIT1="deg", CUNIT2="deg", CRVAL1=23.0,
+        CRVAL2=-13.6, CRPIX1=48.0, CRPIX2=48.0, CDELT1=-pixel, CDELT2=pixel, CRPIX3=1.0,
+        CRVAL3=1.28e9, CDELT3=1e8, CTYPE3="FREQ", CUNIT3="Hz", BUNIT="Jy/beam",
+        BMAJ=4.4 * pixel, BMIN=4.4 * pixel, BPA=0.0,
+    )  # fmt: skip
+    fits.writeto(tmp_path / "cluster.fits", np.stack([plane, 0 * plane]).astype("f4"), header)
+    sky = WCS(header).celestial.pixel_to_world(40.0, 50.0)
+    # of the whole survey: another cluster's source too
+    rows = {"RA_deg": [sky.ra.deg, 200.0], "Dec_deg": [sky.dec.deg, -50.0], "Peak": [1.0, 1.0]}
+    Table(rows).write(tmp_path / "survey.fits")
+    (tmp_path / "columns.yaml").write_text("{ra: RA_deg, dec: Dec_deg, peak_flux: Peak}")
+    test = {
+        "kind": "catalogue",
+        "images": str(tmp_path / "cluster.fits"),
+        "image": {"plane": [0]},
+        "catalogue": str(tmp_path / "survey.fits"),
+        "columns": str(tmp_path / "columns.yaml"),
+    }
+    mine = task("survey_detection", test=test, tiles=4)
+    objects = [tile for (tile,) in mine.test() if len(tile)]
+    assert objects
+    for tile in objects:
+        x0, y0, x1, y1 = tile.boxes[0].astype(int)
+        assert len(tile) == 1
+        assert tile.image[y0:y1, x0:x1].max() > 0.9
+    before = mine.fingerprint("frozen")
+    assert before["test"]["content"] != task("survey_detection").fingerprint("frozen")["test"]
+    Table({k: v[:1] for k, v in rows.items()}).write(tmp_path / "survey.fits", overwrite=True)
+    assert task("survey_detection", test=test, tiles=4).fingerprint("frozen") != before
 
 
 def test_fields_of_first_are_apart_on_the_sky(shared_data):
