@@ -21,6 +21,7 @@ from cyclades.pipeline.commands.export import export
 from cyclades.pipeline.commands.inverted import inverted
 from cyclades.pipeline.commands.measure import measure
 from cyclades.pipeline.commands.simulate import simulate
+from cyclades.pipeline.commands.study import study
 from cyclades.pipeline.commands.subtract import subtract
 from cyclades.pipeline.commands.train import train
 from cyclades.pipeline.commands.weights import weights
@@ -342,6 +343,7 @@ cli.add_command(export)
 cli.add_command(inverted)
 cli.add_command(measure)
 cli.add_command(simulate)
+cli.add_command(study)
 cli.add_command(subtract)
 cli.add_command(train)
 cli.add_command(weights)

@@ -6,7 +6,7 @@ import os
 import pytest
 
 MODULES = {
-    "learned": ("torch", "torchvision", "timm", "safetensors", "lightning"),
+    "learned": ("torch", "torchvision", "timm", "safetensors", "lightning", "sklearn"),
     "yolo": ("torch", "ultralytics"),
 }
 """What each extra brings."""

@@ -1,12 +1,15 @@
 """``cyclades train``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from cyclades.pipeline.options import Options
     from cyclades.pipeline.training.options import TrainingOptions
+
+Kind = TypeVar("Kind", bound="Options")
 
 
 @click.command()
@@ -55,15 +58,33 @@ def train(config: str, output: Path, assignments: tuple[str, ...], restart: bool
 
 def read_options(config: str, assignments: tuple[str, ...] = ()) -> "TrainingOptions":
     """Read the configuration of a training: a file, or the name of one that ships."""
+    from cyclades.pipeline.training.options import TrainingOptions
+
+    return read_shipped(TrainingOptions, "training", config, assignments)
+
+
+def read_shipped(kind: type[Kind], folder: str, config: str, assignments: tuple[str, ...]) -> Kind:
+    """Read a configuration from a file, or from a folder of the package's data by its name.
+
+    Parameters
+    ----------
+    kind : type
+        Of the options.
+    folder : str
+        Of the data.
+    config : str
+        File or name.
+    assignments : tuple of str
+        Changes, as ``section.parameter=value``.
+    """
     from importlib.resources import as_file, files
 
     from cyclades.pipeline.config import override
-    from cyclades.pipeline.training.options import TrainingOptions
 
-    shipped = files("cyclades.data").joinpath("training", f"{config}.yaml")
+    shipped = files("cyclades.data").joinpath(folder, f"{config}.yaml")
     if "/" not in config and shipped.is_file():
         with as_file(shipped) as path:
-            mapping = TrainingOptions.read_mapping(path)
+            mapping = kind.read_mapping(path)
     else:
-        mapping = TrainingOptions.read_mapping(Path(config))
-    return TrainingOptions.from_mapping(override(mapping, assignments), name=config)
+        mapping = kind.read_mapping(Path(config))
+    return kind.from_mapping(override(mapping, assignments), name=config)

@@ -39,7 +39,9 @@ _SUFFIXES = (".gz", ".fz", ".fits", ".fit", ".fts")
 class ImageFilesOptions(SourceOptions):
     """Images on disk, and how to read them."""
 
-    images: str = parameter(..., "FITS images: a file, or a pattern such as folder/*.fits.")
+    images: str | tuple[str, ...] = parameter(
+        ..., "FITS images: a file, a pattern such as folder/*.fits, or a list of these."
+    )
     image: ImageOptions = parameter(ImageOptions(), "How the images are read: beam, plane, mask.")
 
 
@@ -161,14 +163,19 @@ class LabelledSource(SampleSource):
         return open_image(path, **self.read.model_dump(exclude_unset=True))
 
 
-def find_images(pattern: str) -> list[Path]:
-    """Return the files that a pattern finds, sorted by name.
+def find_images(pattern: str | Sequence[str]) -> list[Path]:
+    """Return the files that a pattern finds, sorted by name; those of several one after another.
 
     Raises
     ------
     InputError
         Where there is none.
     """
+    if not isinstance(pattern, str):
+        several = dict.fromkeys(path for one in pattern for path in find_images(one))
+        if not several:
+            raise InputError("There are no images; name some in the option images.")
+        return list(several)
     path = Path(pattern).expanduser()
     found = sorted(glob.glob(str(path))) if glob.has_magic(pattern) else [str(path)]
     paths = [Path(one) for one in found if Path(one).is_file()]

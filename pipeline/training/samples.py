@@ -108,6 +108,9 @@ class SourceOptions(Options):
         "Class of the network for a class of the labels, where the names differ; an empty name "
         "leaves the class out.",
     )
+    samples: int | None = parameter(
+        None, "Different samples that there are, which come again in another order; no end.", ge=1
+    )
 
 
 class SampleSource(ABC):

@@ -1,7 +1,7 @@
 """Where labelled samples come from, by name: what the section ``data`` of a training says."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -10,7 +10,7 @@ from cyclades.pipeline.simulation.model import CLASSES
 from cyclades.pipeline.training.catalogue_labels import CatalogueOptions, CatalogueSource
 from cyclades.pipeline.training.folder import FolderOptions, FolderSource
 from cyclades.pipeline.training.rgz_labels import RgzOptions, RgzSource
-from cyclades.pipeline.training.samples import Sample, SampleSource
+from cyclades.pipeline.training.samples import Integers, Sample, SampleSource
 from cyclades.pipeline.training.simulated import SimulatedOptions, SimulatedSource
 from cyclades.stages.core.errors import ConfigurationError
 
@@ -21,6 +21,10 @@ DataOptions = OneDataOptions | tuple[OneDataOptions, ...]
 """One source of samples (``{kind: simulated, preset: mixed}``), or a list of them, which are mixed
 by their ``share``."""
 
+KEPT_SAMPLES = 512
+"""Samples that repeat and are kept in memory; those behind them are made anew each time."""
+_ORDERS = 0x0D3
+"""Told apart by this are the draws of orders from all others that have the same seed."""
 ROUND = 128
 """Samples of a mixture after which the order of its sources repeats."""
 
@@ -79,6 +83,44 @@ class MixtureSource(SampleSource):
         return self.sources[who].sample(number)
 
 
+class RepeatedSource(SampleSource):
+    """The first samples of a source again and again, each time in another order.
+
+    Parameters
+    ----------
+    source : SampleSource
+    number : int
+        Of different samples.
+    seed : int
+        Of their orders; the first time they come as they are.
+    """
+
+    def __init__(self, source: SampleSource, number: int, seed: int) -> None:
+        super().__init__(source.size, source.classes)
+        self.source, self.number, self.seed = source, number, seed
+        self._kept: dict[int, Sample] = {}
+        self._order: tuple[int, Integers] = 0, np.arange(number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the samples made so far behind: a worker makes its own."""
+        return {**self.__dict__, "_kept": {}}
+
+    def sample(self, index: int) -> Sample:
+        """Return sample number `index`; the first `KEPT_SAMPLES` of the source are kept."""
+        time, place = divmod(index, self.number)
+        if time != self._order[0]:
+            generator = np.random.default_rng((self.seed, _ORDERS, time))
+            shuffled = generator.permutation(self.number) if time else np.arange(self.number)
+            self._order = time, np.asarray(shuffled, np.int64)
+        own = int(self._order[1][place])
+        if own in self._kept:
+            return self._kept[own]
+        made = self.source.sample(own)
+        if own < KEPT_SAMPLES:
+            self._kept[own] = made
+        return made
+
+
 def build_source(options: DataOptions, size: int, classes: Sequence[str] = CLASSES) -> SampleSource:
     """Make the source of samples that options describe.
 
@@ -100,6 +142,9 @@ def build_source(options: DataOptions, size: int, classes: Sequence[str] = CLASS
     if isinstance(options, tuple):
         made = [build_source(one, size, classes) for one in options]
         return MixtureSource(made, [one.share for one in options])
+    if options.samples is not None:
+        endless = build_source(options.model_copy(update={"samples": None}), size, classes)
+        return RepeatedSource(endless, options.samples, options.seed)
     if isinstance(options, SimulatedOptions):
         return SimulatedSource(options, size, classes)
     if isinstance(options, FolderOptions):
@@ -112,8 +157,12 @@ def build_source(options: DataOptions, size: int, classes: Sequence[str] = CLASS
 def reseeded(options: DataOptions, by: int) -> DataOptions:
     """Return the options with other seeds: simulations that share nothing with the first ones.
 
-    Crops of real images are other crops, but of the same images.
+    Crops of real images are other crops, but of the same images. There is no end to either.
     """
     if isinstance(options, tuple):
-        return tuple(one.model_copy(update={"seed": one.seed + by}) for one in options)
-    return options.model_copy(update={"seed": options.seed + by})
+        return tuple(_reseeded(one, by) for one in options)
+    return _reseeded(options, by)
+
+
+def _reseeded(options: OneDataOptions, by: int) -> OneDataOptions:
+    return options.model_copy(update={"seed": options.seed + by, "samples": None})

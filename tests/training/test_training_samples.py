@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from cyclades.pipeline.simulation.coco import encode
 from cyclades.pipeline.simulation.field import FieldOptions
 from cyclades.pipeline.simulation.model import CLASSES
+from cyclades.pipeline.training.labelled import find_images
 from cyclades.pipeline.training.samples import (
     MIN_BOX,
     carry_segments,
@@ -396,3 +397,37 @@ def test_bad_files_are_refused_in_one_sentence(image, tmp_path):
     }  # fmt: skip
     with pytest.raises(InputError, match="no COCO file"):
         crops(validated(bad), 1)
+
+
+def test_samples_that_come_again_are_the_same_in_other_orders():
+    endless = simulated(seed=6)
+    source = build_source(SimulatedOptions(preset="natural", seed=6, samples=3), SIZE, CLASSES)
+    for index in range(3):
+        same(source.sample(index), endless.sample(index))
+    levels = [np.nansum(endless.sample(k).image) for k in range(3)]
+    orders = set()
+    for time in range(8):
+        seen = [np.nansum(source.sample(3 * time + k).image) for k in range(3)]
+        assert sorted(seen) == sorted(levels)
+        orders.add(tuple(seen))
+    assert len(orders) > 1
+    # as a resumed training or another worker finds them
+    other = build_source(SimulatedOptions(preset="natural", seed=6, samples=3), SIZE, CLASSES)
+    same(other.sample(22), source.sample(22))
+
+
+def test_held_out_samples_have_no_end():
+    options = SimulatedOptions(preset="natural", seed=6, samples=3)
+    assert reseeded(options, 5) == SimulatedOptions(preset="natural", seed=11)
+    assert [one.samples for one in reseeded((options, options), 1)] == [None, None]
+
+
+def test_images_of_several_patterns_are_joined_once_each(tmp_path):
+    for name in ("b.fits", "a.fits", "c.fits"):
+        (tmp_path / name).touch()
+    patterns = (str(tmp_path / "c.fits"), str(tmp_path / "[ac].fits"))
+    assert [path.name for path in find_images(patterns)] == ["c.fits", "a.fits"]
+    with pytest.raises(InputError, match="There is no image"):
+        find_images((str(tmp_path / "a.fits"), str(tmp_path / "x*.fits")))
+    with pytest.raises(InputError, match="no images"):
+        find_images(())

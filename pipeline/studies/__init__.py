@@ -1,0 +1,1 @@
+"""Studies: grids of trainings that resume cell by cell, and what they say."""

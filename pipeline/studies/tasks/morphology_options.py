@@ -1,0 +1,97 @@
+"""Options of the task that tells classes of radio galaxies apart."""
+
+from typing import ClassVar, Literal
+
+from cyclades.pipeline.options import Options
+from cyclades.stages.core.stage import parameter
+
+Stretch = Literal["linear", "sqrt", "asinh"]
+Pooling = Literal["token", "mean", "max", "deviation"]
+TrainedMode = Literal["adapters", "fine_tuned", "scratch"]
+
+
+class PictureOptions(Options):
+    """From a picture to the input of a network."""
+
+    crop: int = parameter(
+        96, "Side of the square about the centre that is cut out.", unit="pixels", ge=8
+    )
+    size: int = parameter(112, "Side that it is resampled to.", unit="pixels", ge=14)
+    stretches: tuple[Stretch, Stretch, Stretch] = parameter(
+        ("linear", "sqrt", "asinh"), "Brightness curves of the three channels."
+    )
+    precision: Literal["float32", "bfloat16"] = parameter(
+        "bfloat16", "Of the network where nothing is trained, and on GPUs where something is."
+    )
+
+
+class FrozenOptions(Options):
+    """Classifier on the features of a frozen backbone: logistic regression, classes weighed alike.
+
+    Several crops or sizes join their features.
+    """
+
+    crops: tuple[tuple[int, int], ...] = parameter(
+        (), "Further pairs of crop and size whose features join those of the first."
+    )
+    pooling: tuple[Pooling, ...] = parameter(
+        ("mean", "max"),
+        "Statistics of a layer's features over the picture; token is the class token of a ViT.",
+    )
+    orientations: int = parameter(
+        1,
+        "Turns by quarters, and from 5 on mirrored ones: in training each is a sample of its own, "
+        "in the test their log-probabilities are averaged.",
+        ge=1,
+        le=8,
+    )
+    inverse_penalty: float = parameter(
+        3e-3, "Weight of the labels beside the penalty on standardised features.", gt=0.0
+    )
+
+
+class LearningRates(Options):
+    """Largest learning rate of each mode."""
+
+    adapters: float = parameter(1e-3, "Of adapters.", gt=0.0)
+    fine_tuned: float = parameter(2e-4, "Fine-tuned.", gt=0.0)
+    scratch: float = parameter(5e-4, "From random numbers.", gt=0.0)
+
+
+class NetworkTraining(Options):
+    """Training of a network (adapters, fine-tuned, from scratch)."""
+
+    steps: int = parameter(400, "Steps of the optimiser.", ge=1)
+    batch: int = parameter(32, "Pictures a step, drawn from all classes alike.", ge=1)
+    learning_rate: LearningRates = parameter(LearningRates(), "Largest (AdamW), by mode.")
+    layer_decay: float = parameter(
+        0.75, "Factor from each layer to the one before it, fine-tuned.", gt=0.0, le=1.0
+    )
+    weight_decay: float = parameter(0.05, "Of matrices and kernels.", ge=0.0)
+    rank: int = parameter(8, "Of the adapters.", ge=1)
+    smoothing: float = parameter(0.1, "Of the labels.", ge=0.0, lt=1.0)
+    shift: float = parameter(4.0, "Largest shift of a picture.", unit="pixels", ge=0.0)
+    scale: float = parameter(1.2, "Largest factor on the size of a picture.", ge=1.0)
+    orientations: int = parameter(8, "Of the test, as for frozen backbones.", ge=1, le=8)
+
+
+class MorphologyOptions(Options):
+    """Four classes of radio galaxies on real FIRST cut-outs (RadioGalaxyDataset)."""
+
+    without: ClassVar[tuple[str, ...]] = ()
+
+    kind: Literal["morphology"] = "morphology"
+    images: str | None = parameter(
+        None,
+        "Folder or zip of pictures named RA_DEC_class_catalogue.png. Left out: those of the "
+        "Python package firstgalaxydata.",
+    )
+    separation: float = parameter(
+        60.0,
+        "Pictures of the training that are nearer than this to one of the test are left out.",
+        unit="arcsec",
+        ge=0.0,
+    )
+    pictures: PictureOptions = parameter(PictureOptions(), "Input of the network.")
+    frozen: FrozenOptions = parameter(FrozenOptions(), "Classifier on frozen backbones.")
+    training: NetworkTraining = parameter(NetworkTraining(), "Training of the other modes.")
