@@ -1,12 +1,15 @@
 """``cyclades train``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from cyclades.pipeline.options import Options
     from cyclades.pipeline.training.options import TrainingOptions
+
+Given = TypeVar("Given", bound="Options")
 
 
 @click.command()
@@ -55,15 +58,40 @@ def train(config: str, output: Path, assignments: tuple[str, ...], restart: bool
 
 def read_options(config: str, assignments: tuple[str, ...] = ()) -> "TrainingOptions":
     """Read the configuration of a training: a file, or the name of one that ships."""
+    from cyclades.pipeline.training.options import TrainingOptions
+
+    return read_configuration(TrainingOptions, "training", config, assignments)
+
+
+def read_configuration(
+    kind: type[Given], folder: str, config: str, assignments: tuple[str, ...] = ()
+) -> Given:
+    """Read the options of a run.
+
+    Parameters
+    ----------
+    kind : type
+        Of the options.
+    folder : str
+        Folder of ``cyclades.data`` with those that ship.
+    config : str
+        A file, or the name of one that ships.
+    assignments : tuple of str
+        Changes, as ``steps=20000``.
+
+    Raises
+    ------
+    ConfigurationError
+        With every problem found.
+    """
     from importlib.resources import as_file, files
 
     from cyclades.pipeline.config import override
-    from cyclades.pipeline.training.options import TrainingOptions
 
-    shipped = files("cyclades.data").joinpath("training", f"{config}.yaml")
+    shipped = files("cyclades.data").joinpath(folder, f"{config}.yaml")
     if "/" not in config and shipped.is_file():
         with as_file(shipped) as path:
-            mapping = TrainingOptions.read_mapping(path)
+            mapping = kind.read_mapping(path)
     else:
-        mapping = TrainingOptions.read_mapping(Path(config))
-    return TrainingOptions.from_mapping(override(mapping, assignments), name=config)
+        mapping = kind.read_mapping(Path(config))
+    return kind.from_mapping(override(mapping, assignments), name=config)

@@ -1,6 +1,7 @@
 """Samples cut at random from real images that have labels, wherever the labels come from."""
 
 import glob
+import re
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -33,13 +34,16 @@ PLACE = "{name}"
 KEPT_IMAGES = 64
 _CROPS = 0xC40
 """Told apart by this are the draws of crops from all others that have the same seed."""
+_FITS = re.compile(r"\.(fits|fit|fts)(\.gz|\.fz)?$", re.IGNORECASE)
 _SUFFIXES = (".gz", ".fz", ".fits", ".fit", ".fts")
 
 
 class ImageFilesOptions(SourceOptions):
     """Images on disk, and how to read them."""
 
-    images: str = parameter(..., "FITS images: a file, or a pattern such as folder/*.fits.")
+    images: str = parameter(
+        ..., "FITS images: a file, a folder, or a pattern such as folder/*.fits."
+    )
     image: ImageOptions = parameter(ImageOptions(), "How the images are read: beam, plane, mask.")
 
 
@@ -162,7 +166,7 @@ class LabelledSource(SampleSource):
 
 
 def find_images(pattern: str) -> list[Path]:
-    """Return the files that a pattern finds, sorted by name.
+    """Return the files that a pattern finds, or the FITS files in and below a folder, by name.
 
     Raises
     ------
@@ -170,8 +174,11 @@ def find_images(pattern: str) -> list[Path]:
         Where there is none.
     """
     path = Path(pattern).expanduser()
-    found = sorted(glob.glob(str(path))) if glob.has_magic(pattern) else [str(path)]
-    paths = [Path(one) for one in found if Path(one).is_file()]
+    if path.is_dir():
+        paths = sorted(one for one in path.rglob("*") if _FITS.search(one.name) and one.is_file())
+    else:
+        found = sorted(glob.glob(str(path))) if glob.has_magic(pattern) else [str(path)]
+        paths = [Path(one) for one in found if Path(one).is_file()]
     if not paths:
         raise InputError(f"There is no image {pattern}; correct the option images.")
     return paths

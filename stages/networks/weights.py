@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.networks.specification import METADATA_KEY, NetworkSpec
+from cyclades.stages.networks.specification import METADATA_KEY, NetworkSpec, PretrainedSpec
 from cyclades.stages.networks.weights_files import (
     FILE,
     fetch,
@@ -249,16 +249,23 @@ def listing() -> list[tuple[str, str, str, str, str]]:
 def describe(name: str) -> str:
     """Text on one detector or set of weights.
 
+    Parameters
+    ----------
+    name : str
+        A name of `listing`, or a file.
+
     Raises
     ------
     InputError
-        Where there is none of that name.
+        Where there is none of that name, or the file cannot be read.
     """
     detector = shipped_detectors().get(name)
     if detector is not None:
         return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
     entry = WEIGHTS.get(name)
     if entry is None:
+        if Path(name).expanduser().is_file():
+            return _describe_file(Path(name).expanduser())
         names = ", ".join([*shipped_detectors(), *WEIGHTS])
         raise InputError(f"There are no weights {name!r}; there are {names}.")
     numbers = {"mean": entry.mean, "std": entry.std}
@@ -278,5 +285,43 @@ def describe(name: str) -> str:
     }
     if entry.taps:
         lines["taps"] = f"blocks {', '.join(map(str, entry.taps))} (option taps)"
+    return _aligned(lines)
+
+
+def _describe_file(path: Path) -> str:
+    """Text on a file of weights: its card where one lies beside it, else what it says itself."""
+    metadata, card = read_metadata(path), path.with_suffix(".md")
+    if METADATA_KEY in metadata:
+        detector = DetectorFile(path.stem, path)
+        return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
+    spec = PretrainedSpec.from_metadata(metadata, path)
+    if spec is None:
+        return (
+            f"{path}: a file of weights that does not say what it is; a training takes it as "
+            "network.backbone.weights where it is of one of the known layouts."
+        )
+    input, training = spec.input, spec.training
+    lines = {
+        "what": f"{spec.name}, a backbone pre-trained by cyclades pretrain",
+        "backbone.name": spec.backbone.name,
+        "backbone.options": json.dumps(spec.backbone.options),
+        "backbone.weights": str(path),
+        "input.stretches": ", ".join(input.stretches),
+        "input.mesh": f"{input.mesh} pixels",
+        "input.beam_pixels": "{:g} to {:g}".format(*input.beam_pixels),
+        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        "licence": spec.licence,
+        "pretext": str(training.get("pretext", "-")),
+        "steps": str(training.get("steps", "-")),
+    }
+    for key, value in training.get("figures", {}).items():
+        lines[key.replace("_", " ")] = f"{value:.3g}"
+    if card.is_file():
+        lines["card"] = str(card)
+    return _aligned(lines)
+
+
+def _aligned(lines: dict[str, str]) -> str:
+    """Keys and values in two columns."""
     width = max(map(len, lines)) + 1
     return "\n".join(f"{key + ':':<{width}} {value}" for key, value in lines.items())
