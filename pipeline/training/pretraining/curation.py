@@ -38,7 +38,7 @@ class CurationOptions(Options):
     threshold: float = parameter(
         5.0, "Peak from which on pixels make an island.", unit="local rms", gt=0.0
     )
-    candidates: int = parameter(6, "Places looked at for each crop.", ge=1)
+    candidates: int = parameter(16, "Places looked at for each crop.", ge=1)
     blank_share: float = parameter(
         0.3, "Crops of which more than this is blank are not taken.", ge=0.0, lt=1.0
     )
