@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cyclades.pipeline.commands.terminal import log_to_terminal
 from cyclades.pipeline.commands.train import read_configuration
 
 
@@ -42,6 +43,7 @@ def pretrain(config: str, output: Path, assignments: tuple[str, ...], restart: b
         raise ConfigurationError(
             f"Pre-training needs the package {error.name!r}; install cyclades[learned]."
         ) from error
+    log_to_terminal()  # a collapse of the features is news
     options = read_configuration(PretrainingOptions, "pretraining", config, assignments)
     try:
         click.echo(run(options, output, restart=restart))

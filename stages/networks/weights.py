@@ -268,7 +268,6 @@ def describe(name: str) -> str:
             return _describe_file(Path(name).expanduser())
         names = ", ".join([*shipped_detectors(), *WEIGHTS])
         raise InputError(f"There are no weights {name!r}; there are {names}.")
-    numbers = {"mean": entry.mean, "std": entry.std}
     lines = {
         "what": entry.summary,
         "backbone.name": entry.architecture,
@@ -279,13 +278,29 @@ def describe(name: str) -> str:
         "licence": entry.licence,
         "trained on": entry.data,
         "publication": entry.publication,
-        "input": "R, G, B in 0 ... 1, "
-        + ", ".join(f"{key} {' '.join(map(str, value))}" for key, value in numbers.items()),
+        "input": _input(entry),
         "available offline": "yes" if available_offline(entry) else "no",
     }
     if entry.taps:
         lines["taps"] = f"blocks {', '.join(map(str, entry.taps))} (option taps)"
     return _aligned(lines)
+
+
+def _input(entry: Weights) -> str:
+    """Say what a set of weights takes: pictures, or stretches of the canonical input."""
+    path = package_file(entry) if entry.package else None
+    if path is not None and path.suffix == ".safetensors":
+        spec = PretrainedSpec.from_metadata(read_metadata(path), path)
+        if spec is not None:
+            low, high = spec.input.beam_pixels
+            return (
+                f"stretches {', '.join(spec.input.stretches)}, mesh of {spec.input.mesh} pixels, "
+                f"beams of {low:g} to {high:g} pixels"
+            )
+    numbers = {"mean": entry.mean, "std": entry.std}
+    return "R, G, B in 0 ... 1, " + ", ".join(
+        f"{key} {' '.join(map(str, value))}" for key, value in numbers.items()
+    )
 
 
 def _describe_file(path: Path) -> str:

@@ -2,7 +2,9 @@
 # ruff: noqa: E402
 
 import csv
+import hashlib
 import logging
+import shutil
 import signal
 import sys
 
@@ -18,7 +20,7 @@ from safetensors.torch import load_file
 
 from cyclades.pipeline.cli import main
 from cyclades.pipeline.commands.train import read_configuration
-from cyclades.pipeline.training.options import TrainingOptions
+from cyclades.pipeline.training.options import AdaptationOptions, TrainingOptions
 from cyclades.pipeline.training.pretraining.encoding import bare_backbone, encode
 from cyclades.pipeline.training.pretraining.masked import (
     MaskedAutoencoder,
@@ -36,6 +38,7 @@ from cyclades.pipeline.training.pretraining.probe import (
 from cyclades.pipeline.training.pretraining.run import Pretraining, pretrain, start_pretext
 from cyclades.pipeline.training.trainer import start_detector
 from cyclades.stages.core.errors import ConfigurationError, InputError
+from cyclades.stages.networks import weights
 from cyclades.stages.networks.backbones import build_backbone
 from cyclades.stages.networks.pretrained import load_pretrained
 from cyclades.stages.networks.specification import BackboneSpec, InputSpec
@@ -155,9 +158,9 @@ def test_an_interrupted_run_ends_as_one_that_was_not(first, tmp_path, monkeypatc
             "training_step",
             lambda self, batch, index: steps.append(self.global_step) or step(self, batch, index),
         )
-        weights = run(given, folder)
+        found = run(given, folder)
     assert steps == [2, 3]
-    same(weights, wanted)
+    same(found, wanted)
     assert curve(folder) == curve(wanted.parent)
 
 
@@ -176,9 +179,9 @@ def test_the_folder_of_a_run(first):
         run(options(learning_rate=5e-3), folder)
 
 
-def train_options(weights, **changes):
+def train_options(file, **changes):
     network = {
-        "backbone": SMALL_VIT | {"weights": str(weights), "channels": 16},
+        "backbone": SMALL_VIT | {"weights": str(file), "channels": 16},
         "head": {"name": "faster_rcnn", "options": {"hidden": 16}},
         "input": TINY["input"],
     }
@@ -228,6 +231,29 @@ def test_the_result_says_what_it_is(first, tmp_path):
     half = run(options(half=True, steps=2), tmp_path)
     assert half.stat().st_size < 0.6 * first.stat().st_size
     start_detector(train_options(half))
+
+
+def test_a_package_may_hold_the_result(first, tmp_path, monkeypatch):
+    # as cyclades itself does with what it ships: its input is checked, and it stays apart
+    (tmp_path / "holder").mkdir()
+    (tmp_path / "holder" / "__init__.py").touch()
+    shutil.copy(first, tmp_path / "holder" / "tiny.safetensors")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CYCLADES_WEIGHTS", str(tmp_path / "kept"))
+    entry = weights.Weights(
+        "tiny-radio", "vit_tiny_patch16_224", "Tiny", "BSD-3-Clause", "simulations", "-", 1.0,
+        package="holder", file="holder/tiny.safetensors",
+        sha256=hashlib.sha256(first.read_bytes()).hexdigest(),
+    )  # fmt: skip
+    monkeypatch.setitem(weights.WEIGHTS, "tiny-radio", entry)
+    assert "stretches asinh, bright, mesh of 32 pixels" in describe("tiny-radio")
+    frozen = train_options("tiny-radio").model_copy(
+        update={"adaptation": AdaptationOptions(mode="frozen")}
+    )
+    assert start_detector(frozen).spec.trunk.weights == "tiny-radio"
+    odd = frozen.network.model_copy(update={"input": InputSpec(stretches=("asinh", "faint"))})
+    with pytest.raises(InputError, match=r"set network\.input\.stretches"):
+        start_detector(frozen.model_copy(update={"network": odd}))
 
 
 def fresh_mae(**changes):

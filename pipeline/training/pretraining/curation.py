@@ -176,7 +176,7 @@ def wanted(first: int, number: int, share: float) -> Booleans:
         From 0 to 1.
     """
     steps = np.floor(np.arange(first, first + number + 1) * share + 1e-9)
-    return np.diff(steps) > 0.5
+    return np.asarray(np.diff(steps) > 0.5)
 
 
 def choose(counts: Integers, curated: Booleans, least: int) -> Integers:

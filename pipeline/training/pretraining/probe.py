@@ -56,15 +56,16 @@ class ProbeOptions(Options):
 
     @model_validator(mode="after")
     def _simulated(self) -> "ProbeOptions":
-        self.data()
+        try:
+            self.data()
+        except ConfigurationError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
         return self
 
     def data(self) -> SimulatedOptions:
-        """Return the options of the tiles."""
-        try:
-            return SimulatedOptions(preset=self.preset, seed=self.seed, tiles_a_side=1)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from None
+        """Return the options of the tiles, each from a field of its own."""
+        given = {"preset": self.preset, "seed": self.seed, "tiles_a_side": 1}
+        return SimulatedOptions.from_mapping(given, name="tiles")
 
 
 class Figures(NamedTuple):
@@ -104,15 +105,15 @@ class Probe:
         self.options = options
         source = SimulatedSource(options.data(), size, CLASSES)
         most = -(-options.objects // len(CLASSES))
-        images, boxes, classes, tiles = [], [], [], []
+        images: list[Tensor] = []
+        boxes: list[NDArray[np.float32]] = []
+        classes: list[Integers] = []
+        tiles: list[int] = []
         taken = np.zeros(len(CLASSES), np.int64)
         for number in range(options.tiles):
             sample = source.sample(number)
-            rows = [
-                row for row in np.flatnonzero(~sample.ignore)
-                if _nth(sample.classes, sample.ignore, row) + taken[sample.classes[row]] < most
-            ]  # fmt: skip
-            if not rows:
+            rows = _first_of_each(sample.classes, ~sample.ignore, most - taken)
+            if not len(rows):
                 continue
             taken += np.bincount(sample.classes[rows], minlength=len(CLASSES))
             tiles += [len(images)] * len(rows)
@@ -160,9 +161,12 @@ class Probe:
         return Figures(effective_rank(features), accuracy, balanced, majority)
 
 
-def _nth(classes: Integers, ignore: NDArray[np.bool_], row: int) -> int:
-    """How many objects of the same class come before a row."""
-    return int(np.count_nonzero((classes[:row] == classes[row]) & ~ignore[:row]))
+def _first_of_each(
+    classes: Integers, usable: NDArray[np.bool_], most: NDArray[np.int64]
+) -> Integers:
+    """Rows of the first usable objects of each class, as many as there may be of it."""
+    rows = [np.flatnonzero(usable & (classes == one))[: most[one]] for one in range(len(most))]
+    return np.sort(np.concatenate(rows)).astype(np.int64)
 
 
 def effective_rank(features: NDArray[np.floating]) -> float:
