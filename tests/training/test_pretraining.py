@@ -307,7 +307,7 @@ def test_a_masked_autoencoder_learns_what_visible_patches_tell():
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert np.mean(losses[:3]) > 0.5
     assert np.mean(losses[-10:]) < 0.1
 

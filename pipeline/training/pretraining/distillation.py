@@ -175,18 +175,23 @@ class SelfDistillation(Pretext):
             small = several.transpose(0, 1).flatten(0, 1)
             answer = self.head(whole_feature(self.backbone, small)).float()
             answers += answer.chunk(several.shape[1])
-        temperature = self.temperature(step)
-        terms = {"loss_views": self.loss(list(told.chunk(2)), answers, teacher_temp=temperature)}
+        wanted = given = None
         if patches is not None and own_patches is not None and hidden is not None and hidden.any():
             flat = hidden.flatten(1)
             with torch.no_grad():
                 wanted = self.teacher_head(patches[flat]).float()
             given = self.head(own_patches[flat]).float()
-            loss = self.patch_loss(wanted, given, hidden, teacher_temp=temperature)
-            terms["loss_patches"] = o.patch_weight * loss
-        if o.koleo_weight:
-            apart = torch.stack([self.koleo(part.float()) for part in own.chunk(2)]).sum()
-            terms["loss_koleo"] = o.koleo_weight * apart
+        temperature = self.temperature(step)
+        # sums over thousands of prototypes, in whatever precision the networks run
+        with torch.autocast(large.device.type, enabled=False):
+            views_loss = self.loss(list(told.chunk(2)), answers, teacher_temp=temperature)
+            terms = {"loss_views": views_loss}
+            if wanted is not None:
+                loss = self.patch_loss(wanted, given, hidden, teacher_temp=temperature)
+                terms["loss_patches"] = o.patch_weight * loss
+            if o.koleo_weight:
+                apart = torch.stack([self.koleo(part.float()) for part in own.chunk(2)]).sum()
+                terms["loss_koleo"] = o.koleo_weight * apart
         return terms
 
     def temperature(self, step: int) -> float:

@@ -216,7 +216,8 @@ def finish(options: PretrainingOptions, backbone: Backbone, crops: Crops) -> Pre
     spec = options.specification()
     probe = Probe(options.probe, options.input, options.size)
     torch.manual_seed(options.seed)
-    before = probe.measure(start_backbone(options).to(next(backbone.parameters()).device))
+    device = next(backbone.parameters()).device
+    before = probe.measure(start_pretext(options).result.to(device))
     share, islands = share_with_islands(crops, _JUDGED)
     figures = {
         **as_metrics(probe.measure(backbone)),
