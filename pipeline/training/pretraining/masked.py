@@ -27,6 +27,12 @@ class MaskedOptions(Options):
     decoder_width: int = parameter(128, "Features of the decoder.", ge=16, multiple_of=4)
     decoder_depth: int = parameter(2, "Blocks of the decoder.", ge=1)
     decoder_heads: int = parameter(4, "Heads of its attention; they divide its width.", ge=1)
+    position_scale: float = parameter(
+        0.1,
+        "Amplitude of the encoder's position sines; beside 1, what the first layer makes of pixels "
+        "is small, and features tell the place rather than the object.",
+        gt=0.0,
+    )
     normalised_targets: bool = parameter(
         False,
         "Whether each patch is to be told in units of its own mean and deviation; of a patch of "
@@ -68,7 +74,7 @@ class MaskedAutoencoder(Pretext):
         if trunk.pos_embed is not None:
             trunk.pos_embed.requires_grad_(False)
             if sines:
-                _set_sines(trunk)
+                _set_sines(trunk, options.position_scale)
         width = options.decoder_width
         self.enter = nn.Linear(width_of(backbone), width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -146,9 +152,9 @@ def patches(images: Tensor, side: int) -> Tensor:
 
 
 @torch.no_grad()
-def _set_sines(trunk: Any) -> None:
+def _set_sines(trunk: Any, scale: float) -> None:
     """Make position embeddings sines and cosines."""
     own, before = trunk.pos_embed, 0 if trunk.no_embed_class else trunk.num_prefix_tokens
     sines = build_sincos2d_pos_embed(list(trunk.patch_embed.grid_size), own.shape[-1])
     own.zero_()
-    own[:, before:] = sines
+    own[:, before:] = scale * sines
