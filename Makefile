@@ -48,5 +48,5 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) --editable ".[test,learned,yolo,onnx]"
+	$(PIP) --editable ".[test,learned,pretraining,yolo,onnx]"
 	@touch $@

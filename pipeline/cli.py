@@ -4,7 +4,6 @@ Everything heavy is imported inside the commands, so that ``cyclades --help`` an
 """
 
 import gc
-import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,9 +19,11 @@ from cyclades.pipeline.commands.evaluate import evaluate
 from cyclades.pipeline.commands.export import export
 from cyclades.pipeline.commands.inverted import inverted
 from cyclades.pipeline.commands.measure import measure
+from cyclades.pipeline.commands.pretrain import pretrain
 from cyclades.pipeline.commands.simulate import simulate
 from cyclades.pipeline.commands.study import study
 from cyclades.pipeline.commands.subtract import subtract
+from cyclades.pipeline.commands.terminal import log_to_terminal
 from cyclades.pipeline.commands.train import train
 from cyclades.pipeline.commands.weights import weights
 from cyclades.stages.core.errors import ConfigurationError, CycladesError
@@ -206,7 +207,7 @@ def run(
     from cyclades.pipeline.batch import run_batch
     from cyclades.pipeline.chain import Pipeline
 
-    _log(verbose, quiet)
+    log_to_terminal(verbose, quiet)
     if (background is None) != (rms is None):
         raise ConfigurationError("Give --background and --rms together, or neither.")
     options = {
@@ -265,20 +266,6 @@ def run(
     else:
         click.echo(f"cyclades: {failed[0].error}", err=True)
     return USER_ERROR
-
-
-def _log(verbose: bool, quiet: bool) -> None:
-    """Send the cyclades log, and the warnings of libraries where asked, to the terminal."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("cyclades")
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)
-    # headers of real images make astropy warn about what the reader has already judged
-    logging.captureWarnings(True)
-    warnings = logging.getLogger("py.warnings")
-    warnings.handlers = [handler if verbose else logging.NullHandler()]
-    warnings.propagate = False
 
 
 @cli.command()
@@ -342,6 +329,7 @@ cli.add_command(evaluate)
 cli.add_command(export)
 cli.add_command(inverted)
 cli.add_command(measure)
+cli.add_command(pretrain)
 cli.add_command(simulate)
 cli.add_command(study)
 cli.add_command(subtract)

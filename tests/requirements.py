@@ -8,6 +8,7 @@ import pytest
 MODULES = {
     "learned": ("torch", "torchvision", "timm", "safetensors", "lightning", "sklearn"),
     "yolo": ("torch", "ultralytics"),
+    "pretraining": ("torch", "lightly"),
 }
 """What each extra brings."""
 

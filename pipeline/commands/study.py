@@ -114,7 +114,7 @@ def _compute(plan: Any, processes: int | None, threads: int) -> list[str]:
 
 def read_options(config: str, assignments: tuple[str, ...] = ()) -> "StudyOptions":
     """Read the configuration of a study: a file, or the name of one that ships."""
-    from cyclades.pipeline.commands.train import read_shipped
+    from cyclades.pipeline.commands.train import read_configuration
     from cyclades.pipeline.studies.options import StudyOptions
 
-    return read_shipped(StudyOptions, "studies", config, assignments)
+    return read_configuration(StudyOptions, "studies", config, assignments)

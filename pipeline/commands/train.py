@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from cyclades.pipeline.options import Options
     from cyclades.pipeline.training.options import TrainingOptions
 
-Kind = TypeVar("Kind", bound="Options")
+Given = TypeVar("Given", bound="Options")
 
 
 @click.command()
@@ -60,22 +60,29 @@ def read_options(config: str, assignments: tuple[str, ...] = ()) -> "TrainingOpt
     """Read the configuration of a training: a file, or the name of one that ships."""
     from cyclades.pipeline.training.options import TrainingOptions
 
-    return read_shipped(TrainingOptions, "training", config, assignments)
+    return read_configuration(TrainingOptions, "training", config, assignments)
 
 
-def read_shipped(kind: type[Kind], folder: str, config: str, assignments: tuple[str, ...]) -> Kind:
-    """Read a configuration from a file, or from a folder of the package's data by its name.
+def read_configuration(
+    kind: type[Given], folder: str, config: str, assignments: tuple[str, ...] = ()
+) -> Given:
+    """Read the options of a run.
 
     Parameters
     ----------
     kind : type
         Of the options.
     folder : str
-        Of the data.
+        Folder of ``cyclades.data`` with those that ship.
     config : str
-        File or name.
+        A file, or the name of one that ships.
     assignments : tuple of str
-        Changes, as ``section.parameter=value``.
+        Changes, as ``steps=20000``.
+
+    Raises
+    ------
+    ConfigurationError
+        With every problem found.
     """
     from importlib.resources import as_file, files
 

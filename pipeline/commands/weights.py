@@ -8,9 +8,9 @@ import click
 def weights(name: str | None) -> None:
     """List the detectors and the weights of backbones, or show one in full.
 
-    NAME is one of the list. Detectors ship with the package; weights of backbones are what a
-    training may start from. What is not available offline is fetched from the Hugging Face hub
-    when it is used.
+    NAME is one of the list, or a file of weights. Detectors ship with the package; weights of
+    backbones are what a training may start from. What is not available offline is fetched from the
+    Hugging Face hub when it is used.
     """
     from cyclades.stages.networks.weights import describe, listing
 

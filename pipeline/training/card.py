@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,17 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
         comparison=_COMPARISON.format(floor=floor, own=own) if comparable else "",
         rows="\n".join(f"| {name} | {value} |" for name, value in figure_table(spec)),
     )
-    path = weights.with_suffix(".md")
+    return write_text(weights.with_suffix(".md"), text)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file, which appears whole or not at all.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_text(text, "utf-8")
@@ -191,8 +202,28 @@ def _held_out(training: Any, held_out: list[dict[str, Any]]) -> str:
     return f"They are of other data than the training's:\n\n```yaml\n{text}```\n\n"
 
 
-def write_curves(folder: Path) -> Path | None:
-    """Draw the loss and the figures on held-out tiles along the steps, from the log."""
+CURVES = (
+    ("loss",),
+    tuple(f"validation_{n}" for n in ("ap50", "completeness_at_95", "reliability")),
+)
+"""What is drawn of the log of a detector's training, panel by panel."""
+
+
+def write_curves(folder: Path, panels: Sequence[Sequence[str]] = CURVES) -> Path | None:
+    """Draw the loss and the figures along the steps, from the log.
+
+    Parameters
+    ----------
+    folder : path
+        Of the run.
+    panels : sequence of sequences of str
+        Names of the columns of the log that each panel shows; losses on a logarithmic scale.
+
+    Returns
+    -------
+    Path or None
+        The picture; None where there is no log.
+    """
     logs = sorted((folder / "log").glob("metrics*.csv"))
     if not logs:
         return None
@@ -202,21 +233,21 @@ def write_curves(folder: Path) -> Path | None:
     for log in logs:
         with log.open(encoding="utf-8") as lines:
             table += list(csv.DictReader(lines))
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes, names in (
-        (left, ["loss"]),
-        (right, [f"validation_{n}" for n in ("ap50", "completeness_at_95", "reliability")]),
-    ):
+    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
+    for axes, names in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        values = []
         for name in names:
             # steps that were made again after an interruption are the same ones
             points = sorted({int(r["step"]): float(r[name]) for r in table if r.get(name)}.items())
             if points:
-                axes.plot(*zip(*points, strict=True), label=name.removeprefix("validation_"))
+                label = name.removeprefix("validation_").removeprefix("probe_")
+                axes.plot(*zip(*points, strict=True), label=label)
+                values += [value for _, value in points]
         axes.set_xlabel("step")
-        if axes.lines:
+        if values:
             axes.legend(frameon=False)
-    left.set_yscale("log")
+        if "loss" in names and min(values, default=0.0) > 0.0:
+            axes.set_yscale("log")
     path = folder / "curves.png"
     figure.savefig(path, dpi=120)
     return path

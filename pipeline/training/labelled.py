@@ -1,6 +1,7 @@
 """Samples cut at random from real images that have labels, wherever the labels come from."""
 
 import glob
+import re
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ PLACE = "{name}"
 KEPT_IMAGES = 64
 _CROPS = 0xC40
 """Told apart by this are the draws of crops from all others that have the same seed."""
+_FITS = re.compile(r"\.(fits|fit|fts)(\.gz|\.fz)?$", re.IGNORECASE)
 _SUFFIXES = (".gz", ".fz", ".fits", ".fit", ".fts")
 
 
@@ -40,7 +42,8 @@ class ImageFilesOptions(SourceOptions):
     """Images on disk, and how to read them."""
 
     images: str | tuple[str, ...] = parameter(
-        ..., "FITS images: a file, a pattern such as folder/*.fits, or a list of these."
+        ...,
+        "FITS images: a file, a folder, a pattern such as folder/*.fits, or a list of these.",
     )
     image: ImageOptions = parameter(ImageOptions(), "How the images are read: beam, plane, mask.")
 
@@ -164,7 +167,9 @@ class LabelledSource(SampleSource):
 
 
 def find_images(pattern: str | Sequence[str]) -> list[Path]:
-    """Return the files that a pattern finds, sorted by name; those of several one after another.
+    """Return the files that a pattern finds, or the FITS files in and below a folder, by name.
+
+    Those of several patterns come one after another.
 
     Raises
     ------
@@ -177,8 +182,11 @@ def find_images(pattern: str | Sequence[str]) -> list[Path]:
             raise InputError("There are no images; name some in the option images.")
         return list(several)
     path = Path(pattern).expanduser()
-    found = sorted(glob.glob(str(path))) if glob.has_magic(pattern) else [str(path)]
-    paths = [Path(one) for one in found if Path(one).is_file()]
+    if path.is_dir():
+        paths = sorted(one for one in path.rglob("*") if _FITS.search(one.name) and one.is_file())
+    else:
+        found = sorted(glob.glob(str(path))) if glob.has_magic(pattern) else [str(path)]
+        paths = [Path(one) for one in found if Path(one).is_file()]
     if not paths:
         raise InputError(f"There is no image {pattern}; correct the option images.")
     return paths

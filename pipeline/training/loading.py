@@ -1,6 +1,8 @@
 """Batches for the trainer: the same ones however many processes make them."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,14 +20,72 @@ _AUGMENTATION = 0xA06
 """Told apart by this are the draws of the augmentation from all others that have the same seed."""
 
 Batch = tuple[Tensor, list[Targets]]
+Content = TypeVar("Content")
 
 
-class TrainingData(IterableDataset[Batch]):
+class NumberedBatches(IterableDataset[Content]):
     """Whole batches for a `torch.utils.data.DataLoader` with ``batch_size=None``.
 
     Batch k holds the samples ``k batch ... (k + 1) batch - 1`` of all ranks together in the order
     of the ranks, and is the same for any number of workers, which make batches in turn. So a
     training that goes on at batch k sees what it would have seen uninterrupted.
+
+    Parameters
+    ----------
+    batch : int
+        Samples of a batch of one rank.
+    first : int
+        Number of the first batch.
+    number : int, optional
+        Batches to make; endless where left out.
+    rank, world : int
+        Which of how many processes of the training this is. Each has batches of its own.
+
+    Raises
+    ------
+    ConfigurationError
+        For numbers that make no sense.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        *,
+        first: int = 0,
+        number: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        super().__init__()
+        if batch < 1 or first < 0 or not 0 <= rank < world:
+            raise ConfigurationError(
+                f"There is no batch of {batch} samples from number {first} on for process {rank} "
+                f"of {world}; give each process at least one sample."
+            )
+        self.batch, self.first, self.number = batch, first, number
+        self.rank, self.world = rank, world
+
+    def __iter__(self) -> Iterator[Content]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        number = self.first + worker
+        while self.number is None or number < self.first + self.number:
+            yield self.make(number)
+            number += workers
+
+    def members(self, number: int) -> range:
+        """Return the numbers of the samples of a batch of this rank."""
+        start = (number * self.world + self.rank) * self.batch
+        return range(start, start + self.batch)
+
+    @abstractmethod
+    def make(self, number: int) -> Content:
+        """Return a batch of this rank by its number."""
+        raise NotImplementedError
+
+
+class TrainingData(NumberedBatches[Batch]):
+    """Batches of labelled samples; see `NumberedBatches`.
 
     Parameters
     ----------
@@ -40,12 +100,8 @@ class TrainingData(IterableDataset[Batch]):
         Samples of a batch of one rank.
     with_masks : bool
         Whether targets hold masks.
-    first : int
-        Number of the first batch.
-    number : int, optional
-        Batches to make; endless where left out.
-    rank, world : int
-        Which of how many processes of the training this is. Each has batches of its own.
+    first, number, rank, world
+        See `NumberedBatches`.
     seed : int
         Of the augmentation.
 
@@ -70,31 +126,15 @@ class TrainingData(IterableDataset[Batch]):
         world: int = 1,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        if batch < 1 or first < 0 or not 0 <= rank < world:
-            raise ConfigurationError(
-                f"There is no batch of {batch} samples from number {first} on for process {rank} "
-                f"of {world}; give each process at least one sample."
-            )
+        super().__init__(batch, first=first, number=number, rank=rank, world=world)
         self.source, self.input, self.augmentation = source, input, augmentation
-        self.batch, self.with_masks = batch, with_masks
-        self.first, self.number = first, number
-        self.rank, self.world, self.seed = rank, world, seed
+        self.with_masks, self.seed = with_masks, seed
         same = classes is None or tuple(classes) == source.classes
         self._numbers = None if same else class_numbers(source.classes, classes or ())
 
-    def __iter__(self) -> Iterator[Batch]:
-        info = get_worker_info()
-        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        number = self.first + worker
-        while self.number is None or number < self.first + self.number:
-            yield self.make(number)
-            number += workers
-
     def make(self, number: int) -> Batch:
         """Return a batch of this rank by its number."""
-        start = (number * self.world + self.rank) * self.batch
-        samples = [self.sample(index) for index in range(start, start + self.batch)]
+        samples = [self.sample(index) for index in self.members(number)]
         return collate(samples, self.input, with_masks=self.with_masks)
 
     def sample(self, index: int) -> Sample:

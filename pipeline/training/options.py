@@ -49,22 +49,13 @@ class ValidationOptions(Options):
     final_samples: int = parameter(512, "Tiles for the final figures and the calibration.", ge=1)
 
 
-class TrainingOptions(Options):
-    """A whole training run."""
+class RunOptions(Options):
+    """What every training run has, whatever it learns: its length, its optimiser, its machine."""
 
-    name: str = parameter("detector", "Name of the files of weights and of the card.")
-    network: NetworkOptions = parameter(NetworkOptions(), "Architecture and input.")
-    adaptation: AdaptationOptions = parameter(AdaptationOptions(), "How the backbone learns.")
-    data: DataOptions = parameter(SimulatedOptions(), "Where labelled tiles come from.")
-    validation: ValidationOptions = parameter(ValidationOptions(), "Held-out data.")
-    augmentation: AugmentationOptions = parameter(
-        AugmentationOptions(), "Changes of each tile before it is seen."
-    )
-    size: int = parameter(256, "Side of the tiles.", unit="pixels", ge=32)
+    name: str = parameter("network", "Name of the files of weights and of the card.")
     batch: int = parameter(8, "Tiles a step, over all devices together.", ge=1)
     steps: int = parameter(4000, "Steps of the optimiser.", ge=1)
     steps_a_checkpoint: int = parameter(250, "Steps between checkpoints.", ge=1)
-    checkpoints_a_validation: int = parameter(1, "Checkpoints between validations.", ge=1)
     learning_rate: float = parameter(1e-3, "Largest learning rate (AdamW).", gt=0.0)
     warm_up: int = parameter(200, "Steps over which the learning rate rises.", ge=0)
     weight_decay: float = parameter(0.02, "Of weight matrices and kernels.", ge=0.0)
@@ -80,6 +71,32 @@ class TrainingOptions(Options):
     licence: str = parameter("BSD-3-Clause", "Licence of the weights.")
 
     @model_validator(mode="after")
+    def _whole_stretches(self) -> "RunOptions":
+        if self.steps % self.steps_a_checkpoint:
+            raise ValueError("steps is a multiple of steps_a_checkpoint")
+        return self
+
+    @property
+    def epochs(self) -> int:
+        """Stretches of steps that end in a checkpoint."""
+        return self.steps // self.steps_a_checkpoint
+
+
+class TrainingOptions(RunOptions):
+    """A whole training run."""
+
+    name: str = parameter("detector", "Name of the files of weights and of the card.")
+    network: NetworkOptions = parameter(NetworkOptions(), "Architecture and input.")
+    adaptation: AdaptationOptions = parameter(AdaptationOptions(), "How the backbone learns.")
+    data: DataOptions = parameter(SimulatedOptions(), "Where labelled tiles come from.")
+    validation: ValidationOptions = parameter(ValidationOptions(), "Held-out data.")
+    augmentation: AugmentationOptions = parameter(
+        AugmentationOptions(), "Changes of each tile before it is seen."
+    )
+    size: int = parameter(256, "Side of the tiles.", unit="pixels", ge=32)
+    checkpoints_a_validation: int = parameter(1, "Checkpoints between validations.", ge=1)
+
+    @model_validator(mode="after")
     def _consistent(self) -> "TrainingOptions":
         head, backbone = self.network.head.name, self.network.backbone
         if head == "ultralytics" and backbone is not None:
@@ -88,8 +105,6 @@ class TrainingOptions(Options):
             )
         if head != "ultralytics" and backbone is None:
             raise ValueError(f"the head {head} needs a backbone")
-        if self.steps % self.steps_a_checkpoint:
-            raise ValueError("steps is a multiple of steps_a_checkpoint")
         if self.uses_ultralytics and "AGPL" not in self.licence:
             raise ValueError(
                 "weights made with ultralytics code are under the AGPL; give licence: AGPL-3.0"
@@ -107,11 +122,6 @@ class TrainingOptions(Options):
     def uses_ultralytics(self) -> bool:
         """Whether the head is made with ultralytics code."""
         return self.network.head.name in ("yolo", "yolo_seg", "ultralytics")
-
-    @property
-    def epochs(self) -> int:
-        """Stretches of steps that end in a checkpoint."""
-        return self.steps // self.steps_a_checkpoint
 
     def specification(self) -> NetworkSpec:
         """Return what the trained file will say of its network."""

@@ -95,11 +95,16 @@ class Sample:
         )
 
 
-class SourceOptions(Options):
-    """What the options of every source of samples have in common."""
+class SequenceOptions(Options):
+    """What the options of every source of samples have in common, labelled or not."""
 
     share: float = parameter(1.0, "Part of a mixture, relative to the other sources'.", gt=0.0)
     seed: int = parameter(0, "The same seed gives the same samples.", ge=0)
+
+
+class SourceOptions(SequenceOptions):
+    """What the options of every source of labelled samples have in common."""
+
     floor: float = parameter(
         FLOOR, "Objects of lower signal to noise are ignored by the loss.", ge=0.0
     )

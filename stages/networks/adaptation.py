@@ -19,7 +19,7 @@ ADAPTED = re.compile(
     r"(attn\.(qkv|proj)|mlp\.fc\d|layer\d\.\d+\.conv\d|blocks\.\d+\.\d+\.conv_\w+)"
 )
 """Names of the layers of ViTs, ResNets and EfficientNets that take adapters."""
-NO_DECAY = re.compile(r"(pos_embed|cls_token|reg_token|gamma|ls\d\.gamma)")
+NO_DECAY = re.compile(r"(pos_embed|cls_token|reg_token|mask_token|gamma|ls\d\.gamma)")
 
 
 class LowRank(nn.Module):

@@ -48,6 +48,8 @@ class Backbone(nn.Module):
         Strides of the levels, ascending.
     channels : int
         Features of each level.
+    options : dict
+        The specification's options of the architecture.
     trunk : Module
         The part that pre-trained weights exist for.
     neck : Module
@@ -63,6 +65,7 @@ class Backbone(nn.Module):
         self.in_channels = in_channels
         self.strides = spec.strides
         self.channels = spec.channels
+        self.options = dict(spec.options)
         self._held: list[nn.Module] = []
 
     def hold(self, modules: Iterable[nn.Module]) -> None:
@@ -176,6 +179,19 @@ class TransformerBackbone(Backbone):
             spec.channels,
         )
 
+    def resized(self, images: Tensor) -> Tensor:
+        """Return images of the size at which the trunk's patches are `token_stride` pixels apart.
+
+        Parameters
+        ----------
+        images : Tensor, shape (b, in_channels, h, w)
+            Sides are multiples of the token stride.
+        """
+        if self.patch == self.token_stride:
+            return images
+        size = [side // self.token_stride * self.patch for side in images.shape[-2:]]
+        return functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
     def tokens(self, images: Tensor) -> Tensor:
         """Tokens of all taps on their grid.
 
@@ -187,12 +203,12 @@ class TransformerBackbone(Backbone):
         -------
         Tensor, shape (b, width, h / token_stride, w / token_stride)
         """
-        if self.patch != self.token_stride:
-            size = [side // self.token_stride * self.patch for side in images.shape[-2:]]
-            images = functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
         trunk: Any = self.trunk
         taken = trunk.forward_intermediates(
-            images, indices=[tap - 1 for tap in self.taps], norm=True, intermediates_only=True
+            self.resized(images),
+            indices=[tap - 1 for tap in self.taps],
+            norm=True,
+            intermediates_only=True,
         )
         return torch.cat(list(taken), dim=1)
 

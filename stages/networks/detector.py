@@ -5,15 +5,12 @@ the file: the specification then names the weights with the hash of their tensor
 rest when the detector is loaded.
 """
 
-import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cyclades.stages.core.errors import InputError
@@ -22,7 +19,7 @@ from cyclades.stages.networks.backbones import (
     ConvolutionalBackbone,
     build_backbone,
 )
-from cyclades.stages.networks.pretrained import load_trunk
+from cyclades.stages.networks.pretrained import load_trunk, write_tensors
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.targets import Prediction, Targets
 
@@ -123,22 +120,11 @@ def save_detector(detector: Detector, path: Path, *, half: bool = False) -> None
     if apart:
         _check_trunk(detector)
     state = {
-        name: value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else
-                                      value.dtype).contiguous().clone()
+        name: value
         for name, value in detector.state_dict().items()
         if not (apart and name.startswith(TRUNK))
-    }  # fmt: skip
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, temporary, metadata=detector.spec.metadata())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for I/O
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be written ({reason}).") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    }
+    write_tensors(state, path, detector.spec.metadata(), half=half)
 
 
 def _check_trunk(detector: Detector) -> None:

@@ -4,6 +4,7 @@ Files are safetensors in any layout of `cyclades.stages.networks.layouts`. Weigh
 package holds in another form are converted once and kept in the folder of weights.
 """
 
+import contextlib
 import hashlib
 import math
 import os
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.backbones import Backbone
 from cyclades.stages.networks.layouts import State, describe_state, to_timm
+from cyclades.stages.networks.specification import InputSpec, PretrainedSpec
 from cyclades.stages.networks.weights import (
     Weights,
     converted_file,
@@ -32,7 +34,9 @@ INPUT_LAYERS = ("conv1.weight", "conv_stem.weight", "patch_embed.proj.weight")
 TOKENS = ("cls_token", "reg_token", "pos_embed")
 
 
-def load_pretrained(backbone: Backbone, weights: str, cache: Path | None = None) -> Path:
+def load_pretrained(
+    backbone: Backbone, weights: str, input: InputSpec | None = None, cache: Path | None = None
+) -> Path:
     """Fill the trunk of a backbone with pre-trained weights; the neck stays as it is.
 
     The first layer is adapted to the backbone's number of channels as timm does, and position
@@ -46,6 +50,8 @@ def load_pretrained(backbone: Backbone, weights: str, cache: Path | None = None)
     weights : str
         A name of `cyclades weights`, a safetensors file, a folder with ``model.safetensors``, or a
         repository of the Hugging Face hub, as ``facebook/dinov2-small``.
+    input : InputSpec, optional
+        The network's input, which has to be that of weights of `cyclades pretrain`.
     cache : path, optional
         Folder of weights instead of ``$CYCLADES_WEIGHTS`` or the user's cache; the hub's cache
         too.
@@ -59,9 +65,10 @@ def load_pretrained(backbone: Backbone, weights: str, cache: Path | None = None)
     ------
     InputError
         Where the file cannot be had or read, is pickled, has a wrong hash, or is of another
-        architecture.
+        architecture or input.
     """
     path, entry = _file(backbone, weights, cache)
+    check_fit(backbone, path, input, weights)
     state = _read(path)
     if _fill_whole(backbone, state):
         return path
@@ -71,7 +78,12 @@ def load_pretrained(backbone: Backbone, weights: str, cache: Path | None = None)
 
 
 def load_trunk(
-    backbone: Backbone, weights: str, sha256: str | None = None, cache: Path | None = None
+    backbone: Backbone,
+    weights: str,
+    sha256: str | None = None,
+    cache: Path | None = None,
+    *,
+    input: InputSpec | None = None,
 ) -> str:
     """Fill the trunk with weights of the table, and say which numbers these are.
 
@@ -83,7 +95,7 @@ def load_trunk(
         A name of `cyclades weights`.
     sha256 : str, optional
         What an earlier call returned, to be sure of the same numbers.
-    cache : path, optional
+    cache, input
         See `load_pretrained`.
 
     Returns
@@ -98,6 +110,7 @@ def load_trunk(
         As `load_pretrained`, and where the numbers are others. The trunk is then as it was.
     """
     path, entry = _file(backbone, weights, cache)
+    check_fit(backbone, path, input, weights)
     state = to_timm(_read(path))
     own = backbone.trunk.state_dict()
     taken = {name: value for name, value in state.items() if name in own}
@@ -110,6 +123,95 @@ def load_trunk(
         )
     _fill_trunk(backbone, state, weights, entry.architecture if entry is not None else "")
     return found
+
+
+def check_fit(
+    backbone: Backbone, path: Path, input: InputSpec | None = None, label: str = ""
+) -> None:
+    """Refuse weights of `cyclades pretrain` for a network that would feed them something else.
+
+    Files that do not say what they were trained on pass.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    path : path
+        File of weights.
+    input : InputSpec, optional
+        Of the network; where it is left out, only the number of channels is looked at.
+    label : str
+        What to call the file.
+
+    Raises
+    ------
+    InputError
+    """
+    spec = PretrainedSpec.from_metadata(read_metadata(path), path)
+    if spec is None:
+        return
+    wrong = spec.mismatch(backbone.name, backbone.options, input)
+    if wrong is None and len(spec.input.stretches) != backbone.in_channels:
+        wrong = f"trained on {len(spec.input.stretches)} channels", "give as many"
+    if wrong is not None:
+        raise InputError(f"{label or path}: {wrong[0]}; {wrong[1]}.")
+
+
+def save_backbone(
+    backbone: Backbone, spec: PretrainedSpec, path: Path, *, half: bool = False
+) -> None:
+    """Write the trunk of a backbone in timm's names, with what it was trained on.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    spec : PretrainedSpec
+    path : path
+        ``*.safetensors``.
+    half : bool
+        Round to 16-bit floats, for shipping.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be written.
+    """
+    write_tensors(backbone.trunk.state_dict(), path, spec.metadata(), half=half)
+
+
+def write_tensors(
+    state: State, path: Path, metadata: dict[str, str], *, half: bool = False
+) -> None:
+    """Write tensors to a safetensors file, which appears whole or not at all.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+    path : path
+    metadata : dict of str to str
+    half : bool
+        Round to 16-bit floats.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be written.
+    """
+    content = {
+        name: value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else
+                                      value.dtype).contiguous().clone()
+        for name, value in state.items()
+    }  # fmt: skip
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(content, temporary, metadata=metadata)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for I/O
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be written ({reason}).") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _digest(state: State) -> str:

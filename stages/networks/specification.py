@@ -8,13 +8,14 @@ here needs torch.
 import itertools
 import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cyclades.stages.core.errors import ConfigurationError, InputError
 
 METADATA_KEY = "cyclades"
+PRETRAINED_KEY = "cyclades.backbone"
 FORMAT = 1
 SPURIOUS = "spurious"
 """The class of artefacts: what a network puts there is not a source."""
@@ -24,6 +25,9 @@ class Part(BaseModel):
     """Base of the parts of a specification."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Described = TypeVar("Described", bound=Part)
 
 
 class InputSpec(Part):
@@ -120,6 +124,82 @@ class Calibration(Part):
         return self
 
 
+class PretrainedSpec(Part):
+    """The trunk of a backbone that `cyclades pretrain` trained, and the input that it knows."""
+
+    format: int = FORMAT
+    name: str = "backbone"
+    backbone: BackboneSpec = BackboneSpec()
+    """Strides and channels are no part of the trunk; a training may set others."""
+    input: InputSpec = InputSpec()
+    licence: str = "BSD-3-Clause"
+    training: dict[str, Any] = Field(default_factory=dict)
+    """How it was trained: configuration, steps, figures."""
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata of the file of weights."""
+        return {PRETRAINED_KEY: json.dumps(self.model_dump(mode="json"), sort_keys=True)}
+
+    @classmethod
+    def from_metadata(
+        cls, metadata: dict[str, str] | None, path: "str | Path"
+    ) -> "PretrainedSpec | None":
+        """Read the specification from a file's metadata; None where they hold none.
+
+        Raises
+        ------
+        InputError
+            Where this version cannot read it.
+        """
+        text = (metadata or {}).get(PRETRAINED_KEY)
+        return None if text is None else _parsed(cls, text, path)
+
+    def mismatch(
+        self, name: str, options: dict[str, Any], given: "InputSpec | None"
+    ) -> tuple[str, str] | None:
+        """Say what a network that is to start from these weights has to change; None if nothing.
+
+        Parameters
+        ----------
+        name, options
+            Of the network's backbone. Which blocks it taps is its own affair.
+        given : InputSpec, optional
+            The network's input.
+
+        Returns
+        -------
+        what differs, what to do
+        """
+        own = {key: value for key, value in self.backbone.options.items() if key != "taps"}
+        other = {key: value for key, value in options.items() if key != "taps"}
+        if (name, _plain(other)) != (self.backbone.name, _plain(own)):
+            return (
+                f"weights of {self.backbone.name} with the options {own}",
+                f"set network.backbone.name to {self.backbone.name} and its options to {own}",
+            )
+        if given is None:
+            return None
+        low, high = self.input.beam_pixels
+        if given.stretches != self.input.stretches:
+            names = ", ".join(self.input.stretches)
+            return f"trained on the stretches {names}", f"set network.input.stretches to [{names}]"
+        if given.mesh != self.input.mesh:
+            mesh = self.input.mesh
+            return f"trained with a mesh of {mesh} pixels", f"set network.input.mesh to {mesh}"
+        if given.beam_pixels[0] < low or given.beam_pixels[1] > high:
+            return (
+                f"trained on beams of {low:g} to {high:g} pixels",
+                f"keep network.input.beam_pixels within [{low:g}, {high:g}] (images with others "
+                "are resampled)",
+            )
+        return None
+
+
+def _plain(options: dict[str, Any]) -> Any:
+    """Options as JSON has them, so that tuples and lists are alike."""
+    return json.loads(json.dumps(options))
+
+
 class NetworkSpec(Part):
     """A whole network."""
 
@@ -167,15 +247,20 @@ class NetworkSpec(Part):
                 f"{path}: these weights do not say what network they belong to; use a file that "
                 "cyclades train wrote, or give them as backbone weights of a training."
             )
-        try:
-            content = json.loads(text)
-            if content.get("format", 0) > FORMAT:
-                raise InputError(
-                    f"{path}: written by a newer version of cyclades (format "
-                    f"{content['format']}); update cyclades to use it."
-                )
-            return cls.model_validate(content)
-        except (ValueError, TypeError, ValidationError, AttributeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path}: its description of the network is damaged.") from error
+        return _parsed(cls, text, path)
+
+
+def _parsed(kind: type[Described], text: str, path: "str | Path") -> Described:
+    """Read a specification from its JSON."""
+    try:
+        content = json.loads(text)
+        if content.get("format", 0) > FORMAT:
+            raise InputError(
+                f"{path}: written by a newer version of cyclades (format "
+                f"{content['format']}); update cyclades to use it."
+            )
+        return kind.model_validate(content)
+    except (ValueError, TypeError, ValidationError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: its description of the network is damaged.") from error

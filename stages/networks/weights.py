@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.networks.specification import METADATA_KEY, NetworkSpec
+from cyclades.stages.networks.specification import METADATA_KEY, NetworkSpec, PretrainedSpec
 from cyclades.stages.networks.weights_files import (
     FILE,
     fetch,
@@ -249,19 +249,25 @@ def listing() -> list[tuple[str, str, str, str, str]]:
 def describe(name: str) -> str:
     """Text on one detector or set of weights.
 
+    Parameters
+    ----------
+    name : str
+        A name of `listing`, or a file.
+
     Raises
     ------
     InputError
-        Where there is none of that name.
+        Where there is none of that name, or the file cannot be read.
     """
     detector = shipped_detectors().get(name)
     if detector is not None:
         return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
     entry = WEIGHTS.get(name)
     if entry is None:
+        if Path(name).expanduser().is_file():
+            return _describe_file(Path(name).expanduser())
         names = ", ".join([*shipped_detectors(), *WEIGHTS])
         raise InputError(f"There are no weights {name!r}; there are {names}.")
-    numbers = {"mean": entry.mean, "std": entry.std}
     lines = {
         "what": entry.summary,
         "backbone.name": entry.architecture,
@@ -272,11 +278,65 @@ def describe(name: str) -> str:
         "licence": entry.licence,
         "trained on": entry.data,
         "publication": entry.publication,
-        "input": "R, G, B in 0 ... 1, "
-        + ", ".join(f"{key} {' '.join(map(str, value))}" for key, value in numbers.items()),
+        "input": _input(entry),
         "available offline": "yes" if available_offline(entry) else "no",
     }
     if entry.taps:
         lines["taps"] = f"blocks {', '.join(map(str, entry.taps))} (option taps)"
+    return _aligned(lines)
+
+
+def _input(entry: Weights) -> str:
+    """Say what a set of weights takes: pictures, or stretches of the canonical input."""
+    path = package_file(entry) if entry.package else None
+    if path is not None and path.suffix == ".safetensors":
+        spec = PretrainedSpec.from_metadata(read_metadata(path), path)
+        if spec is not None:
+            low, high = spec.input.beam_pixels
+            return (
+                f"stretches {', '.join(spec.input.stretches)}, mesh of {spec.input.mesh} pixels, "
+                f"beams of {low:g} to {high:g} pixels"
+            )
+    numbers = {"mean": entry.mean, "std": entry.std}
+    return "R, G, B in 0 ... 1, " + ", ".join(
+        f"{key} {' '.join(map(str, value))}" for key, value in numbers.items()
+    )
+
+
+def _describe_file(path: Path) -> str:
+    """Text on a file of weights: its card where one lies beside it, else what it says itself."""
+    metadata, card = read_metadata(path), path.with_suffix(".md")
+    if METADATA_KEY in metadata:
+        detector = DetectorFile(path.stem, path)
+        return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
+    spec = PretrainedSpec.from_metadata(metadata, path)
+    if spec is None:
+        return (
+            f"{path}: a file of weights that does not say what it is; a training takes it as "
+            "network.backbone.weights where it is of one of the known layouts."
+        )
+    input, training = spec.input, spec.training
+    lines = {
+        "what": f"{spec.name}, a backbone pre-trained by cyclades pretrain",
+        "backbone.name": spec.backbone.name,
+        "backbone.options": json.dumps(spec.backbone.options),
+        "backbone.weights": str(path),
+        "input.stretches": ", ".join(input.stretches),
+        "input.mesh": f"{input.mesh} pixels",
+        "input.beam_pixels": "{:g} to {:g}".format(*input.beam_pixels),
+        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        "licence": spec.licence,
+        "pretext": str(training.get("pretext", "-")),
+        "steps": str(training.get("steps", "-")),
+    }
+    for key, value in training.get("figures", {}).items():
+        lines[key.replace("_", " ")] = f"{value:.3g}"
+    if card.is_file():
+        lines["card"] = str(card)
+    return _aligned(lines)
+
+
+def _aligned(lines: dict[str, str]) -> str:
+    """Keys and values in two columns."""
     width = max(map(len, lines)) + 1
     return "\n".join(f"{key + ':':<{width}} {value}" for key, value in lines.items())

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from cyclades.stages.core.errors import ConfigurationError, InputError
-from cyclades.stages.networks import detector as module
+from cyclades.stages.networks import pretrained as module
 from cyclades.stages.networks.detector import Detector, load_detector, save_detector
 from cyclades.stages.networks.specification import (
     FORMAT,

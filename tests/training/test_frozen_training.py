@@ -12,8 +12,8 @@ require("learned")
 import torch
 from safetensors.torch import load_file, save_file
 
+from cyclades.pipeline.training.fitting import prepare_folder
 from cyclades.pipeline.training.options import TrainingOptions
-from cyclades.pipeline.training.trainer import _prepare_folder as prepare_folder
 from cyclades.pipeline.training.trainer import train
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.networks import weights
@@ -101,7 +101,9 @@ def test_a_training_goes_on_with_other_workers_and_threads(tmp_path):
     kept = yaml.safe_load((tmp_path / "run" / "training.yaml").read_text())
     assert (kept["threads"], kept["devices"]) == (2, 1)
     elsewhere = TrainingOptions.from_mapping(FROZEN | {"workers": 8, "nodes": 2})
-    assert prepare_folder(elsewhere, path.parent, False) == path.with_name("last.ckpt")
+    assert prepare_folder(elsewhere, path.parent, False, "training.yaml") == path.with_name(
+        "last.ckpt"
+    )
     with pytest.raises(ConfigurationError, match="another configuration"):
         run(tmp_path / "run", learning_rate=0.5)
     (tmp_path / "run" / "training.yaml").write_text("{damaged")
