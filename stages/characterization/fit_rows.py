@@ -12,7 +12,8 @@ from cyclades.stages.characterization.least_squares import FAILED, Floats, Integ
 class IslandFits:
     """Components of some islands while they are being fitted, in whitened coordinates.
 
-    Rows are ordered by island; `params`, `bounds`, `covariance`, `beam`, `quality` and `status`
+    Rows are ordered by island; `params`, `bounds`, `covariance`, `beam`, `quality`, `status` and
+    `total`
     are those of `cyclades.stages.characterization.island_fits.fit_islands`.
     """
 
@@ -28,6 +29,8 @@ class IslandFits:
     """Rows added by the residual-wavelet model."""
     share: Floats
     """Covariance of the row's total flux with that of its island; NaN where not known."""
+    total: Floats
+    """Total flux and error; NaN where they follow from `params` and `covariance`."""
 
     @classmethod
     def start(
@@ -46,6 +49,7 @@ class IslandFits:
             np.full(n, FAILED, np.int64),
             np.zeros(n, bool),
             np.full(n, np.nan),
+            np.full((n, 2), np.nan),
         )
 
     def take(self, rows: NDArray[np.bool_] | Integers) -> "IslandFits":

@@ -15,7 +15,6 @@ from cyclades.stages.characterization.fit_rows import (
     nearest_leaves,
 )
 from cyclades.stages.characterization.gaussian_shapes import (
-    correct_shapes,
     pixel_parameters,
     resolved_probability,
     total_flux,
@@ -216,9 +215,9 @@ class GaussianCharacterization(CharacterizationStage):
                 fit_islands(
                     first, min(first + ISLANDS_PER_TASK, len(chosen)), starts, fits.params,
                     fits.covariance, fits.beam, fits.quality, fits.status, factor[chosen],
-                    origin[chosen], sign[chosen], chosen + 1, fits.bounds, self.fit_radius,
-                    self.joint_limit, image.data, background.level, background.rms, labels,
-                    noise.values,
+                    origin[chosen], sign[chosen], chosen + 1, fits.total, fits.bounds,
+                    self.fit_radius, self.joint_limit, image.data, background.level,
+                    background.rms, labels, noise.values,
                 )  # fmt: skip
 
             with ThreadPoolExecutor(context.workers) as pool:
@@ -366,11 +365,9 @@ class GaussianCharacterization(CharacterizationStage):
         sign = frame[2][fits.island]
         covariance, quality = fits.covariance, fits.quality
         resolved = resolved_probability(fits.params, covariance, self.beam_tolerance)
-        # Overlapping components share their errors: the correction holds for single ones only.
-        single = np.where(np.isnan(fits.share)[:, None, None], covariance, np.nan)
-        params = correct_shapes(fits.params, single)
-        values, errors = pixel_parameters(params, covariance, factor, origin)
-        total, total_err = total_flux(params, covariance)
+        values, errors = pixel_parameters(fits.params, covariance, factor, origin)
+        flux = np.stack(total_flux(fits.params, covariance), -1)
+        total, total_err = np.where(np.isnan(fits.total), flux, fits.total).T.copy()
         failed = fits.status == FAILED
         # Where only the beam's shape was fitted, the flux is that of a point source.
         total_err[failed] = np.sqrt(covariance[failed, 0, 0])

@@ -13,28 +13,6 @@ def precision_matrices(params: Floats) -> Floats:
     return params[:, [3, 4, 4, 5]].reshape(-1, 2, 2)
 
 
-def correct_shapes(params: Floats, covariance: Floats) -> Floats:
-    """Take out half of the convexity bias of the inverse of the precision.
-
-    The mean of ``P^-1`` over the errors of P lies above the inverse of the mean by
-    ``P^-1 E[dP P^-1 dP] P^-1`` to second order; half of it belongs to the logarithm, so that
-    sizes and total flux, whose errors are closer to log-normal, are right in the median.
-
-    Returns
-    -------
-    ndarray, shape (n, 6)
-        Parameters with corrected (a, b, c); rows without errors are unchanged.
-    """
-    shapes = inverse(precision_matrices(params))
-    scatter = np.einsum("njk,jpq,nqr,krs->nps", covariance[:, 3:, 3:], STEPS, shapes, STEPS)
-    scatter = np.where(np.isfinite(scatter), scatter, 0.0)
-    corrected = params.copy()
-    corrected[:, 3] += 0.5 * scatter[:, 0, 0]
-    corrected[:, 4] += 0.5 * scatter[:, 0, 1]
-    corrected[:, 5] += 0.5 * scatter[:, 1, 1]
-    return corrected
-
-
 def shape_derivatives(precision: Floats) -> tuple[Floats, Floats]:
     """Whitened covariances of precisions, and their derivatives by (a, b, c).
 

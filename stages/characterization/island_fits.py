@@ -4,12 +4,19 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclades.stages.characterization.fit_bias import (
+    correct_shape,
+    median_flux_bias,
+    region_bias,
+    region_boundary,
+)
 from cyclades.stages.characterization.fit_errors import sandwich, second_order_bias
 from cyclades.stages.characterization.least_squares import (
     FAILED,
     SMALLEST_AXIS,
     Floats,
     Integers,
+    at_least_beam,
     fill_jacobian,
     gaussian,
     levenberg_marquardt,
@@ -46,8 +53,11 @@ def fit_group(
     bounds: Floats,
     correlation: Floats,
     want_errors: bool,
+    total: Floats,
 ) -> tuple[int, Floats, float, float, int]:
     """Fit some components of an island with its other ones held at their values.
+
+    With errors, what is fitted is corrected for its bias, and a free shape's flux goes to `total`.
 
     Returns
     -------
@@ -111,6 +121,17 @@ def fit_group(
     bias = second_order_bias(
         params, first, last, free, u, v, weight, jacobian, covariance, inverse, smooth
     )
+    fluxes = np.empty((last - first, 3))
+    if free == 6:
+        edge, gains, residual = region_boundary(
+            params, first, last, radius, factor, origin, data, rms, labels, label, pixels,
+            jacobian, covariance, inverse, correlation,
+        )  # fmt: skip
+        bias += region_bias(edge, gains, residual, inverse)
+        median_flux_bias(
+            params, first, last, u, v, weight, jacobian, covariance, inverse, smooth,
+            edge, gains, residual, bias, fluxes,
+        )  # fmt: skip
     for k in range(first, last):
         at = (k - first) * free
         # Where the expansion does not hold (a correction beyond the error itself) it is cut.
@@ -123,7 +144,16 @@ def fit_group(
             params[k, j] -= bias[at + j] / largest
         params[k, 0] = max(params[k, 0], 0.0)
         if free == 6:
-            limit_shape(params[k, 3:6], SMALLEST_AXIS, bounds[k, 0])
+            p = params[k]
+            limit_shape(p[3:6], SMALLEST_AXIS, bounds[k, 0])
+            correct_shape(p, covariance[at : at + 6, at : at + 6])
+            flux, error, high = fluxes[k - first]
+            # The correction falls with the flux, so that the corrected flux scatters by more than
+            # its own part of the error: as the fitted one does.
+            total[k, 0] = np.exp(flux - min(max(high, -error), error))
+            total[k, 1] = np.exp(flux) * error
+            # Peak times area is the flux.
+            p[3:6] *= p[0] / (total[k, 0] * np.sqrt(p[3] * p[5] - p[4] ** 2)) if p[0] > 0.0 else 1.0
     return status, covariance, chi2, freedom, n
 
 
@@ -140,6 +170,7 @@ def fit_island(
     origin: Floats,
     sign: int,
     label: int,
+    total: Floats,
     bounds: Floats,
     radius: float,
     joint_limit: int,
@@ -157,7 +188,7 @@ def fit_island(
         for first in range(c0, c1, group):
             fit_group(
                 params, first, first + group, (c0, c1), 6, radius, factor, origin, sign,
-                data, level, rms, labels, label, bounds, correlation, False,
+                data, level, rms, labels, label, bounds, correlation, False, total,
             )  # fmt: skip
         change = np.abs(params[c0:c1, 3:] - before[:, 3:]).max()
         if change < SHAPE_CHANGE and turn > 0:
@@ -165,7 +196,7 @@ def fit_island(
     for first in range(c0, c1, group):
         state, block, chi2, freedom, n = fit_group(
             params, first, first + group, (c0, c1), 6, radius, factor, origin, sign,
-            data, level, rms, labels, label, bounds, correlation, True,
+            data, level, rms, labels, label, bounds, correlation, True, total,
         )  # fmt: skip
         for k in range(first, first + group):
             status[k] = state
@@ -174,23 +205,35 @@ def fit_island(
                 at = (k - first) * 6
                 covariance[k] = block[at : at + 6, at : at + 6]
             else:
+                total[k] = np.nan
                 params[k] = start[k - c0]
                 params[k, 3], params[k, 4], params[k, 5] = 1.0, 0.0, 1.0
     if c1 - c0 == 1 and status[c0] != FAILED:
         # A position is told by the core where the noise is correlated: alone, it is fitted there.
-        fitted = params[c0].copy()
-        state, block, _, _, _ = fit_group(
-            params, c0, c1, (c0, c1), 3, CORE_RADIUS, factor, origin, sign,
-            data, level, rms, labels, label, bounds, correlation, True,
-        )  # fmt: skip
-        core = block[1, 1] + block[2, 2]
-        if state != FAILED and core < covariance[c0, 1, 1] + covariance[c0, 2, 2]:
-            fitted[1:3] = params[c0, 1:3]
-            # By symmetry the position of a single source does not depend on peak and shape.
-            covariance[c0, 1:3, :] = 0.0
-            covariance[c0, :, 1:3] = 0.0
-            covariance[c0, 1:3, 1:3] = block[1:3, 1:3]
+        # No profile is narrower than the beam: one that came out so is taken as wide, or else its
+        # position would seem better than it is.
+        fitted, place = params[c0].copy(), params[c0, 1:3].copy()
+        at_least_beam(params[c0, 3:6])
+        shape = params[c0, 3:6].copy()
+        narrow = (shape != fitted[3:6]).any()
+        least = np.inf if narrow else covariance[c0, 1, 1] + covariance[c0, 2, 2]
+        for reach in (CORE_RADIUS, radius):
+            params[c0, :3], params[c0, 3:6] = fitted[:3], shape
+            state, block, _, _, _ = fit_group(
+                params, c0, c1, (c0, c1), 3, reach, factor, origin, sign,
+                data, level, rms, labels, label, bounds, correlation, True, total,
+            )  # fmt: skip
+            if state != FAILED and block[1, 1] + block[2, 2] < least:
+                least = block[1, 1] + block[2, 2]
+                place[:] = params[c0, 1:3]
+                # By symmetry the position of a single source does not depend on peak and shape.
+                covariance[c0, 1:3, :] = 0.0
+                covariance[c0, :, 1:3] = 0.0
+                covariance[c0, 1:3, 1:3] = block[1:3, 1:3]
+            if not narrow:
+                break  # the free fit was made there already
         params[c0] = fitted
+        params[c0, 1:3] = place
     for turn in range(2):
         for k in range(c0, c1):
             if turn == 0 and status[k] != FAILED:
@@ -199,7 +242,7 @@ def fit_island(
             params[k, 3], params[k, 4], params[k, 5] = 1.0, 0.0, 1.0
             state, block, chi2, freedom, n = fit_group(
                 params, k, k + 1, (c0, c1), 3, radius, factor, origin, sign,
-                data, level, rms, labels, label, bounds, correlation, turn == 1,
+                data, level, rms, labels, label, bounds, correlation, turn == 1, total,
             )  # fmt: skip
             if turn == 1 and state != FAILED:
                 beam[k, 0], beam[k, 1] = params[k, 0], np.sqrt(block[0, 0])
@@ -214,8 +257,8 @@ def fit_island(
 @nb.njit(
     "void(int64, int64, int64[::1], float64[:, ::1], float64[:, :, ::1], float64[:, ::1],"
     " float64[:, ::1], int64[::1], float64[:, :, ::1], float64[:, ::1], int64[::1], int64[::1],"
-    " float64[:, ::1], float64, int64, float32[:, ::1], float32[:, ::1], float32[:, ::1],"
-    " int32[:, ::1], float64[:, ::1])",
+    " float64[:, ::1], float64[:, ::1], float64, int64, float32[:, ::1], float32[:, ::1],"
+    " float32[:, ::1], int32[:, ::1], float64[:, ::1])",
     cache=True,
     nogil=True,
 )
@@ -232,6 +275,7 @@ def fit_islands(
     origins: Floats,
     signs: Integers,
     island_labels: Integers,
+    total: Floats,
     bounds: Floats,
     radius: float,
     joint_limit: int,
@@ -257,6 +301,9 @@ def fit_islands(
         Out: chi-squared, its expected value, number of pixels.
     status : ndarray of int64
         Out: `CONVERGED`, `AT_LIMIT` or `FAILED`.
+    total : ndarray, shape (components, 2)
+        Out: total flux in beams, its median bias taken out, and its error; NaN where the shape is
+        the beam's.
     factors : ndarray, shape (islands, 2, 2)
         Lower Cholesky factors of the beam's covariance (pixels).
     origins : ndarray, shape (islands, 2)
@@ -270,6 +317,6 @@ def fit_islands(
     for i in range(i0, i1):
         fit_island(
             starts[i], starts[i + 1], params, covariance, beam, quality, status, factors[i],
-            origins[i], signs[i], island_labels[i], bounds, radius, joint_limit,
+            origins[i], signs[i], island_labels[i], total, bounds, radius, joint_limit,
             data, level, rms, labels, correlation,
         )  # fmt: skip

@@ -67,6 +67,20 @@ def limit_shape(shape: Floats, smallest: float, largest: float) -> bool:
 
 
 @nb.njit(cache=True, nogil=True)
+def at_least_beam(shape: Floats) -> None:
+    """Widen the axes of the precision (a, b, c) to those of the beam where they are narrower."""
+    a, b, c = shape[0], shape[1], shape[2]
+    mean, size = 0.5 * (a + c), np.hypot(0.5 * (a - c), b)
+    if mean + size > 1.0:
+        low = min(mean - size, 1.0)
+        scale = 0.5 * (1.0 - low) / size if size > 0.0 else 0.0
+        new_mean = 0.5 * (1.0 + low)
+        shape[0] = new_mean + scale * 0.5 * (a - c)
+        shape[1] = scale * b
+        shape[2] = new_mean - scale * 0.5 * (a - c)
+
+
+@nb.njit(cache=True, nogil=True)
 def gaussian(p: Floats, u: float, v: float) -> float:
     """Value of one component at whitened coordinates."""
     du, dv = u - p[1], v - p[2]
@@ -108,15 +122,7 @@ def select_pixels(
         p = params[first + k]
         shapes[k, 0], shapes[k, 1], shapes[k, 2] = p[3], p[4], p[5]
         limit_shape(shapes[k], 1e-6, 1e6)
-        a, b, c = shapes[k, 0], shapes[k, 1], shapes[k, 2]
-        mean, size = 0.5 * (a + c), np.hypot(0.5 * (a - c), b)
-        if mean + size > 1.0:
-            low = min(mean - size, 1.0)
-            scale = 0.5 * (1.0 - low) / size if size > 0.0 else 0.0
-            new_mean = 0.5 * (1.0 + low)
-            shapes[k, 0] = new_mean + scale * 0.5 * (a - c)
-            shapes[k, 1] = scale * b
-            shapes[k, 2] = new_mean - scale * 0.5 * (a - c)
+        at_least_beam(shapes[k])
         det = shapes[k, 0] * shapes[k, 2] - shapes[k, 1] ** 2
         suu, suv, svv = shapes[k, 2] / det, -shapes[k, 1] / det, shapes[k, 0] / det
         f = factor

@@ -377,6 +377,7 @@ def model_islands(
         at = found.changed
         after.params[at], after.covariance[at] = found.params[at], found.covariance[at]
         after.status[at], after.share[at] = found.status[at], found.share[at]
+        after.total[at] = np.nan
         after.quality[:] = found.chi2, found.freedom, found.n_pixels
         after.wavelet[old:] = True
         return after

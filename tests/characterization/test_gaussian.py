@@ -81,7 +81,7 @@ def test_errors_are_true(natural, snr, shape):
         "total": (found.total - total) / found.total_err,
     }
     for name, z in pulls.items():
-        assert abs(np.median(z)) < 0.32, name
+        assert abs(np.median(z)) < 0.25, name
         assert 0.83 < robust_sigma(z) < 1.17, name
         assert np.mean(np.abs(z) > 3) < 0.025, name
     if shape is BEAM:
