@@ -27,7 +27,7 @@ detection={stage} --set detection.weights={name}.safetensors`.
   pixels (others are resampled).
 - Classes: {classes}.
 - Trained for {steps} steps of {batch} tiles of {size} x {size} pixels, seed {seed}; {samples:,}
-  tiles in all. Data:
+  tiles in all{start}. Data:
 
 ```yaml
 {data}```
@@ -144,6 +144,7 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
         size=how["size"],
         seed=how["seed"],
         samples=how["steps"] * how["batch"],
+        start=f",\n  from the detector {start}" if (start := how["network"].get("start")) else "",
         data=yaml.safe_dump(how["data"], sort_keys=False),
         tiles=held_out["tiles"],
         held_out=_held_out(how["data"], held_out["data"]),

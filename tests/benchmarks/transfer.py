@@ -26,12 +26,13 @@ import torch
 from peers import markdown
 
 from cyclades.pipeline.training.evaluation import figures, judge
+from cyclades.pipeline.training.fitting import MACHINE
 from cyclades.pipeline.training.held_out import detection
 from cyclades.pipeline.training.options import TrainingOptions
 from cyclades.pipeline.training.samples import Sample
 from cyclades.pipeline.training.simulated import SimulatedOptions
 from cyclades.pipeline.training.sources import build_source
-from cyclades.pipeline.training.trainer import MACHINE, train
+from cyclades.pipeline.training.trainer import train
 from cyclades.stages.networks.detector import load_detector
 from cyclades.stages.networks.specification import NetworkSpec
 
