@@ -196,10 +196,13 @@ def _trunk(spec: NetworkSpec) -> str:
 def _held_out(training: Any, held_out: list[dict[str, Any]]) -> str:
     """Say what the held-out tiles are, beside the data of the training."""
     several = training if isinstance(training, list) else [training]
-    bare = [[{**one, "seed": 0} for one in data] for data in (several, held_out)]
+    # options that are not set, and may be younger than a file's record, say nothing
+    given = [[{k: v for k, v in one.items() if v is not None} for one in data]
+             for data in (several, held_out)]  # fmt: skip
+    bare = [[{**one, "seed": 0} for one in data] for data in given]
     if bare[0] == bare[1]:
         return "They are of the data above with another seed."
-    text = yaml.safe_dump(held_out, sort_keys=False)
+    text = yaml.safe_dump(given[1], sort_keys=False)
     return f"They are of other data than the training's:\n\n```yaml\n{text}```\n\n"
 
 
