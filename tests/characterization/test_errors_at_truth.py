@@ -18,8 +18,11 @@ from cyclades.stages.core.context import Context
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "errors.py"
 SEEDS = (1, 2, 3)
 SIZE = 1024
-WORST_MEDIAN, WORST_SIGMA, WORST_TAIL = 0.11, 0.15, 0.014
+WORST_MEDIAN, WORST_TAIL = 0.11, 0.014
 """Largest that the benchmark finds over all noises and backgrounds."""
+WORST_SIGMA = {True: (0.85, 1.11), False: (0.91, 1.06)}
+"""Least and largest robust sigma of faint sources and of others: errors of positions of points are
+rather too large."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,8 @@ def test_positions_and_fluxes_have_true_errors(errors, noise, true):
                 name = (noise, resolved, low, column)
                 offset = WORST_MEDIAN if faint else 0.09
                 assert abs(median) < offset + 5.0 / np.sqrt(n), name
-                assert abs(sigma - 1.0) < (WORST_SIGMA if faint else 0.09) + 4.7 / np.sqrt(n), name
+                low_sigma, high_sigma = WORST_SIGMA[faint]
+                assert low_sigma - 4.7 / np.sqrt(n) < sigma < high_sigma + 4.7 / np.sqrt(n), name
                 tail = WORST_TAIL if faint else 0.009
                 assert share < tail + 4.0 * np.sqrt(tail / n), name
 
