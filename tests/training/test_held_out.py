@@ -23,6 +23,8 @@ from cyclades.stages.networks.detector import Detector, load_detector, save_dete
 from cyclades.stages.networks.specification import Calibration, NetworkSpec
 from cyclades.stages.networks.weights import shipped_detectors
 
+pytestmark = pytest.mark.usefixtures("one_processor")
+
 TINY = {
     "name": "tiny",
     "network": {
@@ -39,11 +41,6 @@ TINY = {
     "size": 128,
     "steps": 250,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_processor(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 @pytest.fixture

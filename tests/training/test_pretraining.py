@@ -5,7 +5,6 @@ import csv
 import hashlib
 import logging
 import shutil
-import signal
 import sys
 
 import numpy as np
@@ -45,6 +44,7 @@ from cyclades.stages.networks.specification import BackboneSpec, InputSpec
 from cyclades.stages.networks.weights import describe
 
 pytestmark = [
+    pytest.mark.usefixtures("one_processor"),
     pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
     pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec"),
@@ -83,16 +83,6 @@ TINY = {
     "threads": 1,
     "seed": 7,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_processor(monkeypatch):
-    """The same arithmetic, and signals as they were, whatever machine this is."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
-    yield
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, handler)
 
 
 def options(**changes):

@@ -25,6 +25,7 @@ from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.networks.detector import Detector, load_detector
 
 pytestmark = [
+    pytest.mark.usefixtures("one_processor"),
     # Lightning's remarks on folders that exist and on modules that are frozen
     pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
     pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training"),
@@ -50,16 +51,6 @@ TINY = {
     "threads": 1,
     "seed": 7,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_processor(monkeypatch):
-    """The same arithmetic, and signals as they were, whatever machine this is."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
-    yield
-    torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, handler)
 
 
 def options(**changes):
