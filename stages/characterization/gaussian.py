@@ -85,7 +85,7 @@ def start_values(
     at = y * image.shape[1] + x
     peak = (data[at] - level[at]) * detections.signs[leaves].astype(float)
     brightest = np.zeros(len(leaves))
-    np.maximum.at(brightest, owner, inside)
+    np.fmax.at(brightest, owner, inside)
     area = np.bincount(owner, inside > 0.5 * brightest[owner], minlength=len(leaves))
     half_area = np.log(2.0) * psf.areas(*detections.summit[leaves].T)
     largest = 2.0 * np.sqrt(segments.lengths / half_area) + 3.0

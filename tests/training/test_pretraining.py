@@ -35,6 +35,7 @@ from cyclades.pipeline.training.pretraining.probe import (
     neighbour_accuracy,
 )
 from cyclades.pipeline.training.pretraining.run import Pretraining, pretrain, start_pretext
+from cyclades.pipeline.training.pretraining.views import ViewSizes
 from cyclades.pipeline.training.trainer import start_detector
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.networks import weights
@@ -63,6 +64,7 @@ DINO = {
     "kind": "dino", "local_views": 2, "local_size": 32, "hidden": 32, "bottleneck": 16,
     "prototypes": 32, "frozen_prototypes": 1, "temperature_warm_up": 2,
 }  # fmt: skip
+CONTRAST = {"kind": "contrast", "hidden": 32, "width": 16}
 DINOV2 = DINO | {"patch_weight": 1.0, "koleo_weight": 0.1}
 TINY = {
     "name": "tiny",
@@ -117,12 +119,12 @@ def first(tmp_path_factory):
         return run(options(), tmp_path_factory.mktemp("first"))
 
 
-@pytest.mark.parametrize("pretext", ["mae", "dinov2", "resnet"])
+@pytest.mark.parametrize("pretext", ["mae", "dinov2", "resnet", "contrast"])
 def test_an_interrupted_run_ends_as_one_that_was_not(first, tmp_path, monkeypatch, pretext):
     given, wanted = options(), first
     if pretext != "mae":
         require("pretraining")
-        more = {"pretext": DINOV2}
+        more = {"pretext": CONTRAST if pretext == "contrast" else DINOV2}
         if pretext == "resnet":
             more = {"pretext": DINO | {"koleo_weight": 0.1}, "backbone": SMALL_RESNET}
         given = options(**more)
@@ -333,6 +335,42 @@ def test_student_and_teacher_agree_on_one_crop_more_than_on_another():
         together = pretext((views,), 0)["loss_views"]
         apart = pretext((other,), 0)["loss_views"]
     assert together < apart
+
+
+def test_contrast_finds_a_view_of_the_same_crop():
+    require("pretraining")
+    torch.manual_seed(1)
+    pretext = start_pretext(options(pretext=CONTRAST))
+    views = torch.randn(6, 1, 2, 64, 64).expand(-1, 2, -1, -1, -1)
+    other = torch.stack([views[:, 0], views[:, 0].roll(1, 0)], 1)
+    with torch.no_grad():
+        together = pretext((views,), 0)["loss_contrast"]
+        apart = pretext((other,), 0)["loss_contrast"]
+    assert together < apart
+    assert pretext.sizes == (ViewSizes(64, 2),)
+
+
+def test_contrast_learns_what_views_share():
+    # one channel has a level of the crop's own, the other a stronger one that is new in each view
+    require("pretraining")
+    torch.manual_seed(2)
+    pretext = start_pretext(options(pretext=CONTRAST))
+    optimiser = torch.optim.AdamW(pretext.parameters(), 4e-3)
+    losses = []
+    for step in range(80):
+        own, other = (
+            torch.randn(16, 1, 1, 1, 1).expand(-1, 2, -1, -1, -1),
+            torch.randn(16, 2, 1, 1, 1),
+        )
+        views = torch.cat([own, 3.0 * other], 2).expand(-1, -1, -1, 64, 64)
+        loss = pretext((views,), step)["loss_contrast"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    # a guess among the 31 others is ln 31 = 3.43
+    assert np.mean(losses[:3]) > 2.8
+    assert np.mean(losses[-10:]) < 2.0
 
 
 def test_prototypes_stay_in_the_first_steps():

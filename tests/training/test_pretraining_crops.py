@@ -110,6 +110,39 @@ def test_no_images_and_nothing_but_blank_ones_are_refused(tmp_path):
     assert crops(fields, blank_share=0.7).sample(0).shape == (48, 48)
 
 
+@pytest.mark.parametrize(("a_field", "at_once"), [(8, 1), (4, 6), (6, 4), (5, 3)])
+def test_crops_take_turns_among_fields(a_field, at_once):
+    taken = Crops(
+        None, CurationOptions(), size=48, window=48, crops_a_field=a_field, fields_at_once=at_once
+    )
+    places = [taken.place(index) for index in range(at_once * a_field * 7)]
+    # no crop twice, neighbours of different fields, and each field is left for good
+    assert len(set(places)) == len(places)
+    numbers = np.array([number for number, _ in places]).reshape(-1, at_once)
+    assert all(len(set(turn)) == at_once for turn in numbers.tolist())
+    for number in set(numbers.ravel().tolist()):
+        turns = np.flatnonzero((numbers == number).any(1))
+        assert np.ptp(turns) == len(turns) - 1 < a_field
+    # as many fields begin in one turn as in another, give or take one
+    begun = (numbers[1:] != numbers[:-1]).sum(1)
+    assert np.ptp(begun) <= 1
+
+
+def test_turns_change_the_order_of_crops_alone(tmp_path):
+    fields = build_fields(SimulatedOptions(preset="natural", seed=4), 96)
+    made = []
+    for at_once in (1, 3):
+        taken = Crops(
+            fields, CurationOptions(), size=48, window=60, crops_a_field=2,
+            fields_at_once=at_once, mesh=64,
+        )  # fmt: skip
+        made.append({taken.place(k): taken.sample(k).image for k in range(12)})
+    both = set(made[0]) & set(made[1])
+    assert len(both) >= 6
+    for place in both:
+        np.testing.assert_array_equal(made[0][place], made[1][place])
+
+
 def test_crops_are_not_blanker_than_asked(tmp_path):
     image = sky((300, 300), 5.0)
     image[:, :150] = np.nan

@@ -18,7 +18,6 @@ from cyclades.stages.core.stage import parameter
 from cyclades.stages.detection.islands import find_islands
 from cyclades.stages.networks.inputs import normalise
 
-KEPT_FIELDS = 2
 _CROPS = 0xCC0
 """Told apart by this are the draws of crops from all others that have the same seed."""
 _FLOOD = 4.0
@@ -47,9 +46,10 @@ class CurationOptions(Options):
 class Crops(SampleSource):
     """An endless sequence of crops of fields, chosen by what they hold.
 
-    Crop i is of field ``i // crops_a_field``, and follows from i alone. As far as the candidates in
-    its field allow, ``curated_share`` of all crops, evenly among the others, hold at least
-    ``least_islands``.
+    Crops take turns among `fields_at_once` fields, so that neighbours in the sequence are of
+    different ones; the fields are replaced one after the other. Crop i follows from i alone. As far
+    as the candidates in its field allow, ``curated_share`` of the crops of a field, evenly among
+    the others, hold at least ``least_islands``.
 
     Parameters
     ----------
@@ -62,6 +62,8 @@ class Crops(SampleSource):
         brings in. From `size` to the side of the fields.
     crops_a_field : int
         Crops taken from each field, which may overlap.
+    fields_at_once : int
+        Fields among which crops take turns; they are kept in memory.
     mesh : int
         Of the normalisation by which islands are found.
     seed : int
@@ -75,12 +77,14 @@ class Crops(SampleSource):
         size: int,
         window: int,
         crops_a_field: int,
+        fields_at_once: int = 1,
         mesh: int = 128,
         seed: int = 0,
     ) -> None:
         super().__init__(window, ())
         self.fields, self.options = fields, options
         self.inner, self.crops_a_field = size, crops_a_field
+        self.fields_at_once = fields_at_once
         self.mesh, self.seed = mesh, seed
         self._kept: OrderedDict[int, list[tuple[Sample, int]]] = OrderedDict()
 
@@ -97,12 +101,21 @@ class Crops(SampleSource):
         return self._crop(index)[1]
 
     def _crop(self, index: int) -> tuple[Sample, int]:
-        number, place = divmod(index, self.crops_a_field)
+        number, place = self.place(index)
         if number not in self._kept:
             self._kept[number] = self._choose(number)
-            while len(self._kept) > KEPT_FIELDS:
+            while len(self._kept) > self.fields_at_once + 1:
                 self._kept.popitem(last=False)
+        self._kept.move_to_end(number)  # the longest unused goes first
         return self._kept[number][place]
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return the number of a crop's field, and that of the crop in it."""
+        turn, slot = divmod(index, self.fields_at_once)
+        # slots change their fields at different turns, so that batches take as long as each other
+        late = slot * self.crops_a_field // self.fields_at_once
+        in_slot, place = divmod(turn + late, self.crops_a_field)
+        return in_slot * self.fields_at_once + slot, place
 
     def _choose(self, number: int) -> list[tuple[Sample, int]]:
         """Windows of the crops of a field, with their islands."""

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from cyclades.pipeline.training.augmentation import AugmentationOptions
 from cyclades.pipeline.training.options import RunOptions
+from cyclades.pipeline.training.pretraining.contrast import ContrastOptions
 from cyclades.pipeline.training.pretraining.crops import SkyData
 from cyclades.pipeline.training.pretraining.curation import CurationOptions
 from cyclades.pipeline.training.pretraining.distillation import DistillationOptions
@@ -15,7 +16,9 @@ from cyclades.pipeline.training.simulated import SimulatedOptions
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.networks.specification import BackboneSpec, InputSpec, PretrainedSpec
 
-PretextOptions = Annotated[MaskedOptions | DistillationOptions, Field(discriminator="kind")]
+PretextOptions = Annotated[
+    MaskedOptions | DistillationOptions | ContrastOptions, Field(discriminator="kind")
+]
 
 
 class PretrainingOptions(RunOptions):
@@ -29,7 +32,9 @@ class PretrainingOptions(RunOptions):
     input: InputSpec = parameter(
         InputSpec(beam_pixels=(3.5, 8.0)), "Stretches, beam range and mesh of the input."
     )
-    pretext: PretextOptions = parameter(MaskedOptions(), "What is learnt: `mae` or `dino`.")
+    pretext: PretextOptions = parameter(
+        MaskedOptions(), "What is learnt: `mae`, `dino` or `contrast`."
+    )
     data: SkyData = parameter(SimulatedOptions(), "Where unlabelled sky comes from.")
     curation: CurationOptions = parameter(CurationOptions(), "Which crops are taken.")
     augmentation: AugmentationOptions = parameter(
@@ -41,6 +46,12 @@ class PretrainingOptions(RunOptions):
         512, "Side of the pieces of sky that crops are taken from.", unit="pixels", ge=32
     )
     crops_a_field: int = parameter(8, "Crops taken from each of them.", ge=1)
+    fields_at_once: int = parameter(
+        1,
+        "Pieces of sky among which crops take turns, so that those of one batch are of many; each "
+        "worker keeps its own.",
+        ge=1,
+    )
     half: bool = parameter(True, "Whether weights are written as 16-bit floats.")
 
     @model_validator(mode="after")
@@ -55,7 +66,7 @@ class PretrainingOptions(RunOptions):
                 )
             if pretext.decoder_width % pretext.decoder_heads:
                 raise ValueError("pretext.decoder_heads divides pretext.decoder_width")
-        elif pretext.patch_weight and not transformer:
+        elif isinstance(pretext, DistillationOptions) and pretext.patch_weight and not transformer:
             raise ValueError(
                 "only vision transformers have patches to hide; for "
                 f"{self.backbone.name} give pretext.patch_weight: 0"

@@ -23,9 +23,13 @@ from cyclades.pipeline.training.fitting import (
     warm_cosine,
 )
 from cyclades.pipeline.training.pretraining.card import CURVES, write_pretraining_card
+from cyclades.pipeline.training.pretraining.contrast import Contrast, ContrastOptions
 from cyclades.pipeline.training.pretraining.crops import build_fields
 from cyclades.pipeline.training.pretraining.curation import Crops, share_with_islands
-from cyclades.pipeline.training.pretraining.distillation import SelfDistillation
+from cyclades.pipeline.training.pretraining.distillation import (
+    DistillationOptions,
+    SelfDistillation,
+)
 from cyclades.pipeline.training.pretraining.encoding import bare_backbone
 from cyclades.pipeline.training.pretraining.masked import MaskedAutoencoder, MaskedOptions
 from cyclades.pipeline.training.pretraining.options import PretrainingOptions
@@ -122,8 +126,8 @@ class Pretraining(lightning.LightningModule):
                 "step %d: the features collapse, their effective rank is %.1f and was %.1f; stop, "
                 "and lower learning_rate%s.",
                 step, found.rank, highest,
-                "" if isinstance(self.options.pretext, MaskedOptions)
-                else " or the teacher's temperature, or give a koleo_weight",
+                " or the teacher's temperature, or give a koleo_weight"
+                if isinstance(self.options.pretext, DistillationOptions) else "",
             )  # fmt: skip
         self.highest_rank.fill_(max(highest, found.rank))
 
@@ -246,6 +250,7 @@ def build_crops(options: PretrainingOptions) -> Crops:
         size=size,
         window=window,
         crops_a_field=options.crops_a_field,
+        fields_at_once=options.fields_at_once,
         mesh=options.input.mesh,
         seed=options.seed,
     )
@@ -281,6 +286,8 @@ def start_pretext(options: PretrainingOptions) -> Pretext:
         return MaskedAutoencoder(
             pretext, start_backbone(options), options.size, sines=not keeps
         ).train()
+    if isinstance(pretext, ContrastOptions):
+        return Contrast(pretext, start_backbone(options), options.size).train()
     return SelfDistillation(
         pretext, lambda: start_backbone(options), options.size, options.steps
     ).train()
