@@ -18,17 +18,18 @@ from cyclades.pipeline.studies.options import StudyOptions
 from cyclades.pipeline.studies.running import Study, run_study
 from cyclades.pipeline.studies.summary import routes
 from cyclades.pipeline.studies.tasks import features
-from cyclades.pipeline.studies.tasks.features import classify, pooled, start_backbone, turned
-from cyclades.pipeline.studies.tasks.morphology_options import PictureOptions
+from cyclades.pipeline.studies.tasks.features import classify
 from cyclades.pipeline.studies.tasks.pictures import (
     draw_labels,
     find_pictures,
-    prepare_pictures,
     read_pictures,
 )
 from cyclades.pipeline.studies.weights import lacking
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.networks.features import pooled, start_backbone, turned
+from cyclades.stages.networks.pictures import PictureOptions, prepare_pictures
 from cyclades.stages.networks.specification import BackboneSpec
+from cyclades.stages.networks.weights_table import IMAGENET_MEAN, IMAGENET_STD
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training"),
@@ -331,9 +332,7 @@ def test_pre_trained_features_beat_random_ones_on_real_pictures(shared_data, tmp
     learned = np.concatenate([row[:40] for row in rows])
     tested = np.concatenate([row[40:80] for row in rows])
     both = np.concatenate([learned, tested])
-    images = prepare_pictures(
-        held.images[both], options, features.IMAGENET_MEAN, features.IMAGENET_STD
-    )
+    images = prepare_pictures(held.images[both], options, IMAGENET_MEAN, IMAGENET_STD)
     right = []
     for spec in (VIT, VIT.model_copy(update={"weights": None})):
         backbone = start_backbone(spec, 0).eval()

@@ -10,21 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from cyclades.pipeline.studies.tasks.features import (
-    BATCH,
+from cyclades.pipeline.studies.tasks.features import BATCH
+from cyclades.pipeline.studies.tasks.morphology_options import NetworkTraining, TrainedMode
+from cyclades.stages.networks.adaptation import parameter_groups, prepare
+from cyclades.stages.networks.features import (
     picture_norm,
     pooled,
     resampled,
     start_backbone,
     turned,
 )
-from cyclades.pipeline.studies.tasks.morphology_options import (
-    NetworkTraining,
-    PictureOptions,
-    TrainedMode,
-)
-from cyclades.pipeline.studies.tasks.pictures import CLASSES, Bytes, prepare_pictures
-from cyclades.stages.networks.adaptation import parameter_groups, prepare
+from cyclades.stages.networks.pictures import CLASSES, Bytes, PictureOptions, prepare_pictures
 from cyclades.stages.networks.specification import BackboneSpec
 
 POOLING = ("token", "mean", "max")

@@ -4,32 +4,31 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from cyclades.pipeline.studies.files import written_whole
 from cyclades.pipeline.studies.tasks.base import Workshop
-from cyclades.pipeline.studies.tasks.morphology_options import FrozenOptions, PictureOptions
-from cyclades.pipeline.studies.tasks.pictures import Pictures, prepare_pictures
-from cyclades.stages.networks.backbones import Backbone, TransformerBackbone, build_backbone
-from cyclades.stages.networks.pretrained import load_pretrained
+from cyclades.pipeline.studies.tasks.morphology_options import FrozenOptions
+from cyclades.pipeline.studies.tasks.pictures import Pictures
+from cyclades.stages.networks.features import (
+    picture_norm,
+    pooled,
+    resampled,
+    start_backbone,
+    turned,
+)
+from cyclades.stages.networks.pictures import PictureOptions, prepare_pictures
 from cyclades.stages.networks.specification import BackboneSpec
-from cyclades.stages.networks.weights import WEIGHTS
-from cyclades.stages.networks.weights_table import IMAGENET_MEAN, IMAGENET_STD
 
 logger = logging.getLogger("cyclades.studies")
 
 FEATURES = "features"
 BATCH = 16
-_SEED = 20_011
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,79 +44,6 @@ class Features:
 
     values: NDArray[np.float16]
     seconds: float
-
-
-def picture_norm(spec: BackboneSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of the pictures that weights were made from, else ImageNet's."""
-    entry = WEIGHTS.get(spec.weights or "")
-    return (entry.mean, entry.std) if entry is not None else (IMAGENET_MEAN, IMAGENET_STD)
-
-
-def start_backbone(spec: BackboneSpec, seed: int) -> Backbone:
-    """Build a backbone with its weights, or with random numbers of a seed where it has none."""
-    torch.manual_seed(_SEED + seed)
-    backbone = build_backbone(spec, 3)
-    if spec.weights is not None:
-        load_pretrained(backbone, spec.weights)
-    return backbone
-
-
-def turned(images: Tensor, number: int) -> Tensor:
-    """Return one of the eight orientations of images, the first being as they are."""
-    made = torch.rot90(images, number % 4, (-2, -1))
-    return made.flip(-1) if number >= 4 else made
-
-
-def resampled(images: Tensor, size: int) -> Tensor:
-    """Bring square images to a size."""
-    if images.shape[-1] == size:
-        return images
-    return functional.interpolate(
-        images, size=(size, size), mode="bicubic", align_corners=False, antialias=True
-    )
-
-
-def pooled(backbone: Backbone, images: Tensor, pooling: Sequence[str]) -> Tensor:
-    """Return statistics of the features of each tapped layer over each picture.
-
-    Parameters
-    ----------
-    backbone : Backbone
-    images : Tensor, shape (b, 3, size, size)
-    pooling : sequence of str
-        Of `cyclades.pipeline.studies.tasks.morphology_options.Pooling`. Backbones without a class
-        token have none.
-
-    Returns
-    -------
-    Tensor, shape (b, k)
-    """
-    trunk: Any = backbone.trunk
-    layers: list[tuple[Tensor, Tensor | None]]
-    if isinstance(backbone, TransformerBackbone):
-        found = trunk.forward_intermediates(
-            images,
-            indices=[tap - 1 for tap in backbone.taps],
-            norm=True,
-            intermediates_only=True,
-            return_prefix_tokens=True,
-        )
-        layers = [(tokens.float(), prefix.float()[:, 0]) for tokens, prefix in found]
-    else:
-        layers = [(level.float(), None) for level in trunk(images)]
-    parts = []
-    for level, token in layers:
-        flat = level.flatten(2)
-        for name in pooling:
-            if name == "token":
-                parts += [] if token is None else [token]
-            elif name == "mean":
-                parts.append(flat.mean(2))
-            elif name == "max":
-                parts.append(flat.amax(2))
-            else:
-                parts.append(flat.std(2, unbiased=False))
-    return torch.cat(parts, 1)
 
 
 def feature_key(

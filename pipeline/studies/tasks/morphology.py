@@ -9,14 +9,14 @@ import numpy as np
 
 from cyclades.pipeline.studies.cells import Cell, Outcome
 from cyclades.pipeline.studies.tasks.base import Task, Unit, Workshop
-from cyclades.pipeline.studies.tasks.morphology_options import MorphologyOptions, PictureOptions
+from cyclades.pipeline.studies.tasks.morphology_options import MorphologyOptions
 from cyclades.pipeline.studies.tasks.pictures import (
-    CLASSES,
     Pictures,
     draw_labels,
     find_pictures,
     read_pictures,
 )
+from cyclades.stages.networks.pictures import CLASSES, PictureOptions
 from cyclades.stages.networks.specification import BackboneSpec
 
 if TYPE_CHECKING:

@@ -4,25 +4,9 @@ from typing import ClassVar, Literal
 
 from cyclades.pipeline.options import Options
 from cyclades.stages.core.stage import parameter
+from cyclades.stages.networks.pictures import PictureOptions, Pooling
 
-Stretch = Literal["linear", "sqrt", "asinh"]
-Pooling = Literal["token", "mean", "max", "deviation"]
 TrainedMode = Literal["adapters", "fine_tuned", "scratch"]
-
-
-class PictureOptions(Options):
-    """From a picture to the input of a network."""
-
-    crop: int = parameter(
-        96, "Side of the square about the centre that is cut out.", unit="pixels", ge=8
-    )
-    size: int = parameter(112, "Side that it is resampled to.", unit="pixels", ge=14)
-    stretches: tuple[Stretch, Stretch, Stretch] = parameter(
-        ("linear", "sqrt", "asinh"), "Brightness curves of the three channels."
-    )
-    precision: Literal["float32", "bfloat16"] = parameter(
-        "bfloat16", "Of the network where nothing is trained, and on GPUs where something is."
-    )
 
 
 class FrozenOptions(Options):

@@ -12,20 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.pipeline.studies.tasks.base import sky_groups
-from cyclades.pipeline.studies.tasks.morphology_options import PictureOptions
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.networks.pictures import CLASSES, Bytes
 
-CLASSES = ("FRI", "FRII", "compact", "bent")
 SPLITS = ("train", "valid", "test")
 PACKAGE = "firstgalaxydata"
 ARCHIVE = "galaxy_data.zip"
 HELD_OUT = 50
 """Pictures a class in the splits valid and test of the package, and of those made here."""
 _SPLIT_SEED = 20230302
-_FAINT = np.float32(30.0)
-"""The asinh curve is linear below one of so many parts of the brightest pixel."""
-
-Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,42 +179,6 @@ def _splits(
         for name, chosen in (("test", mine[:held]), ("valid", mine[held : 2 * held])):
             side[np.isin(group, chosen) & (side == "train")] = name
     return side
-
-
-def prepare_pictures(
-    images: Bytes, options: PictureOptions, mean: tuple[float, ...], std: tuple[float, ...]
-) -> NDArray[np.float32]:
-    """Cut, stretch and normalise pictures, still at their own resolution.
-
-    Parameters
-    ----------
-    images : ndarray of uint8, shape (n, ny, nx)
-    options : PictureOptions
-    mean, std : tuple of float
-        Of the three channels that the network was pre-trained with.
-
-    Returns
-    -------
-    ndarray, shape (n, 3, crop, crop), float32
-    """
-    ny, nx = images.shape[1:]
-    crop = min(options.crop, ny, nx)
-    y0, x0 = (ny - crop) // 2, (nx - crop) // 2
-    plane = images[:, y0 : y0 + crop, x0 : x0 + crop].astype(np.float32) / np.float32(255.0)
-    channels = [
-        (_stretched(plane, name) - np.float32(m)) / np.float32(s)
-        for name, m, s in zip(options.stretches, mean, std, strict=True)
-    ]
-    return np.stack(channels, 1).astype(np.float32)
-
-
-def _stretched(plane: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    """Return pixels from 0 to 1 on one of the brightness curves."""
-    if name == "sqrt":
-        return np.sqrt(plane)
-    if name == "asinh":
-        return np.asarray(np.arcsinh(_FAINT * plane) / np.arcsinh(_FAINT), np.float32)
-    return plane
 
 
 def draw_labels(
