@@ -1,14 +1,14 @@
 """Features of frozen backbones over pictures."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from cyclades.stages.networks.backbones import Backbone, TransformerBackbone, build_backbone
-from cyclades.stages.networks.pretrained import load_pretrained
+from cyclades.stages.networks.pretrained import load_pretrained, radio_input
 from cyclades.stages.networks.specification import BackboneSpec
 from cyclades.stages.networks.weights import WEIGHTS
 from cyclades.stages.networks.weights_table import IMAGENET_MEAN, IMAGENET_STD
@@ -16,10 +16,38 @@ from cyclades.stages.networks.weights_table import IMAGENET_MEAN, IMAGENET_STD
 _SEED = 20_011
 
 
-def picture_norm(spec: BackboneSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of the pictures that weights were made from, else ImageNet's."""
+class PictureNorm(NamedTuple):
+    """What a network takes a picture as.
+
+    Parameters
+    ----------
+    mean, std : tuple of float
+        Of the three channels that it was pre-trained with.
+    stretches : tuple of str
+        Where it was pre-trained on radio sky, its own brightness curves of S/N.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    stretches: tuple[str, ...] = ()
+
+
+def picture_norm(spec: BackboneSpec) -> PictureNorm:
+    """Return how pictures become the input that weights were made from; else ImageNet's way.
+
+    Raises
+    ------
+    InputError
+        Where a file of weights cannot be read.
+    """
     entry = WEIGHTS.get(spec.weights or "")
-    return (entry.mean, entry.std) if entry is not None else (IMAGENET_MEAN, IMAGENET_STD)
+    radio = None if spec.weights is None else radio_input(spec.weights)
+    if radio is not None:
+        channels = len(radio.stretches)
+        return PictureNorm((0.0,) * channels, (1.0,) * channels, tuple(radio.stretches))
+    if entry is not None:
+        return PictureNorm(entry.mean, entry.std)
+    return PictureNorm(IMAGENET_MEAN, IMAGENET_STD)
 
 
 def start_backbone(spec: BackboneSpec, seed: int) -> Backbone:

@@ -6,12 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.core.stage import parameter
+from cyclades.stages.networks.inputs import stretch
 from cyclades.stages.networks.specification import Part
 
 CLASSES = ("FRI", "FRII", "compact", "bent")
 Stretch = Literal["linear", "sqrt", "asinh"]
 Pooling = Literal["token", "mean", "max", "deviation"]
 Bytes = NDArray[np.uint8]
+PEAK = 100.0
+"""S/N of the brightest pixel of a picture, for networks that were pre-trained on radio sky."""
 _FAINT = np.float32(30.0)
 """The asinh curve is linear below one of so many parts of the brightest pixel."""
 
@@ -32,7 +35,11 @@ class PictureOptions(Part):
 
 
 def prepare_pictures(
-    images: Bytes, options: PictureOptions, mean: tuple[float, ...], std: tuple[float, ...]
+    images: Bytes,
+    options: PictureOptions,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    radio: tuple[str, ...] = (),
 ) -> NDArray[np.float32]:
     """Cut, stretch and normalise pictures, still at their own resolution.
 
@@ -42,6 +49,10 @@ def prepare_pictures(
     options : PictureOptions
     mean, std : tuple of float
         Of the three channels that the network was pre-trained with.
+    radio : tuple of str
+        For a network that was pre-trained on radio sky, the names of its brightness curves in
+        `cyclades.stages.networks.inputs`, which take the place of those of the options. They are
+        of S/N, which a picture no longer has: its brightest value is taken as `PEAK`.
 
     Returns
     -------
@@ -51,6 +62,8 @@ def prepare_pictures(
     crop = min(options.crop, ny, nx)
     y0, x0 = (ny - crop) // 2, (nx - crop) // 2
     plane = images[:, y0 : y0 + crop, x0 : x0 + crop].astype(np.float32) / np.float32(255.0)
+    if radio:
+        return np.stack([stretch(np.float32(PEAK) * one, radio) for one in plane])
     channels = [
         (_stretched(plane, name) - np.float32(m)) / np.float32(s)
         for name, m, s in zip(options.stretches, mean, std, strict=True)

@@ -23,6 +23,7 @@ from cyclades.stages.networks.backbones import Backbone
 from cyclades.stages.networks.layouts import State, describe_state, to_timm
 from cyclades.stages.networks.specification import InputSpec, PretrainedSpec
 from cyclades.stages.networks.weights import (
+    WEIGHTS,
     Weights,
     converted_file,
     find_file,
@@ -154,6 +155,30 @@ def check_fit(
         wrong = f"trained on {len(spec.input.stretches)} channels", "give as many"
     if wrong is not None:
         raise InputError(f"{label or path}: {wrong[0]}; {wrong[1]}.")
+
+
+def radio_input(weights: str) -> InputSpec | None:
+    """Return the input of weights of `cyclades pretrain`; None of any others.
+
+    Only files that are here already are looked at: nothing is fetched.
+
+    Parameters
+    ----------
+    weights : str
+        As in `load_pretrained`.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read.
+    """
+    entry = WEIGHTS.get(weights)
+    ours = entry is not None and entry.package == __name__.partition(".")[0]
+    if not ours and (entry is not None or not Path(weights).expanduser().exists()):
+        return None
+    path, _ = find_file(weights)
+    spec = PretrainedSpec.from_metadata(read_metadata(path), path)
+    return None if spec is None else spec.input
 
 
 def save_backbone(

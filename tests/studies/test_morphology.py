@@ -26,9 +26,12 @@ from cyclades.pipeline.studies.tasks.pictures import (
 )
 from cyclades.pipeline.studies.weights import lacking
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.networks.features import pooled, start_backbone, turned
-from cyclades.stages.networks.pictures import PictureOptions, prepare_pictures
-from cyclades.stages.networks.specification import BackboneSpec
+from cyclades.stages.networks.backbones import build_backbone
+from cyclades.stages.networks.features import picture_norm, pooled, start_backbone, turned
+from cyclades.stages.networks.inputs import stretch
+from cyclades.stages.networks.pictures import PEAK, PictureOptions, prepare_pictures
+from cyclades.stages.networks.pretrained import save_backbone
+from cyclades.stages.networks.specification import BackboneSpec, InputSpec, PretrainedSpec
 from cyclades.stages.networks.weights_table import IMAGENET_MEAN, IMAGENET_STD
 
 pytestmark = [
@@ -184,6 +187,25 @@ def test_pictures_become_channels_on_their_curves():
     assert linear == pytest.approx(0.2)
     assert sqrt == pytest.approx(np.sqrt(0.2))
     assert asinh == pytest.approx(np.arcsinh(6.0) / np.arcsinh(30.0))
+
+
+def test_weights_of_radio_sky_see_pictures_on_their_own_curves(tmp_path):
+    spec = BackboneSpec(
+        name="vit_tiny_patch16_224", options={"embed_dim": 24, "depth": 1, "num_heads": 2}
+    )
+    backbone = build_backbone(spec, 3)
+    file = tmp_path / "radio.safetensors"
+    save_backbone(backbone, PretrainedSpec(backbone=spec, input=InputSpec()), file)
+    norm = picture_norm(spec.model_copy(update={"weights": str(file)}))
+    assert norm.stretches == InputSpec().stretches
+    image = np.zeros((1, 10, 10), np.uint8)
+    image[0, 5, 5], image[0, 4, 4] = 255, 51
+    made = prepare_pictures(image, PictureOptions(crop=10, size=14), *norm)
+    wanted = stretch(image[0] * np.float32(PEAK / 255.0), InputSpec().stretches)
+    np.testing.assert_allclose(made[0], wanted, rtol=1e-6)
+    # others, and random numbers, see them as photographs
+    assert picture_norm(spec) == (IMAGENET_MEAN, IMAGENET_STD, ())
+    assert picture_norm(spec.model_copy(update={"weights": "vit-tiny-imagenet"})).std == (0.5,) * 3
 
 
 def test_the_eight_orientations_differ():

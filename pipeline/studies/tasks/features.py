@@ -114,13 +114,13 @@ def make_features(
     if held is not None:
         return held
     backbone = start_backbone(spec, seed).to(workshop.device).eval()
-    mean, std = picture_norm(spec)
+    norm = picture_norm(spec)
     made, start = [], time.perf_counter()
     device = torch.device(workshop.device)
     half = options.precision == "bfloat16"
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
         for first in range(0, len(pictures.images), BATCH):
-            cut = prepare_pictures(pictures.images[first : first + BATCH], options, mean, std)
+            cut = prepare_pictures(pictures.images[first : first + BATCH], options, *norm)
             images = resampled(torch.from_numpy(cut).to(device), options.size)
             several = [
                 pooled(backbone, turned(images, number), frozen.pooling)
