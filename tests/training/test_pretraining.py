@@ -6,6 +6,7 @@ import hashlib
 import logging
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,8 +41,8 @@ from cyclades.pipeline.training.trainer import start_detector
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.networks import weights
 from cyclades.stages.networks.backbones import build_backbone
-from cyclades.stages.networks.pretrained import load_pretrained
-from cyclades.stages.networks.specification import BackboneSpec, InputSpec
+from cyclades.stages.networks.pretrained import load_pretrained, save_backbone
+from cyclades.stages.networks.specification import BackboneSpec, InputSpec, PretrainedSpec
 from cyclades.stages.networks.weights import describe
 
 pytestmark = [
@@ -85,6 +86,7 @@ TINY = {
     "threads": 1,
     "seed": 7,
 }
+INPUT = InputSpec(**TINY["input"])
 
 
 def options(**changes):
@@ -371,6 +373,76 @@ def test_contrast_learns_what_views_share():
     # a guess among the 31 others is ln 31 = 3.43
     assert np.mean(losses[:3]) > 2.8
     assert np.mean(losses[-10:]) < 2.0
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """Another network of random numbers, with weights in a file."""
+    torch.manual_seed(11)
+    spec = BackboneSpec(**SMALL_VIT)
+    file = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_backbone(bare_backbone(spec, 2), PretrainedSpec(backbone=spec, input=INPUT), file)
+    return {"kind": "teacher", "teacher": SMALL_VIT | {"weights": str(file)}}
+
+
+def test_a_student_learns_what_its_teacher_says(teacher):
+    torch.manual_seed(3)
+    pretext = start_pretext(options(pretext=teacher))
+    assert pretext.sizes == (ViewSizes(64, 1),)
+    # the teacher is neither trained nor kept with the run
+    assert len(pretext.state_dict()) < 2 * len(pretext.backbone.state_dict())
+    before = {name: value.clone() for name, value in pretext._teacher[0].state_dict().items()}
+    optimiser = torch.optim.AdamW(pretext.parameters(), 4e-3)
+    losses = []
+    for step in range(120):
+        levels = torch.randn(8, 1, 2, 8, 8).repeat_interleave(8, -2).repeat_interleave(8, -1)
+        loss = pretext((levels,), step)["loss_teacher"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    # features of unit deviation of which nothing is told have a loss near 0.4
+    assert np.mean(losses[:3]) > 0.3
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:3])
+    for name, value in pretext._teacher[0].state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_run_with_a_teacher_goes_on_as_if_nothing_had_been(teacher, tmp_path):
+    given = options(pretext=teacher)
+    wanted = run(given, tmp_path / "whole")
+    assert "by telling the features of a frozen teacher" in wanted.with_suffix(".md").read_text()
+    step = Pretraining.training_step
+    with pytest.MonkeyPatch.context() as patch:
+
+        def failing(self, batch, index):
+            if self.global_step == 3:
+                raise RuntimeError("the power is gone")
+            return step(self, batch, index)
+
+        patch.setattr(Pretraining, "training_step", failing)
+        with pytest.raises(RuntimeError, match="the power is gone"):
+            run(given, tmp_path / "interrupted")
+    same(run(given, tmp_path / "interrupted"), wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"weights": None}, "give pretext.teacher.weights"),
+        ({"options": SMALL_VIT["options"] | {"token_stride": 16}}, "the same token_stride"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused(teacher, changes, sentence):
+    given = teacher | {"teacher": teacher["teacher"] | changes}
+    if "options" in changes:
+        # what it was trained on is no matter of this test
+        spec = BackboneSpec(**SMALL_VIT | changes)
+        file = Path(teacher["teacher"]["weights"]).with_name("sparse.safetensors")
+        save_backbone(bare_backbone(spec, 2), PretrainedSpec(backbone=spec, input=INPUT), file)
+        given["teacher"]["weights"] = str(file)
+    with pytest.raises(ConfigurationError, match=sentence):
+        start_pretext(options(pretext=given))
 
 
 def test_prototypes_stay_in_the_first_steps():

@@ -53,6 +53,8 @@ is RankMe (Garrido et al. 2023, arXiv:2210.02885).
 _PRETEXTS = {
     "mae": "as a masked autoencoder (He et al. 2022, arXiv:2111.06377)",
     "dino": "by self-distillation (DINO, Caron et al. 2021, arXiv:2104.14294)",
+    "teacher": "by telling the features of a frozen teacher (AM-RADIO, Ranzinger et al. 2024, "
+    "arXiv:2312.06709)",
     "contrast": "by contrast (SimCLR, Chen et al. 2020, arXiv:2002.05709)",
 }
 _TITLES = {

@@ -12,12 +12,14 @@ from cyclades.pipeline.training.pretraining.curation import CurationOptions
 from cyclades.pipeline.training.pretraining.distillation import DistillationOptions
 from cyclades.pipeline.training.pretraining.masked import MaskedOptions
 from cyclades.pipeline.training.pretraining.probe import ProbeOptions
+from cyclades.pipeline.training.pretraining.teaching import TeachingOptions
 from cyclades.pipeline.training.simulated import SimulatedOptions
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.networks.specification import BackboneSpec, InputSpec, PretrainedSpec
 
 PretextOptions = Annotated[
-    MaskedOptions | DistillationOptions | ContrastOptions, Field(discriminator="kind")
+    MaskedOptions | DistillationOptions | ContrastOptions | TeachingOptions,
+    Field(discriminator="kind"),
 ]
 
 
@@ -33,7 +35,7 @@ class PretrainingOptions(RunOptions):
         InputSpec(beam_pixels=(3.5, 8.0)), "Stretches, beam range and mesh of the input."
     )
     pretext: PretextOptions = parameter(
-        MaskedOptions(), "What is learnt: `mae`, `dino` or `contrast`."
+        MaskedOptions(), "What is learnt: `mae`, `dino`, `contrast` or `teacher`."
     )
     data: SkyData = parameter(SimulatedOptions(), "Where unlabelled sky comes from.")
     curation: CurationOptions = parameter(CurationOptions(), "Which crops are taken.")

@@ -35,6 +35,7 @@ from cyclades.pipeline.training.pretraining.masked import MaskedAutoencoder, Mas
 from cyclades.pipeline.training.pretraining.options import PretrainingOptions
 from cyclades.pipeline.training.pretraining.pretext import Pretext
 from cyclades.pipeline.training.pretraining.probe import Figures, Probe
+from cyclades.pipeline.training.pretraining.teaching import Teaching, TeachingOptions
 from cyclades.pipeline.training.pretraining.views import ViewBatches, window_side
 from cyclades.stages.networks.adaptation import parameter_groups
 from cyclades.stages.networks.backbones import Backbone
@@ -258,8 +259,8 @@ def build_crops(options: PretrainingOptions) -> Crops:
 
 def spread_of(options: PretrainingOptions) -> int:
     """Pixels by which views may lie off the middle of their crop."""
-    pretext = options.pretext
-    return 0 if isinstance(pretext, MaskedOptions) else round(pretext.spread * options.size)
+    # only pretexts that compare views move them
+    return round(getattr(options.pretext, "spread", 0.0) * options.size)
 
 
 def start_backbone(options: PretrainingOptions) -> Backbone:
@@ -288,6 +289,8 @@ def start_pretext(options: PretrainingOptions) -> Pretext:
         ).train()
     if isinstance(pretext, ContrastOptions):
         return Contrast(pretext, start_backbone(options), options.size).train()
+    if isinstance(pretext, TeachingOptions):
+        return Teaching(pretext, start_backbone(options), options.size).train()
     return SelfDistillation(
         pretext, lambda: start_backbone(options), options.size, options.steps
     ).train()
