@@ -293,7 +293,9 @@ def source_values(component: Values, group: Groups) -> Values:
     spread = component["shape"] + offset[:, :, None] * offset[:, None, :]
     moments = group.sum(weight[:, None, None] * spread)
     with np.errstate(invalid="ignore", divide="ignore"):
-        relative = np.nan_to_num(component["total_flux_err"] / component["total_flux"]) * weight
+        relative = component["total_flux_err"] / component["total_flux"]
+    # components without any flux weigh the same, whatever their error
+    relative = np.nan_to_num(relative, posinf=0.0, neginf=0.0) * weight
 
     shift = relative[:, None] * offset
     squared = (weight**2)[:, None, None]

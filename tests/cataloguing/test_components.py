@@ -234,6 +234,20 @@ def test_a_source_has_the_moments_and_errors_of_the_sum_of_its_components():
         assert spread == pytest.approx(error, rel=5 / np.sqrt(2 * n) + 0.01), name
 
 
+@pytest.mark.filterwarnings("error")
+def test_components_without_flux_make_a_source_in_their_middle():
+    image = make_image()
+    rows = np.array([[0.0, 58.0, 55.0, 6.0, 0.0, 6.0], [0.0, 64.0, 55.0, 6.0, 0.0, 6.0]])
+    errors = np.tile(np.diag([0.1, 0.01, 0.01, 0.1, 0.1, 0.1]), (2, 1, 1))
+    detections = make_detections(image.shape, [square(61, 55)])
+    components = make_components(rows, island=[0, 0], detection=[0, 0], covariance=errors)
+    source = build(image, detections, components).sources[0]
+    assert source["x"].value == pytest.approx(61.0)
+    # half of the two errors of 0.1 pixels, added
+    assert source["x_err"].value == pytest.approx(0.1 / np.sqrt(2.0), rel=1e-6)
+    assert source["total_flux"].value == 0.0
+
+
 def test_a_source_of_one_component_is_that_component():
     catalogue = build_at(make_image("tan_rotated_oblong"), [POINT, [2.0, 30, 80, 6, 0, 5]])
     c, s = catalogue.components, catalogue.sources
