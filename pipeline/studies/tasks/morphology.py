@@ -51,14 +51,40 @@ class Morphology(Task):
         """Options that matter to a mode, without places on disk, and the digest of the pictures."""
         other = "training" if mode in _FROZEN else "frozen"
         options = self.options.model_dump(mode="json", exclude={"images", other})
-        return {"version": self.version, "data": self.pictures.digest, **options}
+        made = {"version": self.version, "data": self.pictures.digest, **options}
+        if mode in _FROZEN:
+            made["frozen"] = self._frozen(mode)
+        return made
+
+    def _frozen(self, mode: str) -> dict[str, Any]:
+        """Options of frozen backbones, without the head and backbones that are not used.
+
+        Cells that are there from before these could be chosen keep their keys.
+        """
+        given = self.options.frozen
+        made = given.model_dump(mode="json", exclude={"head", "attention", "beside"})
+        if given.head != "logistic":
+            made |= given.model_dump(mode="json", include={"head", given.head})
+            del made["pooling"], made["inverse_penalty"]
+        if given.beside:
+            from cyclades.pipeline.studies.weights import weights_hash
+
+            made["beside"] = [
+                one.model_dump(mode="json", exclude={"weights"})
+                | {"weights": weights_hash(one) if mode == "frozen" else None}
+                for one in given.beside
+            ]
+        return made
 
     def preparations(self, cell: Cell, backbone: BackboneSpec) -> Sequence[Hashable]:
         """Return the features of frozen backbones that a cell needs."""
         if cell.mode not in _FROZEN:
             return ()
-        seed = 0 if backbone.weights else cell.seed
-        return [(backbone.model_dump_json(), seed, place) for place in range(len(self._inputs()))]
+        return [
+            (one.model_dump_json(), 0 if one.weights else cell.seed, place)
+            for one in self._joined(backbone)
+            for place in range(len(self._inputs()))
+        ]
 
     def prepare(self, preparation: Any, workshop: Workshop) -> None:
         """Compute features."""
@@ -75,14 +101,24 @@ class Morphology(Task):
         start = time.perf_counter()
         shared = 0.0
         if cell.mode in _FROZEN:
-            from cyclades.pipeline.studies.tasks.features import classify
-
-            seed = 0 if backbone.weights else cell.seed
-            several = [self._features(backbone, seed, one, workshop) for one in self._inputs()]
+            several = [
+                self._features(one, 0 if one.weights else cell.seed, place, workshop)
+                for one in self._joined(backbone)
+                for place in self._inputs()
+            ]
             shared = sum(one.seconds for one in several) * len(chosen)
             values = np.concatenate([one.values for one in several], -1)
             start = time.perf_counter()
-            found = classify(values, pictures.classes, chosen, test, o.frozen.inverse_penalty)
+            if o.frozen.head == "attention":
+                from cyclades.pipeline.studies.tasks.attention import attend
+
+                levels = [level for one in several for level in one.levels]
+                given = (o.frozen.attention, levels, cell.seed)
+                found = attend(values, pictures.classes, chosen, test, *given)
+            else:
+                from cyclades.pipeline.studies.tasks.features import classify
+
+                found = classify(values, pictures.classes, chosen, test, o.frozen.inverse_penalty)
             seconds = time.perf_counter() - start
         else:
             from cyclades.pipeline.studies.tasks.classifier import predict, train_classifier
@@ -128,6 +164,13 @@ class Morphology(Task):
             "macro_f1": float(np.nanmean(f1)),
         }
         return made | {f"f1_{name}": float(v) for name, v in zip(CLASSES, f1, strict=True)}
+
+    def _joined(self, backbone: BackboneSpec) -> list[BackboneSpec]:
+        """Backbones whose features are joined, of random numbers where that of the cell is."""
+        further = self.options.frozen.beside
+        if backbone.weights is None:
+            further = tuple(one.model_copy(update={"weights": None}) for one in further)
+        return [backbone, *further]
 
     def _inputs(self) -> list[PictureOptions]:
         """Crops and sizes whose features are joined."""
