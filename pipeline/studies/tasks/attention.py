@@ -82,8 +82,8 @@ def attend(
     options: AttentionOptions,
     levels: Levels,
     seed: int,
-) -> NDArray[np.int64]:
-    """Train an attention head and return the classes of further pictures.
+) -> NDArray[np.float64]:
+    """Train an attention head and return what it says of further pictures.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ def attend(
 
     Returns
     -------
-    ndarray of int, shape (len(tested),)
-        Classes.
+    ndarray, shape (len(tested), classes)
+        Log-probabilities of the classes that there are to learn from, ascending.
     """
     torch.manual_seed(seed)
     generator = np.random.default_rng((seed, _STREAM))
@@ -130,10 +130,10 @@ def attend(
         optimiser.step()
         schedule.step()
     head.eval()
-    best = []
+    found = []
     with torch.inference_mode():
         for first in range(0, len(tested), _TESTED):
             part = torch.from_numpy(values[tested[first : first + _TESTED]])
             logs = [head(part[:, view].float()).log_softmax(1) for view in range(views)]
-            best.append(torch.stack(logs).mean(0).argmax(1).numpy())
-    return np.asarray(kinds[np.concatenate(best)], np.int64)
+            found.append(torch.stack(logs).mean(0).numpy())
+    return np.concatenate(found).astype(float)

@@ -152,20 +152,20 @@ def make_features(
     return Features(values, seconds, levels)
 
 
-def classify(
+def regress(
     values: NDArray[np.floating],
     classes: NDArray[np.int64],
     learned: NDArray[np.int64],
     tested: NDArray[np.int64],
     inverse_penalty: float,
-) -> NDArray[np.int64]:
+) -> NDArray[np.float64]:
     """Logistic regression on features, with classes weighed alike.
 
     Parameters
     ----------
-    values : ndarray, shape (n, orientations, k)
-        Each orientation of a picture to learn from is a sample of its own; log-probabilities of
-        those of a tested one are averaged.
+    values : ndarray, shape (n, views, k)
+        Each view of a picture to learn from is a sample of its own; log-probabilities of those of
+        a tested one are averaged.
     classes : ndarray of int, shape (n,)
     learned, tested : ndarray of int
         Numbers of pictures.
@@ -174,8 +174,8 @@ def classify(
 
     Returns
     -------
-    ndarray of int, shape (len(tested),)
-        Classes.
+    ndarray, shape (len(tested), classes)
+        Log-probabilities of the classes that there are to learn from, ascending.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -190,8 +190,24 @@ def classify(
         values[learned].reshape(-1, width).astype(np.float32), np.repeat(classes[learned], views)
     )
     logs = model.predict_log_proba(values[tested].reshape(-1, width).astype(np.float32))
-    best = logs.reshape(len(tested), views, -1).mean(1).argmax(1)
-    return np.asarray(model.classes_[best], np.int64)
+    return np.asarray(logs.reshape(len(tested), views, -1).mean(1), float)
+
+
+def classify(
+    values: NDArray[np.floating],
+    classes: NDArray[np.int64],
+    learned: NDArray[np.int64],
+    tested: NDArray[np.int64],
+    inverse_penalty: float,
+) -> NDArray[np.int64]:
+    """Return the classes of pictures by logistic regression; see `regress`.
+
+    Returns
+    -------
+    ndarray of int, shape (len(tested),)
+    """
+    logs = regress(values, classes, learned, tested, inverse_penalty)
+    return np.asarray(np.unique(classes[learned])[logs.argmax(1)], np.int64)
 
 
 def _file(workshop: Workshop, key: str) -> Path:

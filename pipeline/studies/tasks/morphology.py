@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cyclades.pipeline.studies.cells import Cell, Outcome
 from cyclades.pipeline.studies.tasks.base import Task, Unit, Workshop
@@ -62,10 +63,15 @@ class Morphology(Task):
         Cells that are there from before these could be chosen keep their keys.
         """
         given = self.options.frozen
-        made = given.model_dump(mode="json", exclude={"head", "attention", "beside"})
+        later = {"head", "attention", "beside", "joined", "views"}
+        made = given.model_dump(mode="json", exclude=later)
         if given.head != "logistic":
             made |= given.model_dump(mode="json", include={"head", given.head})
             del made["pooling"], made["inverse_penalty"]
+        elif given.views != "samples" and given.orientations > 1:
+            made["views"] = given.views
+        if given.joined != "features" and (given.beside or given.crops):
+            made["joined"] = given.joined
         if given.beside:
             from cyclades.pipeline.studies.weights import weights_hash
 
@@ -107,18 +113,13 @@ class Morphology(Task):
                 for place in self._inputs()
             ]
             shared = sum(one.seconds for one in several) * len(chosen)
-            values = np.concatenate([one.values for one in several], -1)
             start = time.perf_counter()
-            if o.frozen.head == "attention":
-                from cyclades.pipeline.studies.tasks.attention import attend
-
-                levels = [level for one in several for level in one.levels]
-                given = (o.frozen.attention, levels, cell.seed)
-                found = attend(values, pictures.classes, chosen, test, *given)
-            else:
-                from cyclades.pipeline.studies.tasks.features import classify
-
-                found = classify(values, pictures.classes, chosen, test, o.frozen.inverse_penalty)
+            alone = o.frozen.joined == "probabilities"
+            logs = [
+                self._logs(part, chosen, test, cell.seed)
+                for part in ([[one] for one in several] if alone else [several])
+            ]
+            found = np.unique(pictures.classes[chosen])[np.mean(logs, 0).argmax(1)]
             seconds = time.perf_counter() - start
         else:
             from cyclades.pipeline.studies.tasks.classifier import predict, train_classifier
@@ -164,6 +165,27 @@ class Morphology(Task):
             "macro_f1": float(np.nanmean(f1)),
         }
         return made | {f"f1_{name}": float(v) for name, v in zip(CLASSES, f1, strict=True)}
+
+    def _logs(
+        self,
+        several: "Sequence[Features]",
+        chosen: NDArray[np.int64],
+        test: NDArray[np.int64],
+        seed: int,
+    ) -> NDArray[np.float64]:
+        """Log-probabilities of a classifier on features that are joined."""
+        frozen, classes = self.options.frozen, self.pictures.classes
+        values = np.concatenate([one.values for one in several], -1)
+        if frozen.head == "attention":
+            from cyclades.pipeline.studies.tasks.attention import attend
+
+            levels = [level for one in several for level in one.levels]
+            return attend(values, classes, chosen, test, frozen.attention, levels, seed)
+        from cyclades.pipeline.studies.tasks.features import regress
+
+        if frozen.views == "mean":
+            values = values.mean(1, keepdims=True, dtype=np.float32)
+        return regress(values, classes, chosen, test, frozen.inverse_penalty)
 
     def _joined(self, backbone: BackboneSpec) -> list[BackboneSpec]:
         """Backbones whose features are joined, of random numbers where that of the cell is."""

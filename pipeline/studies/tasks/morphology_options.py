@@ -23,10 +23,7 @@ class AttentionOptions(Options):
 
 
 class FrozenOptions(Options):
-    """Classifier on the features of a frozen backbone, classes weighed alike.
-
-    Several crops or sizes, and several backbones, join their features.
-    """
+    """Classifier on the features of a frozen backbone, classes weighed alike."""
 
     head: Literal["logistic", "attention"] = parameter(
         "logistic",
@@ -34,11 +31,14 @@ class FrozenOptions(Options):
         "learned with a linear layer.",
     )
     attention: AttentionOptions = parameter(AttentionOptions(), "Of the head attention.")
-    beside: tuple[BackboneSpec, ...] = parameter(
-        (), "Further backbones whose features join those of the cell's."
-    )
+    beside: tuple[BackboneSpec, ...] = parameter((), "Further backbones that join the cell's.")
     crops: tuple[tuple[int, int], ...] = parameter(
-        (), "Further pairs of crop and size whose features join those of the first."
+        (), "Further pairs of crop and size that join the first."
+    )
+    joined: Literal["features", "probabilities"] = parameter(
+        "features",
+        "What backbones and crops join: their features for one classifier, or the "
+        "log-probabilities of a classifier each, which are averaged.",
     )
     pooling: tuple[Pooling, ...] = parameter(
         ("mean", "max"),
@@ -46,10 +46,14 @@ class FrozenOptions(Options):
     )
     orientations: int = parameter(
         1,
-        "Turns by quarters, and from 5 on mirrored ones: in training each is a sample of its own, "
-        "in the test their log-probabilities are averaged.",
+        "Turns by quarters, and from 5 on mirrored ones.",
         ge=1,
         le=8,
+    )
+    views: Literal["samples", "mean"] = parameter(
+        "samples",
+        "What orientations are: samples of their own in training, with log-probabilities averaged "
+        "in the test; or features to average, which then do not depend on the orientation.",
     )
     inverse_penalty: float = parameter(
         3e-3, "Weight of the labels beside the penalty on standardised features.", gt=0.0
