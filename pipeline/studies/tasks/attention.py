@@ -6,6 +6,7 @@ their products with a query. The weighted means go to a linear layer, beside the
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class AttentionHead(nn.Module):
         Tensor, shape (b, classes)
         """
         parts = []
-        split = features.split([width * places for width, places in self.levels], 1)
+        split = torch.split(features, [width * places for width, places in self.levels], 1)
         for flat, (width, places), query in zip(split, self.levels, self.queries, strict=True):
             level = flat.view(-1, width, places)
             at = functional.layer_norm(level.transpose(1, 2), (width,))
@@ -111,7 +112,7 @@ def attend(
     views = values.shape[1]
     head = AttentionHead(levels, len(kinds), options.queries, options.dropout)
     rate = options.learning_rate
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": list(head.queries), "lr": _QUERY_RATE * rate, "weight_decay": 0.0},
         {"params": list(head.last.parameters()), "lr": rate},
     ]
@@ -126,7 +127,7 @@ def attend(
             scores, torch.from_numpy(drawn), label_smoothing=options.smoothing
         )
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
     head.eval()
