@@ -20,8 +20,8 @@ def study() -> None:
     "--config",
     required=True,
     metavar="FILE",
-    help="A YAML file of options, or the name of one that ships: morphology, transfer_cpu, "
-    "transfer.",
+    help="A YAML file of options, or the name of one that ships: quick, morphology, stretches, "
+    "transfer_cpu, transfer.",
 )
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder of the study."

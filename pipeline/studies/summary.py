@@ -89,10 +89,14 @@ class Saving:
     bound: str = ""
 
     def text(self) -> str:
-        """Return the factor with its interval, for people."""
+        """Return the factor with its interval, for people.
+
+        An end beyond the curve from scratch is given as ``...``, or, where the whole interval is,
+        as the limit.
+        """
         number = f"{self.bound}{self.factor:.2g}"
-        low = f"{self.low:.2g}" if self.low > 0 else "..."
-        high = f"{self.high:.2g}" if np.isfinite(self.high) else "..."
+        low = f"{self.low:.2g}" if 0.0 < self.low < np.inf else "..." if self.low == 0.0 else number
+        high = f"{self.high:.2g}" if 0.0 < self.high < np.inf else "..." if self.high else number
         return f"{number} [{low}, {high}]"
 
 

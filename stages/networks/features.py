@@ -74,6 +74,33 @@ def resampled(images: Tensor, size: int) -> Tensor:
     )
 
 
+def layers(backbone: Backbone, images: Tensor) -> list[tuple[Tensor, Tensor | None]]:
+    """Return the features of each tapped layer of a ViT, or of each level of another backbone.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    images : Tensor, shape (b, 3, size, size)
+
+    Returns
+    -------
+    list of (Tensor, Tensor or None)
+        Features at each place, shape (b, width, rows, columns), and the class token, shape
+        (b, width), of which backbones that are no ViTs have none.
+    """
+    trunk: Any = backbone.trunk
+    if not isinstance(backbone, TransformerBackbone):
+        return [(level.float(), None) for level in trunk(images)]
+    found = trunk.forward_intermediates(
+        images,
+        indices=[tap - 1 for tap in backbone.taps],
+        norm=True,
+        intermediates_only=True,
+        return_prefix_tokens=True,
+    )
+    return [(tokens.float(), prefix.float()[:, 0]) for tokens, prefix in found]
+
+
 def pooled(backbone: Backbone, images: Tensor, pooling: Sequence[str]) -> Tensor:
     """Return statistics of the features of each tapped layer over each picture.
 
@@ -89,21 +116,8 @@ def pooled(backbone: Backbone, images: Tensor, pooling: Sequence[str]) -> Tensor
     -------
     Tensor, shape (b, k)
     """
-    trunk: Any = backbone.trunk
-    layers: list[tuple[Tensor, Tensor | None]]
-    if isinstance(backbone, TransformerBackbone):
-        found = trunk.forward_intermediates(
-            images,
-            indices=[tap - 1 for tap in backbone.taps],
-            norm=True,
-            intermediates_only=True,
-            return_prefix_tokens=True,
-        )
-        layers = [(tokens.float(), prefix.float()[:, 0]) for tokens, prefix in found]
-    else:
-        layers = [(level.float(), None) for level in trunk(images)]
     parts = []
-    for level, token in layers:
+    for level, token in layers(backbone, images):
         flat = level.flatten(2)
         for name in pooling:
             if name == "token":

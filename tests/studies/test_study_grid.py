@@ -177,6 +177,17 @@ def test_label_savings_of_a_known_advantage(tmp_path):
     assert "..." in here[1.0].text()
 
 
+def test_savings_whose_interval_lies_beyond_the_curve_are_limits():
+    def text(factor, low, high, bound=""):
+        return Saving("t", "b", "frozen", 0.1, 10, 0.8, factor, low, high, bound).text()
+
+    assert text(3.0, 1.5, 6.0) == "3 [1.5, 6]"
+    assert text(3.0, 0.0, np.inf) == "3 [..., ...]"
+    assert text(10.0, 2.0, np.inf, ">") == ">10 [2, ...]"
+    assert text(10.0, np.inf, np.inf, ">") == ">10 [>10, ...]"
+    assert text(0.3, 0.0, 0.0, "<") == "<0.3 [..., <0.3]"
+
+
 def test_no_advantage_is_no_saving(tmp_path):
     made = study(tmp_path, lambda c: 0.4 + 0.15 * np.log10(c.fraction / 0.01))
     here = {s.fraction: s for s in savings(made, routes(made)) if s.backbone == "one"}

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cyclades.pipeline.studies.cells import Cell, Outcome
 from cyclades.pipeline.studies.tasks.base import Task, Unit, Workshop
@@ -51,14 +52,45 @@ class Morphology(Task):
         """Options that matter to a mode, without places on disk, and the digest of the pictures."""
         other = "training" if mode in _FROZEN else "frozen"
         options = self.options.model_dump(mode="json", exclude={"images", other})
-        return {"version": self.version, "data": self.pictures.digest, **options}
+        made = {"version": self.version, "data": self.pictures.digest, **options}
+        if mode in _FROZEN:
+            made["frozen"] = self._frozen(mode)
+        return made
+
+    def _frozen(self, mode: str) -> dict[str, Any]:
+        """Options of frozen backbones, without the head and backbones that are not used.
+
+        Cells that are there from before these could be chosen keep their keys.
+        """
+        given = self.options.frozen
+        later = {"head", "attention", "beside", "joined", "views"}
+        made = given.model_dump(mode="json", exclude=later)
+        if given.head != "logistic":
+            made |= given.model_dump(mode="json", include={"head", given.head})
+            del made["pooling"], made["inverse_penalty"]
+        elif given.views != "samples" and given.orientations > 1:
+            made["views"] = given.views
+        if given.joined != "features" and (given.beside or given.crops):
+            made["joined"] = given.joined
+        if given.beside:
+            from cyclades.pipeline.studies.weights import weights_hash
+
+            made["beside"] = [
+                one.model_dump(mode="json", exclude={"weights"})
+                | {"weights": weights_hash(one) if mode == "frozen" else None}
+                for one in given.beside
+            ]
+        return made
 
     def preparations(self, cell: Cell, backbone: BackboneSpec) -> Sequence[Hashable]:
         """Return the features of frozen backbones that a cell needs."""
         if cell.mode not in _FROZEN:
             return ()
-        seed = 0 if backbone.weights else cell.seed
-        return [(backbone.model_dump_json(), seed, place) for place in range(len(self._inputs()))]
+        return [
+            (one.model_dump_json(), 0 if one.weights else cell.seed, place)
+            for one in self._joined(backbone)
+            for place in range(len(self._inputs()))
+        ]
 
     def prepare(self, preparation: Any, workshop: Workshop) -> None:
         """Compute features."""
@@ -75,14 +107,19 @@ class Morphology(Task):
         start = time.perf_counter()
         shared = 0.0
         if cell.mode in _FROZEN:
-            from cyclades.pipeline.studies.tasks.features import classify
-
-            seed = 0 if backbone.weights else cell.seed
-            several = [self._features(backbone, seed, one, workshop) for one in self._inputs()]
+            several = [
+                self._features(one, 0 if one.weights else cell.seed, place, workshop)
+                for one in self._joined(backbone)
+                for place in self._inputs()
+            ]
             shared = sum(one.seconds for one in several) * len(chosen)
-            values = np.concatenate([one.values for one in several], -1)
             start = time.perf_counter()
-            found = classify(values, pictures.classes, chosen, test, o.frozen.inverse_penalty)
+            alone = o.frozen.joined == "probabilities"
+            logs = [
+                self._logs(part, chosen, test, cell.seed)
+                for part in ([[one] for one in several] if alone else [several])
+            ]
+            found = np.unique(pictures.classes[chosen])[np.mean(logs, 0).argmax(1)]
             seconds = time.perf_counter() - start
         else:
             from cyclades.pipeline.studies.tasks.classifier import predict, train_classifier
@@ -128,6 +165,34 @@ class Morphology(Task):
             "macro_f1": float(np.nanmean(f1)),
         }
         return made | {f"f1_{name}": float(v) for name, v in zip(CLASSES, f1, strict=True)}
+
+    def _logs(
+        self,
+        several: "Sequence[Features]",
+        chosen: NDArray[np.int64],
+        test: NDArray[np.int64],
+        seed: int,
+    ) -> NDArray[np.float64]:
+        """Log-probabilities of a classifier on features that are joined."""
+        frozen, classes = self.options.frozen, self.pictures.classes
+        values = np.concatenate([one.values for one in several], -1)
+        if frozen.head == "attention":
+            from cyclades.pipeline.studies.tasks.attention import attend
+
+            levels = [level for one in several for level in one.levels]
+            return attend(values, classes, chosen, test, frozen.attention, levels, seed)
+        from cyclades.pipeline.studies.tasks.features import regress
+
+        if frozen.views == "mean":
+            values = values.mean(1, keepdims=True, dtype=np.float32)
+        return regress(values, classes, chosen, test, frozen.inverse_penalty)
+
+    def _joined(self, backbone: BackboneSpec) -> list[BackboneSpec]:
+        """Backbones whose features are joined, of random numbers where that of the cell is."""
+        further = self.options.frozen.beside
+        if backbone.weights is None:
+            further = tuple(one.model_copy(update={"weights": None}) for one in further)
+        return [backbone, *further]
 
     def _inputs(self) -> list[PictureOptions]:
         """Crops and sizes whose features are joined."""

@@ -5,18 +5,40 @@ from typing import ClassVar, Literal
 from cyclades.pipeline.options import Options
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.networks.pictures import PictureOptions, Pooling
+from cyclades.stages.networks.specification import BackboneSpec
 
 TrainedMode = Literal["adapters", "fine_tuned", "scratch"]
 
 
+class AttentionOptions(Options):
+    """Training of a classifier that learns where in a picture to look."""
+
+    queries: int = parameter(4, "Weighted means over the picture, by layer.", ge=1)
+    steps: int = parameter(600, "Steps of the optimiser.", ge=1)
+    batch: int = parameter(64, "Pictures a step, drawn from all classes alike.", ge=2)
+    learning_rate: float = parameter(1e-3, "Largest (AdamW); ten times that for queries.", gt=0.0)
+    weight_decay: float = parameter(0.1, "Of the last layer.", ge=0.0)
+    dropout: float = parameter(0.5, "Share of the features left out at each step.", ge=0.0, lt=1.0)
+    smoothing: float = parameter(0.1, "Of the labels.", ge=0.0, lt=1.0)
+
+
 class FrozenOptions(Options):
-    """Classifier on the features of a frozen backbone: logistic regression, classes weighed alike.
+    """Classifier on the features of a frozen backbone, classes weighed alike."""
 
-    Several crops or sizes join their features.
-    """
-
+    head: Literal["logistic", "attention"] = parameter(
+        "logistic",
+        "Logistic regression on statistics over the picture, or weighted means over it that are "
+        "learned with a linear layer.",
+    )
+    attention: AttentionOptions = parameter(AttentionOptions(), "Of the head attention.")
+    beside: tuple[BackboneSpec, ...] = parameter((), "Further backbones that join the cell's.")
     crops: tuple[tuple[int, int], ...] = parameter(
-        (), "Further pairs of crop and size whose features join those of the first."
+        (), "Further pairs of crop and size that join the first."
+    )
+    joined: Literal["features", "probabilities"] = parameter(
+        "features",
+        "What backbones and crops join: their features for one classifier, or the "
+        "log-probabilities of a classifier each, which are averaged.",
     )
     pooling: tuple[Pooling, ...] = parameter(
         ("mean", "max"),
@@ -24,10 +46,14 @@ class FrozenOptions(Options):
     )
     orientations: int = parameter(
         1,
-        "Turns by quarters, and from 5 on mirrored ones: in training each is a sample of its own, "
-        "in the test their log-probabilities are averaged.",
+        "Turns by quarters, and from 5 on mirrored ones.",
         ge=1,
         le=8,
+    )
+    views: Literal["samples", "mean"] = parameter(
+        "samples",
+        "What orientations are: samples of their own in training, with log-probabilities averaged "
+        "in the test; or features to average, which then do not depend on the orientation.",
     )
     inverse_penalty: float = parameter(
         3e-3, "Weight of the labels beside the penalty on standardised features.", gt=0.0
