@@ -25,6 +25,7 @@ from cyclades.pipeline.commands.study import study
 from cyclades.pipeline.commands.subtract import subtract
 from cyclades.pipeline.commands.terminal import log_to_terminal
 from cyclades.pipeline.commands.train import train
+from cyclades.pipeline.commands.train_classifier import train_classifier
 from cyclades.pipeline.commands.weights import weights
 from cyclades.stages.core.errors import ConfigurationError, CycladesError
 
@@ -334,4 +335,5 @@ cli.add_command(simulate)
 cli.add_command(study)
 cli.add_command(subtract)
 cli.add_command(train)
+cli.add_command(train_classifier)
 cli.add_command(weights)
