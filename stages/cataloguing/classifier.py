@@ -1,5 +1,6 @@
 """Morphological classes of sources, from the features of a frozen backbone."""
 
+import hashlib
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ class _Loaded(NamedTuple):
     """A classifier and the network whose features it judges."""
 
     path: Path
+    sha256: str
     classifier: FeatureClassifier
     extractor: "Extractor"
 
@@ -134,9 +136,15 @@ class ClassifierRefinement(RefinementStage):
             probability[rows[known]] = judged.probabilities.max(1)[known]
         context.note(
             "cataloguing.classifier",
-            {"weights": str(loaded.path), "classes": dict(Counter(classes.tolist()))},
+            {
+                "weights": str(loaded.path),
+                "sha256": loaded.sha256,
+                "classes": dict(Counter(classes.tolist())),
+            },
         )
-        return _filled(catalogue, classes, probability, flags)
+        made = _filled(catalogue, classes, probability, flags)
+        hashes = [*made.meta.get("weights", ()), f"sha256:{loaded.sha256}"]
+        return made.replace(meta={**made.meta, "weights": hashes})
 
     def _pictures(
         self,
@@ -189,7 +197,9 @@ def _loaded(path: Path, context: "Context") -> _Loaded:
             "cyclades[learned]."
         ) from error
     spec = classifier.spec
-    return _Loaded(path, classifier, Extractor(spec.features, context.device, spec.sha256))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    extractor = Extractor(spec.features, context.device, spec.sha256)
+    return _Loaded(path, sha256, classifier, extractor)
 
 
 def _filled(

@@ -132,7 +132,7 @@ def cut_out(place: Place, frame: FrameSpec, size: int) -> Cutout:
     """Make the picture of a position.
 
     The image is smoothed to the frame's beam where its own is sharper, resampled to the frame's
-    pixels by cubic splines with north up, and clipped and scaled as the pictures of the frame: the
+    pixels by quintic splines, north up, and clipped and scaled as the frame's pictures are: the
     level is the median and the noise the standard deviation of the square of ``frame.side``
     pixels, both clipped at three sigma; what is below ``frame.clip`` of it is black, the brightest
     pixel of the inner ``size`` pixels white.
@@ -208,7 +208,7 @@ def sky_plane(place: Place, frame: FrameSpec) -> NDArray[np.float32]:
         weight = _smoothed(weight, smoothing)
         data = _smoothed(data * known, smoothing) / np.maximum(weight, 1e-3)
     at = np.stack(np.broadcast_arrays(place.y + dy - box.y0, place.x + dx - box.x0))
-    plane = map_coordinates(data, at, order=3, mode="nearest", output=np.float32)
+    plane = map_coordinates(data, at, order=5, mode="nearest", output=np.float32)
     covered = map_coordinates(weight, at, order=1, mode="constant", cval=0.0)
     return np.where(covered > 0.5, plane, np.float32(np.nan))
 
