@@ -20,6 +20,7 @@ from cyclades.pipeline.commands.export import export
 from cyclades.pipeline.commands.inverted import inverted
 from cyclades.pipeline.commands.measure import measure
 from cyclades.pipeline.commands.pretrain import pretrain
+from cyclades.pipeline.commands.similar import similar
 from cyclades.pipeline.commands.simulate import simulate
 from cyclades.pipeline.commands.study import study
 from cyclades.pipeline.commands.subtract import subtract
@@ -331,6 +332,7 @@ cli.add_command(export)
 cli.add_command(inverted)
 cli.add_command(measure)
 cli.add_command(pretrain)
+cli.add_command(similar)
 cli.add_command(simulate)
 cli.add_command(study)
 cli.add_command(subtract)

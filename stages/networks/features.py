@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.networks.backbones import Backbone, TransformerBackbone, build_backbone
 from cyclades.stages.networks.classification import FeatureSpec
 from cyclades.stages.networks.pictures import Bytes, prepare_pictures
 from cyclades.stages.networks.pretrained import load_pretrained, load_trunk
-from cyclades.stages.networks.specification import BackboneSpec
-from cyclades.stages.networks.weights import WEIGHTS
+from cyclades.stages.networks.specification import BackboneSpec, PretrainedSpec
+from cyclades.stages.networks.weights import WEIGHTS, find_file, read_metadata
 from cyclades.stages.networks.weights_table import IMAGENET_MEAN, IMAGENET_STD
 
 _SEED = 20_011
@@ -34,6 +35,34 @@ def start_backbone(spec: BackboneSpec, seed: int) -> Backbone:
     if spec.weights is not None:
         load_pretrained(backbone, spec.weights)
     return backbone
+
+
+def backbone_of(weights: str) -> BackboneSpec:
+    """Return the backbone that weights are of.
+
+    Parameters
+    ----------
+    weights : str
+        A name of ``cyclades weights``, or a file of ``cyclades pretrain``.
+
+    Raises
+    ------
+    ConfigurationError
+        Where they do not say of which architecture they are.
+    InputError
+        Where they cannot be had.
+    """
+    path, entry = find_file(weights)
+    if entry is not None:
+        options: dict[str, Any] = {"taps": list(entry.taps)} if entry.taps else {}
+        return BackboneSpec(name=entry.architecture, weights=weights, options=options)
+    spec = PretrainedSpec.from_metadata(read_metadata(path), path)
+    if spec is None:
+        raise ConfigurationError(
+            f"{weights}: does not say of which architecture it is; give a name of 'cyclades "
+            "weights' or a file of 'cyclades pretrain'."
+        )
+    return spec.backbone.model_copy(update={"weights": str(path)})
 
 
 def turned(images: Tensor, number: int) -> Tensor:
