@@ -198,7 +198,7 @@ def _loaded(path: Path, context: "Context") -> _Loaded:
         ) from error
     spec = classifier.spec
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    extractor = Extractor(spec.features, context.device, spec.sha256)
+    extractor = Extractor(spec.features, context.device, spec.sha256, context.workers)
     return _Loaded(path, sha256, classifier, extractor)
 
 

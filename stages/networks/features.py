@@ -134,6 +134,8 @@ class Extractor:
         A torch device.
     sha256 : str, optional
         Which numbers the weights have to be; see `load_trunk`.
+    threads : int, optional
+        On the CPU; as many as torch takes if not given.
 
     Attributes
     ----------
@@ -146,7 +148,15 @@ class Extractor:
         Where the weights cannot be had, or are others.
     """
 
-    def __init__(self, spec: FeatureSpec, device: str = "cpu", sha256: str | None = None) -> None:
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        device: str = "cpu",
+        sha256: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
         self.spec = spec
         self.device = torch.device(device)
         backbone = build_backbone(spec.backbone, len(spec.pictures.stretches))

@@ -2,7 +2,7 @@
 
 import numpy as np
 from galaxies import sky_grid
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
 from cyclades.pipeline.studies.tasks.pictures import find_pictures, read_pictures
 from cyclades.stages.core.beam import PointSpread
@@ -37,7 +37,10 @@ def as_image(picture, *, flux=1.0, pixel=1.8, seed=0, **grid):
     noise *= sigma / noise.std()
     # noise above the clip would be in the picture
     noise = np.where(noise > 2.9 * sigma, 0.0, noise)
-    sky = np.where(picture > 0, 3.0 * sigma + (picture + 0.5) / 255.0, noise)
+    # below the clip sources fall off as the beam does: a step there would be no image of a beam
+    wing = np.exp(-0.5 * (distance_transform_edt(picture == 0) / 1.27) ** 2)
+    below = 2.9 * sigma * wing + noise * (1.0 - wing)
+    sky = np.where(picture > 0, 3.0 * sigma + (picture + 0.5) / 255.0, below)
     wcs, size = sky_grid(pixel, size=int(300 * 1.8 / pixel), **grid)
     if pixel != 1.8 or grid:
         y, x = np.mgrid[:size, :size]
