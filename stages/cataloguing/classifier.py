@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cyclades.stages.networks.features import Extractor
 
 _CUT = int(Flag.EDGE | Flag.BLANK_NEIGHBOUR)
+_REACH = 0.75
+"""A source reaches so many of its FWHM from its middle."""
 _CUTTING = 0.3
 """Share of the time that the cut-outs take, roughly; the network has the rest."""
 
@@ -48,7 +50,8 @@ class ClassifierRefinement(RefinementStage):
     Each source is seen as the pictures that the classifier learned from show theirs: smoothed to
     their beam, on their pixels, north up, clipped and scaled alike. What lies far from all of
     these in the space of the features is unknown. So is, with the flag ``not_classified``, what
-    cannot be seen that way: sources cut by the edge or by blank pixels, or seen by a coarser beam.
+    cannot be seen that way: sources cut by the edge or by blank pixels, seen by a coarser beam, or
+    outshone by a neighbour, whose class theirs would be.
 
     Components have the class of their source.
     """
@@ -56,7 +59,7 @@ class ClassifierRefinement(RefinementStage):
     name: ClassVar[str] = "classifier"
     summary: ClassVar[str] = "morphological classes of sources (FRI, FRII, compact, bent, unknown)"
     capabilities: ClassVar[Capabilities] = Capabilities(needs_beam=True, needs_weights=True)
-    needs: ClassVar[tuple[str, ...]] = ("source_id", "x", "y", "flags")
+    needs: ClassVar[tuple[str, ...]] = ("source_id", "x", "y", "major", "flags")
     adds: ClassVar[tuple[str, ...]] = ("morphology", "morphology_probability")
 
     weights: str = parameter(
@@ -84,6 +87,13 @@ class ClassifierRefinement(RefinementStage):
     )
     blank: float = parameter(
         0.1, "Largest share of a cut-out that may be blank or outside the image.", ge=0.0, le=1.0
+    )
+    outshone: float = parameter(
+        0.1,
+        "Least brightness of a source above the clip, as a share of the brightest pixel of its "
+        "cut-out, which may be a neighbour's.",
+        ge=0.0,
+        le=1.0,
     )
 
     def prepare(self, *, context: "Context") -> None:
@@ -156,6 +166,7 @@ class ClassifierRefinement(RefinementStage):
         """Rows of the sources that can be judged, and their pictures."""
         table = catalogue.sources
         x, y = (np.asarray(table[name].value, float) for name in ("x", "y"))
+        major = np.asarray(table["major"].value, float)  # arcsec, or pixels without coordinates
         whole = (np.asarray(table["flags"]) & _CUT) == 0
         size = classifier.spec.features.pictures.crop
         rows, pictures = [], []
@@ -166,7 +177,9 @@ class ClassifierRefinement(RefinementStage):
             if place is None or frame is None:
                 continue
             made = cut_out(place, frame, size)
-            if made.blank <= self.blank and not made.empty:
+            reach = _REACH * max(frame.beam, np.nan_to_num(major[row])) / frame.pixel
+            own = _brightest(made.picture, reach)
+            if made.blank <= self.blank and own > max(0.0, self.outshone * 255.0):
                 rows.append(row)
                 pictures.append(made.picture)
         kept = np.stack(pictures) if pictures else np.zeros((0, size, size), np.uint8)
@@ -200,6 +213,12 @@ def _loaded(path: Path, context: "Context") -> _Loaded:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     extractor = Extractor(spec.features, context.device, spec.sha256, context.workers)
     return _Loaded(path, sha256, classifier, extractor)
+
+
+def _brightest(picture: NDArray[np.uint8], reach: float) -> float:
+    """Brightest pixel within a distance of the middle, in pixels."""
+    y, x = (np.indices(picture.shape) - 0.5 * (len(picture) - 1)) ** 2
+    return float(np.where(x + y <= reach**2, picture, 0).max())
 
 
 def _filled(

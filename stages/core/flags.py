@@ -61,7 +61,8 @@ DESCRIPTIONS: dict[Flag, str] = {
     Flag.ARTEFACT: "near a much brighter source and no higher than the holes around it are deep: "
     "most likely a piece of that source's sidelobes",
     Flag.NOT_CLASSIFIED: "no class could be looked for: the source is cut by the edge or blank "
-    "pixels, shows nothing above the clip, or is seen by too coarse a beam",
+    "pixels, shows nothing above the clip, is outshone by a neighbour, or is seen by too coarse a "
+    "beam",
 }
 
 

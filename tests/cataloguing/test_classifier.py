@@ -228,6 +228,23 @@ def test_what_cannot_be_seen_whole_is_unknown_with_a_flag(trained):
     assert marked.tolist() == [True, True, True, False]
 
 
+def test_what_a_neighbour_outshines_does_not_get_the_neighbour_s_class(trained):
+    image, places = field()
+    x, y = (round(v) for v in places[2])
+    data = image.data.copy()
+    # a source of a twentieth of the compact one's flux, 22 pixels from it
+    data[y - 8 : y + 9, x + 14 : x + 31] += 0.05 * data[y - 8 : y + 9, x - 8 : x + 9]
+    catalogue = catalogue_of([(x + 22.0, float(y)), places[2], places[0], places[1]])
+    catalogue.sources["major"][:] = 5.4 * catalogue.sources["major"].unit
+    catalogue.sources["major"][3] = 50.0 * catalogue.sources["major"].unit
+    made, _ = refined(catalogue, image.replace(data=data), trained[0])
+    marked = np.asarray(made.sources["flags"]) & Flag.NOT_CLASSIFIED > 0
+    # the middle of the double is dark, but its lobes are its own
+    assert marked.tolist() == [True, False, False, False]
+    made, _ = refined(catalogue, image.replace(data=data), trained[0], outshone=0.0)
+    assert not (np.asarray(made.sources["flags"]) & Flag.NOT_CLASSIFIED).any()
+
+
 def test_a_coarse_beam_is_not_guessed_at_unless_asked(trained):
     image, places = field(pixel=3.6, beam=10.8)
     made, _ = refined(catalogue_of(places), image, trained[0])
@@ -237,10 +254,12 @@ def test_a_coarse_beam_is_not_guessed_at_unless_asked(trained):
     parts = turned(KINDS["FRII"], 0.7)
     double = galaxy(3.6, 10.8, parts=tuple((2 * a, 2 * b, f) for a, b, f in parts), noise=0.01)
     single = galaxy(1.8, 5.4, parts=parts, noise=0.01)
-    found = [
-        refined(catalogue_of([middle(one)]), one, trained[0], frame=frame, typical=1.0)[0].sources
-        for one, frame in ((double, "beam"), (single, "angle"))
-    ]
+    found = []
+    for one, frame in ((double, "beam"), (single, "angle")):
+        catalogue = catalogue_of([middle(one)])
+        catalogue.sources["major"][:] = 100.0 * catalogue.sources["major"].unit
+        made, _ = refined(catalogue, one, trained[0], frame=frame, typical=1.0)
+        found.append(made.sources)
     assert found[0]["morphology"][0] == found[1]["morphology"][0] == "FRII"
     assert found[0]["morphology_probability"][0] == pytest.approx(
         found[1]["morphology_probability"][0], abs=0.1

@@ -37,6 +37,9 @@ class Judge:
         spec = self.classifier.spec
         self.extractor = Extractor(spec.features, "cpu", spec.sha256)
 
+    def probabilities(self, pictures):
+        return self.classifier.judge(self.extractor(np.stack(pictures))).probabilities
+
     def __call__(self, pictures):
         """Classes, and whether pictures are known."""
         made = self.classifier.judge(self.extractor(np.stack(pictures)))
@@ -89,12 +92,6 @@ SURVEYS = {
 def test_an_image_of_a_picture_has_the_picture_s_class(judge, pictures, of_pictures, survey):
     classes, known = judge([seen(as_image(one, **survey)) for one in pictures])
     both = known & of_pictures[1]
-    print(
-        "same class",
-        np.mean(classes == of_pictures[0]),
-        "same known",
-        np.mean(known == of_pictures[1]),
-    )
     assert np.mean(classes[both] == of_pictures[0][both]) >= 0.95
     assert np.mean(known == of_pictures[1]) >= 0.94
 
@@ -125,16 +122,13 @@ def test_real_fields_give_the_class_of_their_pictures(judge, shared_data):
         theirs.append(centred(known[None], 96)[0])
     assert len(ours) > 80
     (mine, seen_well), (wanted, other) = judge(ours), judge(theirs)
-    both = seen_well & other
-    print(
-        len(ours),
-        "same class",
-        np.mean(mine == wanted),
-        np.mean(mine[both] == wanted[both]),
-        known.mean(),
-        other.mean(),
-    )
-    assert np.mean(mine[both] == wanted[both]) >= 0.95
+    assert np.mean(seen_well == other) >= 0.95
+    # the image was regridded otherwise than the picture: ties of two classes may go either way
+    same = mine == wanted
+    assert np.mean(same) >= 0.9
+    clear = judge.probabilities(theirs).max(1) > 0.55
+    assert clear.sum() > 60
+    assert np.mean(same[clear]) >= 0.95
 
 
 def noise(generator):
