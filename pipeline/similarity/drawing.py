@@ -73,7 +73,7 @@ def draw_map(found: Search, path: Path) -> None:
     odd = np.asarray(found.catalogue.sources["oddness"], float)
     figure = Figure(figsize=(10, 10), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(*place.T, s=4, color="0.5")
+    axes.scatter(place[:, 0], place[:, 1], s=4, color="0.5")
     # the first rows are the northern- or westernmost ones: spread the pictures evenly instead
     shown = np.linspace(0, len(known) - 1, min(len(known), LARGEST_MAP)).astype(int)
     shown = np.unique(np.append(shown, np.flatnonzero(np.isin(known, found.targets))))

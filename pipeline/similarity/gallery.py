@@ -17,7 +17,7 @@ from cyclades.stages.core.errors import ConfigurationError, CycladesError, Input
 from cyclades.stages.core.io import FitsSource, ImageOptions
 from cyclades.stages.networks.classification import FeatureSpec
 from cyclades.stages.networks.cutouts import FrameSpec, Place, cut_out
-from cyclades.stages.networks.pictures import Bytes
+from cyclades.stages.networks.pictures import Bytes, PictureOptions
 from cyclades.stages.networks.weights_files import weights_folder
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _features(
             f"Comparing sources needs the package {error.name!r}; install cyclades[learned]."
         ) from error
     spec = FeatureSpec(
-        backbone=backbone_of(weights), pictures={"crop": SIZE, "precision": "float32"}
+        backbone=backbone_of(weights), pictures=PictureOptions(crop=SIZE, precision="float32")
     )
     extractor = Extractor(spec, device)
     content = {
