@@ -16,10 +16,9 @@ from pydantic import Field, ValidationError
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.cutouts import FrameSpec
 from cyclades.stages.networks.pictures import CLASSES, PictureOptions, Pooling
-from cyclades.stages.networks.specification import FORMAT, BackboneSpec, Part
+from cyclades.stages.networks.specification import CLASSIFIER_KEY, FORMAT, BackboneSpec, Part
 from cyclades.stages.networks.weights_files import read_metadata, weights_folder
 
-CLASSIFIER_KEY = "cyclades.classifier"
 DEFAULT_NAME = "morphology"
 COMMAND = "cyclades train-classifier"
 UNKNOWN = "unknown"

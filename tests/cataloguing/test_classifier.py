@@ -149,6 +149,8 @@ def test_training_writes_one_file_and_its_card(trained, options):
     classifier = read_classifier(path)
     assert classifier.spec.training["figures"]["accuracy"] == figures.accuracy
     assert classifier.spec.licence == options.licence
+    shown = CliRunner().invoke(cli, ["weights", str(path)])
+    assert shown.output.strip() == card.strip()
 
 
 def test_rows_stay_and_columns_are_filled(trained):
