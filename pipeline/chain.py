@@ -275,6 +275,7 @@ class Pipeline:
         source = MemorySource(result.image)
         self._check_beam(source)
         self._note_stages(context)
+        self._prepare(context)
         run = _Run(self.config, source, context, None, products=held)
         run.advance(KINDS[-1], first=stage)
         return run.result(keep=True)
@@ -295,9 +296,16 @@ class Pipeline:
         source = self._source(image)
         self._check_beam(source)
         self._note_stages(context)
+        if last == KINDS[-1]:
+            self._prepare(context)
         run = _Run(self.config, source, context, progress)
         run.advance(last)
         return run.result(keep=keep)
+
+    def _prepare(self, context: Context) -> None:
+        """Let refinements say at once what they lack, not after the stages before them."""
+        for stage in cast("tuple[RefinementStage, ...]", self.config.cataloguing[1:]):
+            stage.prepare(context=context)
 
     def _note_stages(self, context: Context) -> None:
         """Start the notes of a run with what the catalogue says of its rows."""

@@ -20,11 +20,13 @@ from cyclades.pipeline.commands.export import export
 from cyclades.pipeline.commands.inverted import inverted
 from cyclades.pipeline.commands.measure import measure
 from cyclades.pipeline.commands.pretrain import pretrain
+from cyclades.pipeline.commands.similar import similar
 from cyclades.pipeline.commands.simulate import simulate
 from cyclades.pipeline.commands.study import study
 from cyclades.pipeline.commands.subtract import subtract
 from cyclades.pipeline.commands.terminal import log_to_terminal
 from cyclades.pipeline.commands.train import train
+from cyclades.pipeline.commands.train_classifier import train_classifier
 from cyclades.pipeline.commands.weights import weights
 from cyclades.stages.core.errors import ConfigurationError, CycladesError
 
@@ -330,8 +332,10 @@ cli.add_command(export)
 cli.add_command(inverted)
 cli.add_command(measure)
 cli.add_command(pretrain)
+cli.add_command(similar)
 cli.add_command(simulate)
 cli.add_command(study)
 cli.add_command(subtract)
 cli.add_command(train)
+cli.add_command(train_classifier)
 cli.add_command(weights)

@@ -29,6 +29,7 @@ class Flag(IntFlag):
     WAVELET = 131072
     BACKGROUND_UNCERTAIN = 262144
     ARTEFACT = 524288
+    NOT_CLASSIFIED = 1048576
 
 
 DESCRIPTIONS: dict[Flag, str] = {
@@ -59,6 +60,9 @@ DESCRIPTIONS: dict[Flag, str] = {
     "was taken from elsewhere; part of the flux may have been taken for background",
     Flag.ARTEFACT: "near a much brighter source and no higher than the holes around it are deep: "
     "most likely a piece of that source's sidelobes",
+    Flag.NOT_CLASSIFIED: "no class could be looked for: the source is cut by the edge or blank "
+    "pixels, shows nothing above the clip, is outshone by a neighbour, or is seen by too coarse a "
+    "beam",
 }
 
 

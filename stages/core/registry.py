@@ -37,6 +37,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "cataloguing": {
         "components": "cyclades.stages.cataloguing.components:ComponentsCatalogue",
+        "classifier": "cyclades.stages.cataloguing.classifier:ClassifierRefinement",
     },
 }
 

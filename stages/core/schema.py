@@ -8,7 +8,7 @@ another meaning raises the major one.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "1.1.0"
 TABLES = ("components", "sources", "islands")
 
 _ALL = TABLES
@@ -497,6 +497,22 @@ EXTRA_COLUMNS: tuple[ColumnSpec, ...] = (
             "Stokes V over Stokes I, with its sign; NaN where Stokes I is no detection",
             _FITTED,
         )
+    ),
+    _C(
+        "similarity",
+        "",
+        "stat.value;src.morph",
+        "likeness to the sources that were asked for, -1 to 1: the cosine between features of a "
+        "network; NaN without a picture",
+        ("sources",),
+    ),
+    _C(
+        "oddness",
+        "",
+        "stat.value;src.morph",
+        "distance of a source's features from those of its nearest neighbours, in deviations of "
+        "the catalogue; NaN without a picture",
+        ("sources",),
     ),
 )
 """Columns that only some characterizers and measurements give; they follow the others."""

@@ -133,6 +133,15 @@ class RefinementStage(Stage):
     needs: ClassVar[tuple[str, ...]] = ()
     adds: ClassVar[tuple[str, ...]] = ()
 
+    def prepare(self, *, context: "Context") -> None:
+        """Load what the refinement needs, before the image is read, so that what lacks shows.
+
+        Raises
+        ------
+        CycladesError
+            Where it cannot run; the sentence says what to do.
+        """
+
     @abstractmethod
     def refine(
         self, catalogue: "Catalogue", source: "ImageSource", *, context: "Context"

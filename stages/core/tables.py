@@ -136,6 +136,25 @@ def add_column(table: "QTable", spec: ColumnSpec, values: Any, unit: "UnitBase |
         info.meta = {"ucd": spec.ucd}
 
 
+def replace_values(table: "QTable", name: str, values: Any) -> None:
+    """Give a column without a unit other values; its place and its metadata stay.
+
+    Parameters
+    ----------
+    table : QTable
+        Changed in place.
+    name : str
+    values : array_like, shape (n,)
+        Text of any width.
+    """
+    from astropy.table import Column
+
+    info = table[name].info
+    description, meta = info.description, info.meta
+    table.replace_column(name, Column(np.asarray(values)))
+    table[name].info.description, table[name].info.meta = description, meta
+
+
 class StoredColumn(NamedTuple):
     """A column as a file holds it: values, unit, UCD, description."""
 

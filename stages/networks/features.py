@@ -1,19 +1,25 @@
 """Features of frozen backbones over pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.networks.backbones import Backbone, TransformerBackbone, build_backbone
-from cyclades.stages.networks.pretrained import load_pretrained, radio_input
-from cyclades.stages.networks.specification import BackboneSpec
-from cyclades.stages.networks.weights import WEIGHTS
+from cyclades.stages.networks.classification import FeatureSpec
+from cyclades.stages.networks.pictures import Bytes, prepare_pictures
+from cyclades.stages.networks.pretrained import load_pretrained, load_trunk, radio_input
+from cyclades.stages.networks.specification import BackboneSpec, PretrainedSpec
+from cyclades.stages.networks.weights import WEIGHTS, find_file, read_metadata
 from cyclades.stages.networks.weights_table import IMAGENET_MEAN, IMAGENET_STD
 
 _SEED = 20_011
+_BATCH = 16
 
 
 class PictureNorm(NamedTuple):
@@ -57,6 +63,34 @@ def start_backbone(spec: BackboneSpec, seed: int) -> Backbone:
     if spec.weights is not None:
         load_pretrained(backbone, spec.weights)
     return backbone
+
+
+def backbone_of(weights: str) -> BackboneSpec:
+    """Return the backbone that weights are of.
+
+    Parameters
+    ----------
+    weights : str
+        A name of ``cyclades weights``, or a file of ``cyclades pretrain``.
+
+    Raises
+    ------
+    ConfigurationError
+        Where they do not say of which architecture they are.
+    InputError
+        Where they cannot be had.
+    """
+    path, entry = find_file(weights)
+    if entry is not None:
+        options: dict[str, Any] = {"taps": list(entry.taps)} if entry.taps else {}
+        return BackboneSpec(name=entry.architecture, weights=weights, options=options)
+    spec = PretrainedSpec.from_metadata(read_metadata(path), path)
+    if spec is None:
+        raise ConfigurationError(
+            f"{weights}: does not say of which architecture it is; give a name of 'cyclades "
+            "weights' or a file of 'cyclades pretrain'."
+        )
+    return spec.backbone.model_copy(update={"weights": str(path)})
 
 
 def turned(images: Tensor, number: int) -> Tensor:
@@ -129,3 +163,83 @@ def pooled(backbone: Backbone, images: Tensor, pooling: Sequence[str]) -> Tensor
             else:
                 parts.append(flat.std(2, unbiased=False))
     return torch.cat(parts, 1)
+
+
+class Extractor:
+    """Features of pictures, averaged over orientations.
+
+    Parameters
+    ----------
+    spec : FeatureSpec
+        Its backbone has weights.
+    device : str
+        A torch device.
+    sha256 : str, optional
+        Which numbers the weights have to be; see `load_trunk`.
+    threads : int, optional
+        On the CPU; as many as torch takes if not given.
+
+    Attributes
+    ----------
+    sha256 : str
+        Which numbers they are.
+
+    Raises
+    ------
+    InputError
+        Where the weights cannot be had, or are others.
+    """
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        device: str = "cpu",
+        sha256: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.spec = spec
+        self.device = torch.device(device)
+        backbone = build_backbone(spec.backbone, len(spec.pictures.stretches))
+        assert spec.backbone.weights is not None
+        self.sha256 = load_trunk(backbone, spec.backbone.weights, sha256)
+        self._backbone = backbone.to(self.device).eval()
+        self._norm = picture_norm(spec.backbone)
+
+    def __call__(
+        self, pictures: Bytes, report: Callable[[float], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the features of pictures.
+
+        Parameters
+        ----------
+        pictures : ndarray of uint8, shape (n, ny, nx)
+            The brightest pixel of the crop white; see `cyclades.stages.networks.pictures.centred`.
+        report : callable, optional
+            Told the share that is done.
+
+        Returns
+        -------
+        ndarray, shape (n, k), float32
+        """
+        o = self.spec
+        half = o.pictures.precision == "bfloat16"
+        made: list[NDArray[np.float32]] = []
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=half),
+        ):
+            for first in range(0, len(pictures), _BATCH):
+                cut = prepare_pictures(pictures[first : first + _BATCH], o.pictures, *self._norm)
+                images = resampled(torch.from_numpy(cut).to(self.device), o.pictures.size)
+                several = [
+                    pooled(self._backbone, turned(images, number), o.pooling).float()
+                    for number in range(o.orientations)
+                ]
+                made.append(torch.stack(several).mean(0).cpu().numpy())
+                if report is not None:
+                    report(min(1.0, (first + _BATCH) / len(pictures)))
+        if not made:
+            return np.zeros((0, 0), np.float32)
+        return np.concatenate(made)

@@ -34,6 +34,30 @@ class PictureOptions(Part):
     )
 
 
+def centred(images: Bytes, crop: int) -> Bytes:
+    """Cut the middle out of pictures and make its brightest pixel white.
+
+    A neighbour outside the crop then does not decide how bright the object is.
+
+    Parameters
+    ----------
+    images : ndarray of uint8, shape (n, ny, nx)
+    crop : int
+        Side; larger pictures are cut, smaller ones left as they are.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, crop, crop)
+        Black pictures stay black.
+    """
+    ny, nx = images.shape[1:]
+    high, wide = min(crop, ny), min(crop, nx)
+    y0, x0 = (ny - high) // 2, (nx - wide) // 2
+    cut = images[:, y0 : y0 + high, x0 : x0 + wide]
+    brightest = np.maximum(cut.max((1, 2), keepdims=True), 1).astype(np.float32)
+    return np.asarray(cut * (np.float32(255.0) / brightest) + np.float32(0.5), np.uint8)
+
+
 def prepare_pictures(
     images: Bytes,
     options: PictureOptions,

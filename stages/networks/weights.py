@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.networks.specification import METADATA_KEY, NetworkSpec, PretrainedSpec
+from cyclades.stages.networks.specification import (
+    CLASSIFIER_KEY,
+    METADATA_KEY,
+    NetworkSpec,
+    PretrainedSpec,
+)
 from cyclades.stages.networks.weights_files import (
     FILE,
     fetch,
@@ -309,6 +314,10 @@ def _describe_file(path: Path) -> str:
     if METADATA_KEY in metadata:
         detector = DetectorFile(path.stem, path)
         return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
+    if CLASSIFIER_KEY in metadata:
+        if card.is_file():
+            return card.read_text(encoding="utf-8")
+        return json.dumps(json.loads(metadata[CLASSIFIER_KEY]), indent=2)
     spec = PretrainedSpec.from_metadata(metadata, path)
     if spec is None:
         return (

@@ -1,0 +1,1 @@
+"""Which sources of a catalogue look like a given one, and which look like no other."""
