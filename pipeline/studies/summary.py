@@ -273,7 +273,7 @@ def _over_seeds(values: Floats, drawn: Sequence[Floats], name: str) -> Floats:
     generator = np.random.default_rng(list(name.encode()))
     error = np.std(values, ddof=1) / np.sqrt(len(values))
     draws = mean + error * generator.standard_t(len(values) - 1, len(mean))
-    return np.clip(draws, 0.0, 1.0)
+    return np.asarray(np.clip(draws, 0.0, 1.0), float)
 
 
 def _ends(draws: Floats, level: float) -> tuple[float, float]:
