@@ -218,7 +218,8 @@ for task in TASKS:
 # labels, or at the smallest share above where there is none. `>` and `<` are limits: the curve
 # from scratch never gets there, or is there from the start; `...` is an end beyond that curve. An
 # interval that holds one is no saving that could be shown. The curve from scratch had the same
-# steps as the other networks: a longer training would raise it, and so lower the factor.
+# steps as the other networks: a longer training would raise it, and lower the
+# factor (data/README.md says what they had).
 
 # %%
 headlines = {}

@@ -263,13 +263,17 @@ def _unit_draws(task: Task, units: Sequence[Unit], resamples: int) -> dict[str, 
 
 
 def _over_seeds(values: Floats, drawn: Sequence[Floats], name: str) -> Floats:
-    """Draws of the mean over seeds, with the error that seeds make; none for one seed."""
+    """Draws of the mean over seeds, with the error that seeds make; none for one seed.
+
+    Figures of all tasks are shares, so that draws stay between 0 and 1 however few the seeds are.
+    """
     mean = np.mean(drawn, 0)
     if len(values) < 2:
         return np.asarray(mean, float)
     generator = np.random.default_rng(list(name.encode()))
     error = np.std(values, ddof=1) / np.sqrt(len(values))
-    return np.asarray(mean + error * generator.standard_t(len(values) - 1, len(mean)), float)
+    draws = mean + error * generator.standard_t(len(values) - 1, len(mean))
+    return np.asarray(np.clip(draws, 0.0, 1.0), float)
 
 
 def _ends(draws: Floats, level: float) -> tuple[float, float]:

@@ -188,6 +188,13 @@ def test_savings_whose_interval_lies_beyond_the_curve_are_limits():
     assert text(0.3, 0.0, 0.0, "<") == "<0.3 [..., <0.3]"
 
 
+def test_two_seeds_that_differ_do_not_make_shares_below_nothing_or_above_all(tmp_path):
+    made = study(tmp_path, lambda c: 0.55 + 0.4 * c.seed, seeds=2, fractions=[0.1])
+    for route in routes(made):
+        figure = route.figures["accuracy"]
+        assert 0.0 <= figure.low < 0.55 < 0.95 < figure.high <= 1.0
+
+
 def test_no_advantage_is_no_saving(tmp_path):
     made = study(tmp_path, lambda c: 0.4 + 0.15 * np.log10(c.fraction / 0.01))
     here = {s.fraction: s for s in savings(made, routes(made)) if s.backbone == "one"}
