@@ -77,6 +77,9 @@ class NetworkTraining(Options):
     layer_decay: float = parameter(
         0.75, "Factor from each layer to the one before it, fine-tuned.", gt=0.0, le=1.0
     )
+    new_factor: float = parameter(
+        10.0, "On the learning rate of the last layer, which no weights are for.", gt=0.0
+    )
     weight_decay: float = parameter(0.05, "Of matrices and kernels.", ge=0.0)
     rank: int = parameter(8, "Of the adapters.", ge=1)
     smoothing: float = parameter(0.1, "Of the labels.", ge=0.0, lt=1.0)
