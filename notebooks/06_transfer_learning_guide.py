@@ -263,7 +263,7 @@ if curves:
         here = {task[1]: of(task, labels=labels, mode="frozen")[0] for task in curves}
         for name, row in here.items():
             print(f"{labels} labels, {name}: {figure(row)}")
-        for name in here.keys() - {"mixed"}:
+        for name in sorted(here.keys() - {"mixed"}):
             print(f"    mixed over {name}: {verdict(here['mixed'], here[name])}")
 else:
     print("no study named stretches is there")
@@ -273,7 +273,9 @@ else:
 #
 # A radio galaxy has no upper side: features averaged over eight orientations cost eight times the
 # time, and no labels. A second backbone is wrong about other pictures than the first: average the
-# probabilities of a classifier on each. Both are options of a study's task.
+# probabilities of a classifier on each. Both are options of a study's task. All routes here are
+# judged on the same pictures, so that the intervals of differences are too wide: that all numbers
+# of labels agree says more, and so does cross-validation (docs/studies.md).
 
 # %%
 plain = next((task for task in TASKS if task == ("morphology", "morphology")), None)
