@@ -156,7 +156,8 @@ for task in TASKS:
         here = sorted(of(task, labels=labels), key=lambda row: -row["value"])
         also = [route(row) for row in here[1:] if difference(here[0], row)[1] <= 0]
         print(f"{task[1]} ({task[0]}), {labels} labels: {route(here[0])}: {figure(here[0])}")
-        print("    as good:", "; ".join(also) or "none")
+        if len(here) > 1:
+            print("    as good:", "; ".join(also) or "none")
 
 # %% [markdown]
 # ## Which backbone?
@@ -218,8 +219,8 @@ for task in TASKS:
 # labels, or at the smallest share above where there is none. `>` and `<` are limits: the curve
 # from scratch never gets there, or is there from the start; `...` is an end beyond that curve. An
 # interval that holds one is no saving that could be shown. The curve from scratch had the same
-# steps as the other networks: a longer training would raise it, and lower the
-# factor (data/README.md says what they had).
+# steps as the other networks: a longer training would raise it, and lower the factor
+# (data/README.md says what they had).
 
 # %%
 headlines = {}
@@ -262,10 +263,28 @@ if curves:
         here = {task[1]: of(task, labels=labels, mode="frozen")[0] for task in curves}
         for name, row in here.items():
             print(f"{labels} labels, {name}: {figure(row)}")
-        for name in here.keys() - {"mixed"}:
+        for name in sorted(here.keys() - {"mixed"}):
             print(f"    mixed over {name}: {verdict(here['mixed'], here[name])}")
 else:
     print("no study named stretches is there")
+
+# %% [markdown]
+# ## Orientations and several backbones
+#
+# A radio galaxy has no upper side: features averaged over eight orientations cost eight times the
+# time, and no labels. A second backbone is wrong about other pictures than the first: average the
+# probabilities of a classifier on each. Both are options of a study's task. All routes here are
+# judged on the same pictures, so that the intervals of differences are too wide: that all numbers
+# of labels agree says more, and so does cross-validation (docs/studies.md).
+
+# %%
+plain = next((task for task in TASKS if task == ("morphology", "morphology")), None)
+for name in ("morphology_turned", "morphology_joined"):
+    if plain is None:
+        break
+    for row in of(("morphology", name), mode="frozen"):
+        for other in of(plain, mode="frozen", backbone=row["backbone"], labels=row["labels"]):
+            print(f"{row['labels']} labels: {name} over {plain[1]}: {verdict(row, other)}")
 
 # %% [markdown]
 # ## How to know that it failed
