@@ -33,8 +33,8 @@ from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.source import MemorySource
 from cyclades.stages.networks.backbones import build_backbone
 from cyclades.stages.networks.classification import FeatureSpec, read_classifier
-from cyclades.stages.networks.pretrained import save_backbone
-from cyclades.stages.networks.specification import BackboneSpec, PretrainedSpec
+from cyclades.stages.networks.pretrained import write_tensors
+from cyclades.stages.networks.specification import BackboneSpec
 
 SPEC = {"name": "resnet18", "options": {"channels": [8, 16, 24, 32]}}
 KINDS = {
@@ -78,8 +78,7 @@ def options(drawn, tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("backbone") / "small.safetensors"
     backbone = build_backbone(BackboneSpec(**SPEC), 3)
-    spec = PretrainedSpec(backbone=BackboneSpec(**SPEC))
-    save_backbone(backbone, spec, path)
+    write_tensors(backbone.trunk.state_dict(), path, {})
     return ClassifierOptions(
         images=str(drawn),
         features=FeatureSpec(
