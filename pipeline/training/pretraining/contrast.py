@@ -1,9 +1,9 @@
 """Contrast: two views of one crop are to be found again among those of all others.
 
-SimCLR (Chen et al. 2020, arXiv:2002.05709) with the loss and the head of the package lightly. It
-learns in fewer steps than self-distillation, whose teacher has to become worth following first. The
-feature that is compared is the mean over the grid, not the class token: a detector uses the grid,
-and so every part of it is trained.
+SimCLR (Chen et al. 2020, arXiv:2002.05709) with the loss and the head of the package lightly. There
+is no teacher, which in self-distillation has to become worth following first. The feature that is
+compared is the mean over the grid, not the class token: a detector uses the grid, and so every part
+of it is trained.
 """
 
 from typing import Any, Literal

@@ -39,8 +39,8 @@ class TeachingOptions(Options):
 class Teaching(Pretext):
     """A student that tells the features of its teacher, place by place.
 
-    Each feature of the teacher is told in units of its own deviation over the views so far, about
-    its mean: features that are much the same everywhere count as much as others.
+    Each feature of the teacher is told in units of its own deviation over the batch, about its
+    mean: features that are much the same everywhere count as much as others.
 
     Parameters
     ----------
