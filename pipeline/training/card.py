@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.networks.heads.table import detection_of
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.weights_table import WEIGHTS
 
@@ -131,7 +132,7 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
         licence=spec.licence,
         trunk=_trunk(spec),
         head=spec.head.name,
-        stage="yolo" if spec.head.name in ("yolo_seg", "ultralytics") else spec.head.name,
+        stage=detection_of(spec.head.name),
         backbone=spec.backbone.name if spec.backbone else "its own backbone",
         parameters=parameters,
         channels=f"{len(spec.input.stretches)} channels",

@@ -8,7 +8,9 @@ from cyclades.pipeline.options import Options
 from cyclades.pipeline.training.augmentation import AugmentationOptions
 from cyclades.pipeline.training.simulated import SimulatedOptions
 from cyclades.pipeline.training.sources import DataOptions
+from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.stage import parameter
+from cyclades.stages.networks.heads.table import AGPL, find_head
 from cyclades.stages.networks.specification import BackboneSpec, HeadSpec, InputSpec, NetworkSpec
 
 
@@ -98,14 +100,18 @@ class TrainingOptions(RunOptions):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingOptions":
-        head, backbone = self.network.head.name, self.network.backbone
-        if head == "ultralytics" and backbone is not None:
+        name, backbone = self.network.head.name, self.network.backbone
+        try:
+            head = find_head(name)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        if head.whole and backbone is not None:
             raise ValueError(
-                "a whole ultralytics model brings its own backbone; give backbone: null"
+                f"{name} is a whole network with a backbone of its own; give backbone: null"
             )
-        if head != "ultralytics" and backbone is None:
-            raise ValueError(f"the head {head} needs a backbone")
-        if self.uses_ultralytics and "AGPL" not in self.licence:
+        if not head.whole and backbone is None:
+            raise ValueError(f"the head {name} needs a backbone")
+        if head.licence == AGPL and AGPL not in self.licence:
             raise ValueError(
                 "weights made with ultralytics code are under the AGPL; give licence: AGPL-3.0"
             )
@@ -117,11 +123,6 @@ class TrainingOptions(RunOptions):
                 "network.backbone.weights"
             )
         return self
-
-    @property
-    def uses_ultralytics(self) -> bool:
-        """Whether the head is made with ultralytics code."""
-        return self.network.head.name in ("yolo", "yolo_seg", "ultralytics")
 
     def specification(self) -> NetworkSpec:
         """Return what the trained file will say of its network."""

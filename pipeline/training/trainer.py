@@ -28,6 +28,7 @@ from cyclades.pipeline.training.options import TrainingOptions
 from cyclades.pipeline.training.sources import build_source
 from cyclades.stages.networks.adaptation import parameter_groups, prepare
 from cyclades.stages.networks.detector import Detector, load_detector, load_state, save_detector
+from cyclades.stages.networks.heads.table import find_head
 from cyclades.stages.networks.pretrained import load_pretrained, load_trunk
 from cyclades.stages.networks.specification import NetworkSpec, TrunkSpec
 from cyclades.stages.networks.targets import Targets
@@ -62,7 +63,7 @@ class Training(lightning.LightningModule):
             o.augmentation,
             classes=o.network.classes,
             batch=o.batch // world,
-            with_masks=o.network.head.name in ("mask_rcnn", "yolo_seg", "ultralytics"),
+            with_masks=find_head(o.network.head.name).masks,
             first=epoch * o.steps_a_checkpoint,
             number=o.steps_a_checkpoint,
             rank=self.trainer.global_rank,

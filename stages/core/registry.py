@@ -41,10 +41,22 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
 }
 
+FAMILIES: dict[str, tuple[str, str]] = {
+    "detection": (
+        "cyclades.stages.networks.heads.table:list_detections",
+        "cyclades.stages.detection.heads",
+    )
+}
+"""Further stages of a kind: what lists their names, and the module whose attributes they are."""
+
 
 @cache
 def _table() -> dict[str, dict[str, str]]:
     table = {kind: dict(names) for kind, names in BUILT_IN.items()}
+    for kind, (listing, module) in FAMILIES.items():
+        where, _, function = listing.partition(":")
+        for name in getattr(import_module(where), function)():
+            table[kind].setdefault(name, f"{module}:{name}")
     for point in entry_points(group=GROUP):
         kind, _, name = point.name.partition(".")
         if kind in table and name:

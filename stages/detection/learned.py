@@ -22,6 +22,7 @@ from cyclades.stages.detection.wide import (
     look_again,
 )
 from cyclades.stages.networks.graphs import GraphDetector, has_graphs
+from cyclades.stages.networks.heads.table import detection_of, find_head
 from cyclades.stages.networks.selection import Found
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.tiles import STRIDE, Frame, find_objects, halo_of
@@ -210,7 +211,7 @@ class LearnedDetection(DetectionStage):
         if head not in self.heads:
             raise InputError(
                 f"{path}: these weights are of a {head} network; use them with "
-                f"--set detection={head if head != 'ultralytics' else 'yolo'}."
+                f"--set detection={detection_of(head)}."
             )
         return network
 
@@ -223,10 +224,8 @@ class LearnedDetection(DetectionStage):
         if importlib.util.find_spec("torch") is not None:
             return "torch"
         if not has_graphs(path):
-            raise ConfigurationError(
-                f"The weights {self.weights!r} need torch; install cyclades[learned]"
-                + (" and cyclades[yolo]." if "yolo" in self.heads else ".")
-            )
+            extras = " and ".join(f"cyclades[{one}]" for one in find_head(self.heads[0]).extras)
+            raise ConfigurationError(f"The weights {self.weights!r} need torch; install {extras}.")
         raise ConfigurationError(
             f"The detection {self.name!r} needs ONNX Runtime or torch; install cyclades[onnx] "
             "(some tens of megabytes) or cyclades[learned]."

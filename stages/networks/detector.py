@@ -19,6 +19,7 @@ from cyclades.stages.networks.backbones import (
     ConvolutionalBackbone,
     build_backbone,
 )
+from cyclades.stages.networks.heads.table import find_head
 from cyclades.stages.networks.pretrained import load_trunk, write_tensors
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.targets import Prediction, Targets
@@ -46,7 +47,7 @@ class Detector(nn.Module):
         if spec.backbone is not None:
             self.backbone = build_backbone(spec.backbone, channels_in)
             strides, channels = spec.backbone.strides, spec.backbone.channels
-        self.head: Any = _head_class(spec.head.name)(spec.head, strides, channels, classes)
+        self.head: Any = find_head(spec.head.name).load()(spec.head, strides, channels, classes)
 
     @property
     def largest_stride(self) -> int:
@@ -63,7 +64,7 @@ class Detector(nn.Module):
         their position embeddings to its size, and ultralytics' own models may do either.
         """
         convolutional = isinstance(self.backbone, ConvolutionalBackbone)
-        return convolutional and self.spec.head.name in ("yolo", "yolo_seg")
+        return convolutional and find_head(self.spec.head.name).any_size
 
     def features(self, images: Tensor) -> Any:
         """What the head takes: features by stride, or the images themselves."""
@@ -87,16 +88,6 @@ class Detector(nn.Module):
         size = (images.shape[-2], images.shape[-1])
         found: list[Prediction] = self.head.predict(self.features(images), size)
         return found
-
-
-def _head_class(name: str) -> Any:
-    if name in ("mask_rcnn", "faster_rcnn"):
-        from cyclades.stages.networks.heads.rcnn import RcnnHead
-
-        return RcnnHead
-    from cyclades.stages.networks.heads.yolo import UltralyticsModel, YoloHead
-
-    return UltralyticsModel if name == "ultralytics" else YoloHead
 
 
 def save_detector(detector: Detector, path: Path, *, half: bool = False) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.networks.detector import Detector
 from cyclades.stages.networks.graphs import GRAPH_KEY, NAMES_MARK, PREFIX, graph_file
+from cyclades.stages.networks.heads.dense import DenseHead
 from cyclades.stages.networks.heads.rcnn import RcnnHead
 
 _SIZE = 512
@@ -81,7 +82,8 @@ def export_detector(detector: Detector, weights: Path, size: int | None = None) 
     InputError
         Where the package onnx is missing.
     ConfigurationError
-        Where the size is no multiple of the network's largest stride.
+        Where the size is no multiple of the network's largest stride, or its head is of a kind
+        that is not exported.
     """
     head, stride = detector.head, detector.largest_stride
     if size is None and not detector.takes_any_size:
@@ -92,8 +94,13 @@ def export_detector(detector: Detector, weights: Path, size: int | None = None) 
         )
     side, channels = size or _SIZE, len(detector.spec.input.stretches)
     images = torch.zeros(2, channels, side, side)
-    if not isinstance(head, RcnnHead):
-        rules = {
+    if not isinstance(head, (RcnnHead, DenseHead)):
+        raise ConfigurationError(
+            f"Networks with the head {detector.spec.head.name} are run by torch alone; there is no "
+            "ONNX export of them."
+        )
+    if isinstance(head, DenseHead):
+        rules: dict[str, Any] = {
             "floor": head.options.score_floor,
             "overlap": head.options.overlap,
             "candidates": head.options.candidates,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.core.errors import ConfigurationError, InputError
-from cyclades.stages.networks.heads.yolo_selection import select_dense
+from cyclades.stages.networks.heads.dense_selection import select_dense
 from cyclades.stages.networks.selection import Found, select_proposals, select_regions
 from cyclades.stages.networks.specification import NetworkSpec
 

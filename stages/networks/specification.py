@@ -8,7 +8,7 @@ here needs torch.
 import itertools
 import json
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -75,7 +75,8 @@ class TrunkSpec(Part):
 class HeadSpec(Part):
     """The head on the backbone's features."""
 
-    name: Literal["mask_rcnn", "faster_rcnn", "yolo", "yolo_seg", "ultralytics"] = "mask_rcnn"
+    name: str = "mask_rcnn"
+    """Of `cyclades.stages.networks.heads.table`."""
     options: dict[str, Any] = Field(default_factory=dict)
 
 

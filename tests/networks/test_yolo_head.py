@@ -19,10 +19,10 @@ import torchvision
 from torch import nn
 
 from cyclades.stages.core.errors import ConfigurationError
+from cyclades.stages.networks.heads.dense_selection import sample_masks, select_rows
 from cyclades.stages.networks.heads.yolo import UltralyticsModel, YoloHead, with_stride_4
 from cyclades.stages.networks.heads.yolo_losses import anchor_points, mask_term
 from cyclades.stages.networks.heads.yolo_models import load_description
-from cyclades.stages.networks.heads.yolo_selection import sample_masks, select_rows
 from cyclades.stages.networks.specification import HeadSpec
 from cyclades.stages.networks.targets import Targets
 

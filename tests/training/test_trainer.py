@@ -18,11 +18,11 @@ from cyclades.pipeline.training import trainer
 from cyclades.pipeline.training.evaluation import completeness_at, figures, judge
 from cyclades.pipeline.training.loading import collate
 from cyclades.pipeline.training.options import TrainingOptions
-from cyclades.pipeline.training.simulated import presets
 from cyclades.pipeline.training.sources import build_source
 from cyclades.pipeline.training.trainer import Training, held_out_data, start_detector, train
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.networks.detector import Detector, load_detector
+from tests.detectors.gates import crowded
 
 pytestmark = [
     pytest.mark.usefixtures("one_processor"),
@@ -294,13 +294,6 @@ def test_the_command_trains_goes_on_and_restarts(tmp_path, capsys, monkeypatch):
     assert load_detector(folder / "mine.safetensors").spec.training["configuration"]["seed"] == 8
 
 
-def crowded():
-    """Plain fields with some twenty sources a tile."""
-    field = presets()["natural"][2]
-    counts = field.sky.counts.model_copy(update={"slope": 1.0, "density": 2000.0})
-    return field.model_copy(update={"sky": field.sky.model_copy(update={"counts": counts})})
-
-
 def bright(given, number):
     """Held-out tiles in which only objects of ten times the noise are asked for."""
     source = build_source(held_out_data(given, 2), given.size, given.network.classes)
@@ -337,7 +330,7 @@ def test_a_small_network_learns_to_find_sources(tmp_path, head, terms):
         data={
             "kind": "simulated",
             "preset": "crowded",
-            "fields": {"crowded": [crowded().model_dump(mode="json")]},
+            "fields": {"crowded": [crowded(2000.0)]},
             "seed": 3,
         },
         validation={"samples": 1, "final_samples": 1},

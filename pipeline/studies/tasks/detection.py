@@ -25,6 +25,7 @@ from cyclades.pipeline.training.samples import Sample
 from cyclades.pipeline.training.sources import OneDataOptions, build_source
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.io import open_image
+from cyclades.stages.networks.heads.table import find_head
 from cyclades.stages.networks.specification import BackboneSpec, NetworkSpec
 
 MACHINE = ("devices", "nodes", "workers")
@@ -87,7 +88,6 @@ class DetectionTask(Task):
         o = self.options
         steps = int(o.training.get("steps", 1000))
         between = next(n for n in range(min(250, steps), 0, -1) if steps % n == 0)
-        agpl = o.head.name in ("yolo", "yolo_seg", "ultralytics")
         content: dict[str, Any] = {
             "steps_a_checkpoint": between,
             # figures are made by the study, on tiles that are the same for all cells
@@ -106,7 +106,7 @@ class DetectionTask(Task):
             },
             "validation": {"samples": 1, "final_samples": 1},
             "seed": cell.seed,
-            "licence": "AGPL-3.0" if agpl else "BSD-3-Clause",
+            "licence": find_head(o.head.name).licence,
             "threads": threads,
             "devices": devices,
         }

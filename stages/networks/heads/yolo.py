@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cyclades.stages.core.errors import ConfigurationError
-from cyclades.stages.networks.heads.yolo_dense import DenseHead, DenseOptions
+from cyclades.stages.networks.heads.yolo_dense import YoloNetwork, YoloNetworkOptions
 from cyclades.stages.networks.heads.yolo_losses import LICENCE
 from cyclades.stages.networks.heads.yolo_models import UltralyticsModel, with_stride_4
 from cyclades.stages.networks.specification import HeadSpec
@@ -31,7 +31,7 @@ from ultralytics.nn.modules.head import Detect, Segment
 __all__ = ["LICENCE", "UltralyticsModel", "YoloHead", "YoloOptions", "with_stride_4"]
 
 
-class YoloOptions(DenseOptions):
+class YoloOptions(YoloNetworkOptions):
     """Options of the heads `yolo` and `yolo_seg`."""
 
     hidden: int | None = Field(None, ge=8)
@@ -56,7 +56,7 @@ class _Segment(Segment):  # type: ignore[misc]
     legacy = False
 
 
-class YoloHead(DenseHead):
+class YoloHead(YoloNetwork):
     """A box, a score for each class and (for ``yolo_seg``) a mask at each cell of each level.
 
     Parameters

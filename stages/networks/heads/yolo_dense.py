@@ -1,39 +1,23 @@
-"""What all YOLO networks share: options, losses, dense outputs and the choice of detections.
+"""What all YOLO networks share: options, losses and dense outputs.
 
 This module imports ultralytics (AGPL-3.0); see `cyclades.stages.networks.heads.yolo_losses`.
 """
 
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, Self
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from cyclades.stages.networks.heads.yolo_losses import (
-    HeadLoss,
-    anchor_points,
-    sample_prototypes,
-)
-from cyclades.stages.networks.heads.yolo_selection import select_dense, select_rows
-from cyclades.stages.networks.specification import HeadOptions
-from cyclades.stages.networks.targets import Prediction, Targets
-
-_MASKS_AT_ONCE = 256
+from cyclades.stages.networks.heads.dense import DenseHead, SelectionOptions
+from cyclades.stages.networks.heads.yolo_losses import HeadLoss, anchor_points
+from cyclades.stages.networks.targets import Targets
 
 
-class DenseOptions(HeadOptions):
+class YoloNetworkOptions(SelectionOptions):
     """Options that all YOLO networks have."""
 
-    score_floor: float = Field(0.01, ge=0, lt=1)
-    """Lowest score of the best class that `predict` returns."""
-    overlap: float = Field(0.6, gt=0, le=1)
-    """Intersection over union above which the lower of two detections is dropped."""
-    candidates: int = Field(10000, ge=1)
-    """Boxes an image that are compared for that, best first."""
-    detections: int = Field(2000, ge=1)
-    """Most detections an image."""
     box_gain: float = Field(7.5, ge=0)
     class_gain: float = Field(0.5, ge=0)
     distance_gain: float = Field(1.5, ge=0)
@@ -42,7 +26,7 @@ class DenseOptions(HeadOptions):
     """Weight of the loss of the one-to-many branch in end-to-end heads."""
 
 
-class DenseHead(nn.Module):
+class YoloNetwork(DenseHead):
     """Base of the YOLO networks: one box and one score a class at every cell of every level.
 
     A subclass sets `detect`, `options`, `strides`, `classes` and `prototype_stride`, and
@@ -51,21 +35,9 @@ class DenseHead(nn.Module):
 
     detect: Any
     """ultralytics' head."""
-    options: DenseOptions
+    options: YoloNetworkOptions
     strides: tuple[int, ...]
     classes: int
-    prototype_stride: float
-    """Pixels of the image a cell of the prototypes; 0 without masks."""
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether detections have masks."""
-        return self.prototype_stride > 0
-
-    @property
-    def score_floor(self) -> float:
-        """Lowest score of the best class that `predict` returns."""
-        return self.options.score_floor
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation."""
@@ -162,64 +134,6 @@ class DenseHead(nn.Module):
             prototypes = prototypes[0]
         return (*outputs, raw["mask_coefficient"].float().transpose(1, 2), prototypes.float())
 
-    def select(self, outputs: Sequence[Any]) -> list[Prediction]:
-        """Choose detections from `dense`'s outputs, given as tensors or arrays.
-
-        Candidates below the score floor are dropped, then those that overlap a better one of any
-        class, then all but the best ones.
-
-        Returns
-        -------
-        list of Prediction
-            On the CPU; masks have 28 x 28 cells.
-        """
-        rules: dict[str, Any] = {
-            "floor": self.options.score_floor,
-            "overlap": self.options.overlap,
-            "candidates": self.options.candidates,
-            "most": self.options.detections,
-        }
-        if not isinstance(outputs[0], Tensor):
-            found = select_dense(outputs, prototype_stride=self.prototype_stride, **rules)
-            return [
-                Prediction(
-                    torch.from_numpy(boxes),
-                    torch.from_numpy(scores),
-                    None if masks is None else torch.from_numpy(masks),
-                )
-                for boxes, scores, masks in found
-            ]
-        return [self._select_image([a[i] for a in outputs], rules) for i in range(len(outputs[0]))]
-
-    def _select_image(self, outputs: list[Tensor], rules: dict[str, Any]) -> Prediction:
-        boxes, scores, *rest = outputs
-        # only what stands above the floor leaves the device
-        likely = torch.nonzero(scores.amax(1) >= rules["floor"])[:, 0]
-        few, best = boxes[likely].cpu(), scores[likely].cpu()
-        rows = torch.from_numpy(select_rows(few.numpy(), best.numpy(), **rules))
-        masks = None
-        if rest:
-            coefficients, prototypes = rest
-            size = [round(n * self.prototype_stride) for n in prototypes.shape[-2:]]
-            chosen = likely[rows.to(likely.device)]
-            masks = _masks(
-                coefficients[chosen], prototypes, boxes[chosen], (size[0], size[1])
-            ).cpu()
-        return Prediction(few[rows], best[rows], masks)
-
-    @torch.no_grad()
-    def predict(self, features: Any, size: tuple[int, int]) -> list[Prediction]:
-        """Detections of each image, overlapping ones removed; see `Prediction`.
-
-        Parameters
-        ----------
-        features
-            As for `losses`.
-        size : (h, w)
-            Of the images.
-        """
-        return self.select(self.dense(features))
-
 
 def _distances(raw: Tensor, bins: int) -> Tensor:
     """Distances from cells' centres to left, top, right and bottom edge, in units of the stride.
@@ -233,18 +147,3 @@ def _distances(raw: Tensor, bins: int) -> Tensor:
     weights = raw.reshape(batch, 4, bins, n).softmax(2)
     values = torch.arange(bins, device=raw.device, dtype=raw.dtype)[:, None]
     return (weights * values).sum(2).transpose(1, 2)
-
-
-def _masks(
-    coefficients: Tensor, prototypes: Tensor, boxes: Tensor, size: tuple[int, int]
-) -> Tensor:
-    """Mask probabilities, as `yolo_selection.sample_masks`, on the tensors' device."""
-    parts = [
-        torch.einsum(
-            "nk,nkyx->nyx",
-            coefficients[start : start + _MASKS_AT_ONCE],
-            sample_prototypes(prototypes, boxes[start : start + _MASKS_AT_ONCE], size),
-        ).sigmoid()
-        for start in range(0, len(boxes), _MASKS_AT_ONCE)
-    ]
-    return torch.cat(parts) if parts else prototypes.new_zeros((0, 28, 28))

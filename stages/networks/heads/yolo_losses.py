@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cyclades.stages.core.errors import ConfigurationError
-from cyclades.stages.networks.heads.yolo_selection import MASK_CELLS
+from cyclades.stages.networks.heads.dense import cell_centres, sample_prototypes
 from cyclades.stages.networks.targets import Targets
 
 LICENCE = "AGPL-3.0"
@@ -325,32 +325,9 @@ def mask_term(
     return loss / max(number, 1)
 
 
-def cell_centres(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return x (n, 28) and y (n, 28) of the centres of the cells of boxes (n, 4), in pixels."""
-    steps = (torch.arange(MASK_CELLS, device=boxes.device, dtype=boxes.dtype) + 0.5) / MASK_CELLS
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return boxes[:, :1] + sides[:, :1] * steps, boxes[:, 1:2] + sides[:, 1:] * steps
-
-
 def _cells(masks: Tensor, rows: Tensor, boxes: Tensor) -> Tensor:
     """Objects' masks at the cells of their boxes: the pixel that each centre lies in."""
     x, y = cell_centres(boxes)
     x, y = x.long().clamp(max=masks.shape[2] - 1), y.long().clamp(max=masks.shape[1] - 1)
     cells: Tensor = masks[rows[:, None, None], y[:, :, None], x[:, None, :]].to(boxes)
     return cells
-
-
-def sample_prototypes(prototypes: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Prototypes (m, h, w) at the cells of boxes (n, 4), shape (n, m, 28, 28)."""
-    x, y = cell_centres(boxes)
-    x, y = 2.0 * x / size[1] - 1.0, 2.0 * y / size[0] - 1.0
-    n = len(boxes)
-    shape = (n, MASK_CELLS, MASK_CELLS)
-    grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], -1)
-    found = functional.grid_sample(
-        prototypes[None],
-        grid.reshape(1, n * MASK_CELLS, MASK_CELLS, 2).to(prototypes),
-        padding_mode="border",
-        align_corners=False,
-    )
-    return found.reshape(-1, n, MASK_CELLS, MASK_CELLS).transpose(0, 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.registry import suggestion
-from cyclades.stages.networks.heads.yolo_dense import DenseHead, DenseOptions
+from cyclades.stages.networks.heads.yolo_dense import YoloNetwork, YoloNetworkOptions
 from cyclades.stages.networks.specification import HeadSpec
 
 # isort: split
@@ -37,7 +37,7 @@ _SCALED = re.compile(r"^(yolov?\d+)([nsmlx])(.*)$")
 _ACTIVATION = re.compile(r"^(torch\.)?nn\.[A-Za-z0-9]+\((inplace=(True|False)|[0-9.]*)\)$")
 
 
-class UltralyticsOptions(DenseOptions):
+class UltralyticsOptions(YoloNetworkOptions):
     """Options of the head `ultralytics`."""
 
     model: str | dict[str, Any] = "yolo11n.yaml"
@@ -49,7 +49,7 @@ class UltralyticsOptions(DenseOptions):
     """Add a finest level of stride 4 where the model has none; see `with_stride_4`."""
 
 
-class UltralyticsModel(DenseHead):
+class UltralyticsModel(YoloNetwork):
     """A whole ultralytics model for detection or instance segmentation.
 
     Parameters

@@ -1,4 +1,4 @@
-"""From the dense outputs of a YOLO network to its detections, without torch or ultralytics.
+"""From the dense outputs of a network to its detections, without torch.
 
 The same functions serve torch and ONNX Runtime, so that both give the same detections.
 """
