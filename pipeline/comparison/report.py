@@ -134,9 +134,7 @@ def render_report(
         if len(made[name]) and name not in NOT_PRINTED
     }
     summary = shown.pop(TITLES["summary"], None)
-    unfolded = "".join(
-        table_html(title, t, folded=len(t) > UNFOLDED) for title, t in extra.items()
-    )
+    unfolded = "".join(table_html(title, t, folded=len(t) > UNFOLDED) for title, t in extra.items())
     name = image.name if image is not None else " and ".join(comparison.catalogues)
     return fill(
         asset("report.html"),
