@@ -4,7 +4,7 @@ OUTPUT ?= output
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test test-slow lint docs wheel-check clean
+.PHONY: run test test-slow lint docs notebooks wheel-check clean
 
 # The main job: a catalogue of a real radio image, from a fresh checkout, by the classical route
 # and by both networks (without torch), and how far they agree.
@@ -22,7 +22,7 @@ run: $(VENV)/.core
 	@echo "The catalogue is $(OUTPUT)/magpis.catalogue.fits, the picture $(OUTPUT)/magpis.quicklook.png"
 
 test: lint
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" --nbmake
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
@@ -36,6 +36,10 @@ lint: $(VENV)/.test
 docs: $(VENV)/.core
 	$(BIN)/python -m cyclades.pipeline.reference docs
 
+# both halves of every notebook as the one that was changed last
+notebooks: $(VENV)/.test
+	$(BIN)/jupytext --quiet --sync notebooks/[0-9]*.py
+
 wheel-check: $(VENV)/.test
 	$(BIN)/python tools/check_wheel.py
 
@@ -48,5 +52,5 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) --editable ".[test,learned,pretraining,yolo,onnx]"
+	$(PIP) --editable ".[test,learned,pretraining,yolo,onnx,notebooks]"
 	@touch $@

@@ -1,9 +1,16 @@
 # ---
 # jupyter:
 #   jupytext:
-#     formats: py:percent
+#     cell_metadata_filter: -all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
 #   kernelspec:
 #     display_name: Python 3
+#     language: python
 #     name: python3
 # ---
 
@@ -16,10 +23,11 @@
 # figures of its own. Run the studies on your data, point `FOLDER` at them, and the guide is about
 # your data.
 #
-# A script in the percent format: `python 06_transfer_learning_guide.py` prints it all, and
-# Jupyter opens it as a notebook with jupytext.
+# It is a notebook and a script, paired by jupytext: `python 06_transfer_learning_guide.py` prints
+# it all.
 
 # %%
+import csv
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -237,10 +245,75 @@ for task in TASKS:
 # %% [markdown]
 # ## Analytic needs time, learned needs data
 #
-# An analytic route (islands, Gaussians) needs no labels: its cost is the time of those who set
-# its options, and seconds an image (docs/benchmarks.md). A learned one needs labels, and the time
-# of its training, once. Wall time of a training in seconds, features included, on CPU cores that
-# had other work to do: take the orders of magnitude. What counts is mostly the labels: an
+# "Analytic needs a lot of time, learned needs a lot of data", by what the routes of Cyclades take:
+# one row a route, the analytic one beside the learned ones. An analytic route (islands, Gaussians)
+# needs no labels: its cost is the time of those who set its options, and that of every image. A
+# learned one needs labels, or a simulator that knows the sky, and the time of its training, once.
+# Labels are those that people made; times of training are of one CPU core. An image has 4096 x 4096
+# pixels and 4,800 sources, and takes a whole command on two cores. The figures lie in
+# `data/costs.csv`; `data/README.md` says how each was measured.
+
+# %%
+with (FOLDER / "costs.csv").open(encoding="utf-8", newline="") as file:
+    COSTS = list(csv.DictReader(file))
+
+
+def duration(seconds):
+    """Return a time in the unit that suits it, with two digits."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def cost(row):
+    """Return what a route takes, as cells of a table."""
+    labels, preparation = int(row["labels"]), float(row["preparation_seconds"])
+    if labels:
+        learned_from = f"{labels:,} {row['learned_from']}"
+    else:
+        learned_from = ": ".join(filter(None, ["none", row["learned_from"]]))
+    time = [duration(preparation)] if preparation else []
+    return {
+        "route": f"`{row['route']}`",
+        "kind": row["kind"],
+        "for": row["task"],
+        "labels": learned_from,
+        "tuning and training": ", ".join([*time, *filter(None, [row["preparation_note"]])]),
+        "in use": f"{duration(float(row['use_seconds']))} {row['use_of']}",
+    }
+
+
+cells = [cost(row) for row in COSTS]
+lines = [list(cells[0]), ["---"] * len(cells[0]), *(list(row.values()) for row in cells)]
+COST_TABLE = "\n".join(f"| {' | '.join(line)} |".replace(" --- ", "---") for line in lines)
+print(COST_TABLE)
+
+# %% [markdown]
+# What follows: how many times as long a learned route takes in use, and how many images an
+# analytic one has done by the end of a training. Where all learned routes of a task have labels
+# from a simulator, neither half of the sentence need hold; where no analytic route is there, labels
+# decide.
+
+# %%
+for task in dict.fromkeys(row["task"] for row in COSTS):
+    here = [row for row in COSTS if row["task"] == task]
+    analytic = [row for row in here if row["kind"] == "analytic"]
+    for row in (row for row in here if row["kind"] == "learned"):
+        if not analytic:
+            print(f"{task}: {row['route']} ({row['labels']} labels); no analytic route gives them")
+        for other in analytic:
+            longer = float(row["use_seconds"]) / float(other["use_seconds"])
+            done = float(row["preparation_seconds"]) / float(other["use_seconds"])
+            print(
+                f"{task}: {row['route']} ({row['labels']} labels) takes {longer:.2g} times as long "
+                f"as {other['route']} in use;\n    its training is the time of "
+                f"{round(done, -2):,.0f} images by {other['route']}"
+            )
+
+# %% [markdown]
+# The trainings of the studies: wall time in seconds, features included, on CPU cores that had
+# other work to do, so take the orders of magnitude. What counts is mostly the labels: an
 # astronomer's minute a picture costs more than a machine's.
 
 # %%

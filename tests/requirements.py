@@ -9,6 +9,7 @@ MODULES = {
     "learned": ("torch", "torchvision", "timm", "safetensors", "lightning", "sklearn"),
     "yolo": ("torch", "ultralytics"),
     "pretraining": ("torch", "lightly"),
+    "notebooks": ("jupytext", "ipykernel"),
 }
 """What each extra brings."""
 

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     "--map", "chart", type=click.Path(path_type=Path), help="A PNG of all sources by likeness."
 )
 @click.option(
+    "--report",
+    "page",
+    type=click.Path(path_type=Path),
+    help="An HTML page to explore: the map, where pointing at a source shows its picture and row, "
+    "and the pictures of the rows shown.",
+)
+@click.option(
     "--weights",
     default="dinov2-s-derived",
     show_default=True,
@@ -53,6 +60,7 @@ def similar(
     output: Path | None,
     picture: Path | None,
     chart: Path | None,
+    page: Path | None,
     weights: str,
     beam: str | None,
     device: str,
@@ -70,6 +78,8 @@ def similar(
 
     if not to and not odd:
         raise ConfigurationError("Say what to look for: --to NAME, --to RA,DEC, or --odd.")
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise ConfigurationError(f"--report {page}: give the page a name that ends in .html.")
     with tqdm(total=100, unit="%", disable=None, leave=False) as bar:
 
         def told(share: float) -> None:
@@ -91,6 +101,10 @@ def similar(
         if chart is not None:
             draw_map(found, chart)
             click.echo(chart)
+    if page is not None:
+        from cyclades.pipeline.similarity.report import write_report
+
+        click.echo(write_report(found, page, number=number, odd=odd, image=image.name))
 
 
 def _lines(found: "Search", rows: "NDArray[np.int64]") -> list[str]:

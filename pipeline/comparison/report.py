@@ -1,16 +1,10 @@
 """A comparison as one self-contained HTML page."""
 
 import html
-import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from cyclades import __version__
 from cyclades.pipeline.comparison.accuracy import Pairs
 from cyclades.pipeline.comparison.match import match
 from cyclades.pipeline.comparison.report_curves import (
@@ -28,7 +22,7 @@ from cyclades.pipeline.comparison.report_sources import (
     layers,
     mismatches,
 )
-from cyclades.stages.core.errors import OutputError
+from cyclades.pipeline.page import asset, fill, made_by, script_json, table_html, write_page
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -37,10 +31,8 @@ if TYPE_CHECKING:
     from cyclades.stages.core.image import SkyImage
 
 FILE_NAME = "report.html"
-SCRIPTS = ("figures.js", "viewer.js", "report.js")
+SCRIPTS = ("figures.js", "values.js", "viewer.js", "report.js")
 PIXELS_A_BEAM = 5.0
-LARGEST_TABLE = 400
-"""Rows above which a table is not printed in the page."""
 UNFOLDED = 12
 """Rows above which a further table is folded away."""
 TITLES = {
@@ -108,13 +100,7 @@ def write_report(
         image = read_image(image)
     text = render_report(comparison, comparison.image if image is None else image, extra or {})
     path = Path(directory) / FILE_NAME
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror or error}); choose another directory."
-        ) from error
+    write_page(text, path)
     return path
 
 
@@ -148,22 +134,21 @@ def render_report(
         if len(made[name]) and name not in NOT_PRINTED
     }
     summary = shown.pop(TITLES["summary"], None)
-    unfolded = "".join(
-        _table_html(title, t, folded=len(t) > UNFOLDED) for title, t in extra.items()
-    )
+    unfolded = "".join(table_html(title, t, folded=len(t) > UNFOLDED) for title, t in extra.items())
     name = image.name if image is not None else " and ".join(comparison.catalogues)
-    return _fill(
+    return fill(
+        asset("report.html"),
         {
             "title": html.escape(f"Comparison: {name}"),
             "subtitle": html.escape(_subtitle(comparison)),
-            "style": _asset("report.css"),
+            "style": asset("report.css"),
             "chips": "".join(_chip(number, layer) for number, layer in enumerate(drawn)),
             "summary": ("" if summary is None else _summary_html(summary)) + unfolded,
-            "tables": "".join(_table_html(title, t) for title, t in shown.items()),
+            "tables": "".join(table_html(title, t) for title, t in shown.items()),
             "footer": html.escape(_footer(comparison)),
-            "data": _script_json(data),
-            "script": "\n".join(_asset(script) for script in SCRIPTS),
-        }
+            "data": script_json(data),
+            "script": "\n".join(asset(script) for script in SCRIPTS),
+        },
     )
 
 
@@ -186,23 +171,6 @@ def _figures(comparison: "Comparison") -> list[dict[str, Any]]:
     ]
 
 
-def _asset(name: str) -> str:
-    folder = files("cyclades.pipeline.comparison").joinpath("report_assets")
-    return folder.joinpath(name).read_text("utf-8")
-
-
-def _fill(parts: Mapping[str, str]) -> str:
-    """Put the parts into the template in one pass, so that no part's text is searched again."""
-    pieces = _asset("report.html").split("@")
-    return "".join(parts.get(piece, piece) for piece in pieces)
-
-
-def _script_json(data: Any) -> str:
-    """JSON that may stand inside a script element whatever texts it holds."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
 def _subtitle(comparison: "Comparison") -> str:
     parts = [f"{name}: {len(table):,} rows" for name, table in comparison.catalogues.items()]
     if comparison.truth is not None:
@@ -213,10 +181,9 @@ def _subtitle(comparison: "Comparison") -> str:
 
 
 def _footer(comparison: "Comparison") -> str:
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     notes = [str(note) for note in comparison.meta.get("notes", [])]
     notes = [f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes if note]
-    return " ".join([f"Made by cyclades {__version__}, {made}.", *notes])
+    return " ".join([made_by(), *notes])
 
 
 def _chip(number: int, layer: Mapping[str, Any]) -> str:
@@ -265,38 +232,3 @@ def _summary_html(table: "Table") -> str:
         f'<div class="table"><table><thead><tr>{head}</tr></thead>'
         f'<tbody>{"".join(lines)}</tbody></table></div><p class="note">{note}</p></section>'
     )
-
-
-def _table_html(title: str, table: "Table", *, folded: bool = True) -> str:
-    """A whole table under its title, folded away or not."""
-    shown = table[:LARGEST_TABLE]
-    head = "".join(_head(table, name) for name in table.colnames)
-    rows = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in shown)
-    note = ""
-    if len(shown) < len(table):
-        note = f'<p class="note">The first {len(shown):,} of {len(table):,} rows.</p>'
-    state = "" if folded else " open"
-    return (
-        f"<details{state}><summary>{html.escape(title)}</summary>{note}<div class='table'><table>"
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>"
-    )
-
-
-def _head(table: "Table", name: str) -> str:
-    unit = table[name].unit
-    tail = f'<span class="unit">{html.escape(str(unit))}</span>' if unit else ""
-    kind = ' class="text"' if table[name].dtype.kind in "US" else ""
-    return f'<th scope="col"{kind}>{html.escape(name.replace("_", " "))}{tail}</th>'
-
-
-def _cell(value: Any) -> str:
-    kind = ' class="text"' if isinstance(value, str) else ""
-    return f"<td{kind}>{html.escape(_text(value))}</td>"
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float | np.floating):
-        if np.isposinf(value):
-            return "∞"
-        return f"{value:.4g}".replace("-", "−") if np.isfinite(value) else "–"
-    return str(value)

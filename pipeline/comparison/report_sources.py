@@ -155,7 +155,7 @@ def layers(comparison: "Comparison", frame: "Frame", unit: FluxUnit) -> list[dic
                 "match": identified[table.name].match.tolist(),
                 "clump": identified[table.name].clump.tolist(),
                 "values": {
-                    **_values(table, unit),
+                    **row_values(table, unit),
                     "integrated_snr": plain(integrated_snr(table)),
                     "verdict": _verdicts(comparison, table, status),
                 },
@@ -164,8 +164,8 @@ def layers(comparison: "Comparison", frame: "Frame", unit: FluxUnit) -> list[dic
     return made
 
 
-def _values(table: ComparisonTable, unit: FluxUnit) -> dict[str, list[Any]]:
-    """The columns of a table that hold anything, fluxes in the unit for people."""
+def row_values(table: ComparisonTable, unit: FluxUnit) -> dict[str, list[Any]]:
+    """Return the columns of a table that hold anything, for `fields`; fluxes in the unit."""
     made: dict[str, list[Any]] = {"row": [str(row) for row in range(len(table))]}
     for field in fields(unit):
         for key in (field["key"], field.get("error", "")):

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclades.pipeline.similarity.ranking import plane_map
 from cyclades.pipeline.similarity.search import Search
 from cyclades.pipeline.studies.files import written_whole
 
@@ -68,8 +67,8 @@ def draw_map(found: Search, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-    known = np.flatnonzero(np.isfinite(found.reduced).all(1))
-    place = plane_map(found.reduced[known])
+    known = np.flatnonzero(np.isfinite(found.plane).all(1))
+    place = found.plane[known]
     odd = np.asarray(found.catalogue.sources["oddness"], float)
     figure = Figure(figsize=(10, 10), layout="constrained")
     axes = figure.subplots()

@@ -52,10 +52,13 @@ class Gallery:
         The close ones; black where there is nothing to see.
     features : ndarray, shape (n, k), float32
         NaN where there is nothing to see, or more than half of it is blank.
+    widths : ndarray, shape (n,)
+        Of the close pictures on the sky, arcsec; NaN outside the image.
     """
 
     pictures: Bytes
     features: NDArray[np.float32]
+    widths: NDArray[np.float64]
 
 
 def open_image(image: str | Path, beam: str | None = None) -> FitsSource:
@@ -104,13 +107,15 @@ def make_gallery(
     x, y, major = places(catalogue, source)
     # in an order of their own, so that nothing depends on the order of the rows
     order = np.lexsort((major, x, y))
-    pictures, clear = _pictures(source, x[order], y[order], major[order], report)
+    pictures, clear, width = _pictures(source, x[order], y[order], major[order], report)
     close = np.zeros((len(x), SIZE, SIZE), np.uint8)
     close[order] = pictures[:, 0]
+    widths = np.full(len(x), np.nan)
+    widths[order] = width
     features = _features(pictures[clear], weights, device, report)
     made = np.full((len(x), features.shape[1]), np.nan, np.float32)
     made[order[clear]] = features
-    return Gallery(close, made)
+    return Gallery(close, made, widths)
 
 
 def places(
@@ -156,10 +161,11 @@ def _pictures(
     y: NDArray[np.float64],
     major: NDArray[np.float64],
     report: Callable[[float], None] | None,
-) -> tuple[Bytes, NDArray[np.bool_]]:
-    """Pictures of all scales, and which rows show something."""
+) -> tuple[Bytes, NDArray[np.bool_], NDArray[np.float64]]:
+    """Pictures of all scales, which rows show something, and how wide the close ones are."""
     made = np.zeros((len(x), len(SCALES), SIZE, SIZE), np.uint8)
     clear = np.zeros(len(x), bool)
+    widths = np.full(len(x), np.nan)
     for row in range(len(x)):
         if report is not None:
             report(_CUTTING * row / len(x))
@@ -167,13 +173,14 @@ def _pictures(
         if place is None:
             continue
         cuts = []
+        widths[row] = sides(major[row], place.beam_size)
         for scale in SCALES:
-            pixel = scale * sides(major[row], place.beam_size) / SIZE
+            pixel = scale * widths[row] / SIZE
             frame = FrameSpec(pixel=pixel, beam=_PIXELS_A_BEAM * pixel, side=_SURROUNDINGS * SIZE)
             cuts.append(cut_out(place, frame, SIZE))
         made[row] = [cut.picture for cut in cuts]
         clear[row] = not cuts[0].empty and cuts[0].blank <= 0.5
-    return made, clear
+    return made, clear, widths
 
 
 def _features(

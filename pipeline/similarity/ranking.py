@@ -66,6 +66,44 @@ def similarities(reduced: Floats, targets: NDArray[np.int64]) -> Floats:
     return np.asarray(np.clip(unit @ wanted.T, -1.0, 1.0).mean(1))
 
 
+def most_alike(reduced: Floats, number: int = NEIGHBOURS) -> tuple[NDArray[np.int64], Floats]:
+    """Return the sources that are most like each one, and how like they are.
+
+    Parameters
+    ----------
+    reduced : ndarray, shape (n, k)
+        See `reduce`.
+    number : int
+        Sources wanted for each; fewer where there are fewer.
+
+    Returns
+    -------
+    rows : ndarray of int, shape (n, m)
+        The most alike first, never the source itself; -1 without a picture.
+    likeness : ndarray, shape (n, m)
+        Cosines, as `similarities` has them; NaN without a picture.
+    """
+    from scipy.spatial import KDTree
+
+    known = np.flatnonzero(np.isfinite(reduced).all(1))
+    wanted = max(0, min(number, len(known) - 1))
+    rows = np.full((len(reduced), wanted), -1)
+    likeness = np.full((len(reduced), wanted), np.nan)
+    if not wanted:
+        return rows, likeness
+    length = np.linalg.norm(reduced[known], axis=1, keepdims=True)
+    unit = reduced[known] / np.where(length > 0, length, 1.0)
+    # on the unit sphere, near is alike
+    near = np.asarray(KDTree(unit).query(unit, k=wanted + 1)[1])
+    # a twin may come before the source itself: move that to the front by a stable sort
+    itself = near == np.arange(len(known))[:, None]
+    itself[~itself.any(1), -1] = True
+    others = np.take_along_axis(near, np.argsort(~itself, axis=1, kind="stable"), 1)[:, 1:]
+    rows[known] = known[others]
+    likeness[known] = np.clip(np.einsum("ik,ijk->ij", unit, unit[others]), -1.0, 1.0)
+    return rows, likeness
+
+
 def oddness(reduced: Floats) -> Floats:
     """Return how far sources are from their neighbours, in deviations of the catalogue.
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.pipeline.similarity.gallery import Gallery, make_gallery, open_image
-from cyclades.pipeline.similarity.ranking import oddness, reduce, similarities
+from cyclades.pipeline.similarity.ranking import oddness, plane_map, reduce, similarities
 from cyclades.stages.core.catalogue import Catalogue, read_catalogue
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.registry import suggestion
@@ -45,6 +46,14 @@ class Search:
     targets: NDArray[np.int64]
     gallery: Gallery
     reduced: NDArray[np.float64]
+
+    @cached_property
+    def plane(self) -> NDArray[np.float64]:
+        """Places in a plane, shape (n, 2), alike sources near each other; NaN without a picture."""
+        known = np.isfinite(self.reduced).all(1)
+        made = np.full((len(self.reduced), 2), np.nan)
+        made[known] = plane_map(self.reduced[known])
+        return made
 
     def order(self, odd: bool = False) -> NDArray[np.int64]:
         """Rows of the sources, the most similar or the oddest first, those without a picture last.

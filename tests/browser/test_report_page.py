@@ -1,10 +1,8 @@
 """The report in a real browser: what a reader sees and does."""
 
-import json
-import time
-
 import numpy as np
 import pytest
+from loaded_page import LEVELS, LoadedPage
 from report_cases import BEAM, NASTY, PIXEL, RATIO, make_comparison, make_field
 
 from cyclades.pipeline.comparison.report import write_report
@@ -13,55 +11,10 @@ BLUE = """() => { const c = document.getElementById("sky"), d = c.getContext("2d
     .getImageData(0, 0, c.width, c.height).data; let n = 0;
     for (let i = 0; i < d.length; i += 4) if (d[i + 2] - d[i] > 90) n++; return n; }"""
 """Pixels of the colour of the first catalogue; the image itself is grey."""
-LEVELS = """(c) => new Set(c.getContext("2d").getImageData(0, 0, c.width, c.height).data
-    .filter((_, i) => i % 4 === 0)).size"""
 
 
-class Page:
-    """A loaded report, and what went wrong on it."""
-
-    def __init__(self, browser, path):
-        self.page = browser.new_page(viewport={"width": 1400, "height": 950})
-        self.errors, self.requests = [], []
-        self.page.on("console", self.note)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        start = time.perf_counter()
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("body[data-ready]")
-        self.settle()
-        self.seconds = time.perf_counter() - start
-
-    def note(self, message):
-        """Keep the errors of the console; the tests' own reading of pixels makes it warn."""
-        if message.type == "error":
-            self.errors.append(message.text)
-
-    def settle(self):
-        """Wait for what has been asked for to be drawn."""
-        self.page.evaluate("() => new Promise((r) => requestAnimationFrame(() => "
-                           "requestAnimationFrame(r)))")  # fmt: skip
-
-    @property
-    def view(self):
-        """Centre (image pixels) and zoom (screen pixels an image pixel)."""
-        data = self.page.eval_on_selector("#sky", "(c) => ({...c.dataset})")
-        return tuple(float(data[key]) for key in ("x", "y", "zoom"))
-
-    @property
-    def drawn(self):
-        """Ellipses on the screen by catalogue."""
-        return json.loads(self.page.get_attribute("#sky", "data-drawn"))
-
-    def screen(self, x, y):
-        """Where an image pixel is on the screen."""
-        self.page.locator("#sky").scroll_into_view_if_needed()
-        box = self.page.locator("#sky").bounding_box()
-        cx, cy, zoom = self.view
-        return (
-            box["x"] + box["width"] / 2 + (x - cx) * zoom,
-            box["y"] + box["height"] / 2 - (y - cy) * zoom,
-        )
+class Page(LoadedPage):
+    """A loaded report of a comparison."""
 
     def kind(self, label):
         """Choose a kind of mismatch and return its cells."""
@@ -85,9 +38,7 @@ def loaded(browser, report_path):
     made = Page(browser, report_path)
     yield made
     made.page.close()
-    assert not made.errors
-    # self-contained: the file itself and data URIs only
-    assert all(url.startswith(("file:", "data:")) for url in made.requests), made.requests
+    made.check()
 
 
 def test_the_image_the_curves_and_the_tables_are_drawn(loaded, comparison):

@@ -11,9 +11,11 @@ from factories import make_catalogue
 
 from cyclades.stages.core.catalogue import Catalogue, format_extension, read_catalogue
 from cyclades.stages.core.errors import InputError, OutputError
-from cyclades.stages.core.schema import SCHEMA_VERSION, columns
+from cyclades.stages.core.schema import EXTRA_COLUMNS, SCHEMA_VERSION, column, columns
 
-OLD = Path(__file__).resolve().parents[1] / "data" / "catalogue-1.0.0.fits"
+DATA = Path(__file__).resolve().parents[1] / "data"
+KEPT = {path.stem.removeprefix("catalogue-"): path for path in DATA.glob("catalogue-*.fits")}
+"""A written file of every version of the schema."""
 
 
 @pytest.fixture(scope="module")
@@ -112,16 +114,32 @@ def test_what_cannot_be_read_says_so(tmp_path):
         read_catalogue(tmp_path / "x.csv")
 
 
-def test_a_file_of_schema_1_0_0_is_read():
-    old = read_catalogue(OLD)
-    assert old.meta["schema_version"] == "1.0.0"
+def test_a_file_of_every_version_is_kept():
+    assert {"1.0.0", "1.1.0", SCHEMA_VERSION} <= KEPT.keys()
+
+
+@pytest.mark.parametrize("version", KEPT)
+def test_a_file_of_an_older_schema_is_read(version):
+    old = read_catalogue(KEPT[version])
+    assert old.meta["schema_version"] == version
     assert len(old) == 4
     for name, table in old.tables.items():
         # a later minor version may add columns, never take one away
-        known = {c.name for c in columns(name)} | {"kron_flux"}
+        known = {c.name for c in (*columns(name), *EXTRA_COLUMNS)} | {"kron_flux"}
         assert set(table.colnames) <= known
     assert old.components["peak_flux"].unit == "Jy / beam"
     assert old.components["name"][0].startswith("CYC J")
+
+
+def test_similarity_and_oddness_came_with_1_1_0():
+    sources = read_catalogue(KEPT["1.1.0"]).sources
+    np.testing.assert_array_equal(sources["similarity"], [1.0, -0.25, np.nan])
+    np.testing.assert_array_equal(sources["oddness"], [-0.5, 7.5, np.nan])
+    for name in ("similarity", "oddness"):
+        spec = column("sources", name)
+        assert sources[name].info.description == spec.description
+        assert sources[name].info.meta["ucd"] == spec.ucd
+    assert not {"similarity", "oddness"} & set(read_catalogue(KEPT["1.0.0"]).sources.colnames)
 
 
 @pytest.mark.parametrize(("version", "readable"), [("1.9.3", True), ("2.0.0", False), ("", False)])

@@ -1,4 +1,4 @@
-"""Notebooks run, and what they say comes from the rows that they read."""
+"""What the guide says comes from the rows that it reads, and documentation says the same."""
 
 import re
 import runpy
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "notebooks"
 GUIDE = FOLDER / "06_transfer_learning_guide.py"
 
 
@@ -72,10 +73,62 @@ def test_kept_rows_are_summaries_alone():
     files = sorted((FOLDER / "data").rglob("*.*"))
     assert files
     for path in files:
-        assert path.suffix in {".parquet", ".md"}
+        assert path.suffix in {".parquet", ".csv", ".md"}
         assert path.stat().st_size < 100_000
         if path.suffix == ".parquet":
             rows = parquet.read_table(path).to_pylist()
             assert {"task", "backbone", "mode", "labels"} <= rows[0].keys()
             assert all(np.isfinite(row["value"]) for row in rows if row.get("main"))
             assert path.parent.name in (FOLDER / "data" / "README.md").read_text("utf-8")
+
+
+def documentation(page, section):
+    """Text of a section of a page."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return re.split(r"^##+ ", text.split(f"# {section}\n", 1)[1], maxsplit=1, flags=re.M)[0]
+
+
+def test_what_routes_take_is_told_once(told):
+    text, names = told
+    table = names["COST_TABLE"]
+    assert table in text
+    inside = documentation("studies.md", "Time and data")
+    assert "\n".join(line for line in inside.splitlines() if line.startswith("|")) == table
+    lines = table.splitlines()[2:]
+    assert len(lines) == len(names["COSTS"])
+    said = (FOLDER / "data" / "README.md").read_text("utf-8")
+    for row, line in zip(names["COSTS"], lines, strict=True):
+        assert line.startswith(f"| `{row['route']}` | {row['kind']} |")
+        assert f"\n| `{row['route']}` |" in said, "how it was measured is not told"
+    assert {row["kind"] for row in names["COSTS"]} == {"analytic", "learned"}
+
+
+def test_costs_are_those_of_the_pages_that_measured_them(told):
+    costs = {row["route"]: row for row in told[1]["COSTS"]}
+    speed = documentation("benchmarks.md", "Speed")
+    for row in costs.values():
+        if row["use_of"] == "an image":
+            assert f" {row['use_seconds']} s" in speed
+    trained = costs["classifier"]
+    minutes = float(trained["preparation_seconds"]) / 60
+    assert f"{minutes:.1f} minutes of CPU time" in documentation("classify.md", "Making it")
+    labels = {row["labels"] for row in told[1]["MAIN"] if row["task"] == "morphology"}
+    assert int(trained["labels"]) == max(labels)
+
+
+def test_a_learned_route_is_set_beside_every_analytic_one_of_its_task(told):
+    text, names = told
+    costs = names["COSTS"]
+    for row in (row for row in costs if row["kind"] == "learned"):
+        beside = [o for o in costs if (o["kind"], o["task"]) == ("analytic", row["task"])]
+        if not beside:
+            assert f"{row['route']} ({row['labels']} labels); no analytic route" in text
+        for other in beside:
+            longer = float(row["use_seconds"]) / float(other["use_seconds"])
+            assert f"{row['route']} ({row['labels']} labels) takes {longer:.2g} times" in text
+
+
+def test_times_have_the_unit_that_suits_them(told):
+    duration = told[1]["duration"]
+    made = [duration(v) for v in (0.1, 10.3, 59, 60, 204, 7200, 14400)]
+    assert made == ["0.1 s", "10 s", "59 s", "1 min", "3.4 min", "2 h", "4 h"]

@@ -143,6 +143,14 @@ def test_the_ring_is_the_oddest(found):
     assert abs(np.median(odd[points])) < 2
 
 
+def test_close_pictures_know_how_wide_they_are(found):
+    # all sources but the ring are smaller than the least picture
+    widths = found.gallery.widths
+    assert np.median(widths) == pytest.approx(8 * BEAM, rel=1e-3)
+    major = found.catalogue.sources["major"].to_value("arcsec")[at(found, RING)]
+    assert widths[at(found, RING)] == pytest.approx(max(8 * BEAM, 3 * major), rel=1e-3)
+
+
 def test_several_targets_are_averaged(catalogue, image, weights, found):
     names = [str(found.catalogue.sources["name"][at(found, k)]) for k in (0, 8, 27)]
     both = search(catalogue, image, names, weights=weights)
@@ -234,16 +242,20 @@ def test_the_result_is_a_catalogue_in_every_format(found, name, tmp_path):
 def test_the_command_prints_writes_and_draws(catalogue, image, weights, found, tmp_path):
     name = str(found.catalogue.sources["name"][at(found, 0)])
     given = ["similar", str(catalogue), str(image), "--to", name, "--weights", weights, "-n", "5"]
-    files = [tmp_path / n for n in ("near.ecsv", "sheet.png", "map.png")]
-    further = ["--output", str(files[0]), "--picture", str(files[1]), "--map", str(files[2])]
+    files = [tmp_path / n for n in ("near.ecsv", "sheet.png", "map.png", "near.html")]
+    options = ("--output", "--picture", "--map", "--report")
+    further = [text for pair in zip(options, map(str, files), strict=True) for text in pair]
     done = CliRunner().invoke(cli, [*given, *further])
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert lines[1].startswith(f"* {name}")
-    assert len(lines) == 1 + 5 + 3
+    assert len(lines) == 1 + 5 + 4
     assert read_catalogue(files[0]) == found.catalogue
-    for path in files[1:]:
+    for path in files[1:3]:
         assert path.read_bytes().startswith(b"\x89PNG")
+    page = files[3].read_text("utf-8")
+    assert f"compared to {name}" in page
+    assert image.name in page
     odd = CliRunner().invoke(
         cli, ["similar", str(catalogue), str(image), "--odd", "--weights", weights, "-n", "1"]
     )
@@ -258,7 +270,11 @@ def test_unknown_names_get_one_sentence_with_a_suggestion(catalogue, image, foun
     said = capsys.readouterr().err.strip()
     assert len(said.splitlines()) == 1
     assert "did you mean" in said
-    for arguments, words in ((["--to", "400,95"], "RA,DEC"), ([], "--odd")):
+    for arguments, words in (
+        (["--to", "400,95"], "RA,DEC"),
+        ([], "--odd"),
+        (["--odd", "--report", "pages"], "ends in .html"),
+    ):
         with pytest.raises(SystemExit) as left:
             main(["similar", str(catalogue), str(image), *arguments])
         assert left.value.code == 2
