@@ -111,6 +111,11 @@ class TrainingOptions(RunOptions):
             )
         if not head.whole and backbone is None:
             raise ValueError(f"the head {name} needs a backbone")
+        if backbone is not None and not backbone.name.startswith(head.backbones or ("",)):
+            raise ValueError(
+                f"the head {name} needs a backbone whose name begins with "
+                f"{' or '.join(head.backbones)}, not {backbone.name}"
+            )
         if head.licence == AGPL and AGPL not in self.licence:
             raise ValueError(
                 "weights made with ultralytics code are under the AGPL; give licence: AGPL-3.0"

@@ -30,6 +30,7 @@ from torch.nn import functional
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.networks.necks import PyramidNeck, TokenNeck
 from cyclades.stages.networks.specification import BackboneSpec
+from cyclades.stages.networks.windows import WindowedBlocks, windowed_blocks
 
 STRIDES = (4, 8, 16, 32)
 FAMILIES = re.compile(r"(resnet\d|(tf_)?efficientnet_lite|vit_\w+_patch\d+)")
@@ -160,6 +161,7 @@ class TransformerBackbone(Backbone):
                 f"token_stride={self.token_stride} of {spec.name} must be 8, 16 or 32."
             )
         taps = options.pop("taps", None)
+        window, everywhere = options.pop("window", None), options.pop("global_blocks", None)
         trunk: Any = _create(
             spec.model_copy(update={"options": options}),
             in_channels,
@@ -170,6 +172,18 @@ class TransformerBackbone(Backbone):
         self.taps = _taps(taps, len(trunk.blocks), spec.name)
         trunk.blocks = trunk.blocks[: self.taps[-1]]
         self.patch = int(trunk.patch_embed.patch_size[0])
+        self.windows: WindowedBlocks | None = None
+        if window is not None:
+            if int(window) < 2:
+                raise ConfigurationError(f"window={window} of {spec.name} is 2 tokens or more.")
+            if getattr(trunk, "rope", None) is not None:
+                raise ConfigurationError(
+                    f"{spec.name} rotates its tokens by their place, which windows would tell it "
+                    "wrongly; leave out the option window, or take a vit_small_patch16_224, say."
+                )
+            chosen = windowed_blocks(len(trunk.blocks), everywhere, spec.name)
+            prefix = int(trunk.num_prefix_tokens)
+            self.windows = WindowedBlocks(trunk.blocks, chosen, int(window), prefix)
         self.trunk = trunk
         self.neck = TokenNeck(
             spec.strides,
@@ -204,6 +218,9 @@ class TransformerBackbone(Backbone):
         Tensor, shape (b, width, h / token_stride, w / token_stride)
         """
         trunk: Any = self.trunk
+        if self.windows is not None:
+            height, width = images.shape[-2:]
+            self.windows.grid = (height // self.token_stride, width // self.token_stride)
         taken = trunk.forward_intermediates(
             self.resized(images),
             indices=[tap - 1 for tap in self.taps],

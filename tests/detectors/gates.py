@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,20 @@ from cyclades.pipeline.training.loading import collate
 from cyclades.pipeline.training.samples import Sample
 from cyclades.pipeline.training.simulated import SimulatedOptions, presets
 from cyclades.pipeline.training.sources import build_source
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.products import Detections
+from cyclades.stages.core.registry import create_stage
 from cyclades.stages.networks.adaptation import parameter_groups
 from cyclades.stages.networks.detector import Detector
-from cyclades.stages.networks.heads.table import find_head
+from cyclades.stages.networks.heads.table import detection_of, find_head
 from cyclades.stages.networks.specification import NetworkSpec
+from tests.skies import correlated_noise, sky_image, source_rows
 
 SIDE = 64
 TILES = 8
 CLASSES = ("source",)
-SMALL = {"name": "resnet18", "options": {"channels": [16, 24, 32, 48]}, "strides": [4, 8],
-         "channels": 32}  # fmt: skip
+SMALL_LEVELS = {"strides": [4, 8], "channels": 32}
+SMALL = {"name": "resnet18", "options": {"channels": [16, 24, 32, 48]}} | SMALL_LEVELS
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,20 @@ def ap50(detector: Detector) -> float:
     judged = judge(detection(detector.eval()), eight_tiles(), detector.spec)
     assert judged.wanted >= 3 * TILES
     return float(figures(judged, detector.spec)["ap50"])
+
+
+def run_as_stage(head: str, weights: Path, batch: int) -> Detections:
+    """Detections in an image of several tiles with points of thirty times the noise."""
+    rng = np.random.default_rng(4)
+    y, x = (v.ravel() for v in np.mgrid[40:460:60, 40:460:60])
+    shape = (500, 500)
+    image, background = sky_image(source_rows(30.0, x, y), shape, correlated_noise(shape, rng))
+    with Context() as context:
+        stage = create_stage(
+            "detection", detection_of(head), weights=str(weights), tile=192, batch=batch,
+            coarse=(), probability=0.01,
+        )  # fmt: skip
+        return stage.detect(image, background, context=context)
 
 
 def mask_overlaps(detector: Detector) -> np.ndarray:

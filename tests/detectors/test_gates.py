@@ -1,6 +1,8 @@
 """Every detector learns eight tiles by heart, and is the same saved, loaded and run as a stage."""
 # ruff: noqa: E402
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from requirements import require
@@ -9,24 +11,45 @@ require("learned")
 
 import torch
 
-from cyclades.stages.core.context import Context
-from cyclades.stages.core.registry import create_stage
 from cyclades.stages.networks.detector import load_detector, save_detector
-from cyclades.stages.networks.heads.table import BUILT_IN, detection_of, find_head
-from tests.detectors.gates import Gate, ap50, mask_overlaps, overfit
-from tests.skies import correlated_noise, sky_image, source_rows
+from cyclades.stages.networks.heads.table import BUILT_IN, find_head
+from tests.detectors.gates import SMALL_LEVELS, Gate, ap50, mask_overlaps, overfit, run_as_stage
 
 GATES = {
     "mask_rcnn": Gate("mask_rcnn", {"hidden": 64, "mask_channels": 16}, steps=100),
     "faster_rcnn": Gate("faster_rcnn", {"hidden": 64}, steps=100),
+    "vitdet": Gate(
+        "vitdet",
+        {"hidden": 64, "mask_channels": 16},
+        {
+            "name": "vit_tiny_patch16_224",
+            "options": {
+                "embed_dim": 48,
+                "depth": 4,
+                "num_heads": 3,
+                "window": 2,
+                "token_stride": 8,
+            },
+            "strides": [4, 8],
+            "channels": 32,
+        },
+        steps=100,
+    ),
     "yolo": Gate("yolo"),
     "yolo_seg": Gate("yolo_seg"),
     "ultralytics": Gate(
         "ultralytics", {"model": "yolo11n.yaml", "stride_4": True}, None, steps=250
     ),
 }
-"""By head; those that take minutes are marked slow."""
-SLOW: tuple[str, ...] = ()
+"""By head, of which some come in several kinds."""
+FAMILIES = ("yolov8n", "yolov9t", "yolo12n", "yolo26n", "yolov8n-seg", "yolo11n-seg", "yolo26n-seg")
+for name in FAMILIES:
+    model = {"model": f"{name}.yaml", "stride_4": not name.startswith("yolov9")}
+    GATES[name] = Gate("ultralytics", model, None, steps=250)
+DEEP = {"name": "resnet101", "options": {"channels": [16, 24, 32, 48]}} | SMALL_LEVELS
+GATES["mask_rcnn_resnet101"] = replace(GATES["mask_rcnn"], backbone=DEEP)
+SLOW = (*FAMILIES, "mask_rcnn_resnet101")
+"""Those that take minutes."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,7 +62,7 @@ def one_thread():
 
 
 def test_every_head_has_its_gate():
-    assert GATES.keys() == BUILT_IN.keys()
+    assert {gate.head for gate in GATES.values()} == BUILT_IN.keys()
 
 
 @pytest.mark.parametrize(
@@ -66,19 +89,7 @@ def test_a_detector_passes_its_gates(name, tmp_path):
         torch.testing.assert_close(one.scores, other.scores)
 
     # as a stage: however many tiles are computed at a time
-    rng = np.random.default_rng(4)
-    y, x = (v.ravel() for v in np.mgrid[40:460:60, 40:460:60])
-    shape = (500, 500)
-    image, background = sky_image(source_rows(30.0, x, y), shape, correlated_noise(shape, rng))
-    made = []
-    for batch in (1, 4):
-        with Context() as context:
-            stage = create_stage(
-                "detection", detection_of(gate.head), weights=str(path), tile=192, batch=batch,
-                coarse=(), probability=0.01,
-            )  # fmt: skip
-            made.append(stage.detect(image, background, context=context))
-    one, other = made
+    one, other = (run_as_stage(gate.head, path, batch=batch) for batch in (1, 4))
     assert len(one) == len(other)
     assert len(one) > 0
     np.testing.assert_allclose(one.box, other.box, atol=0.02)

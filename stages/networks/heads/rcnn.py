@@ -24,6 +24,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from cyclades.stages.core.errors import ConfigurationError
+from cyclades.stages.networks.heads.table import find_head
 from cyclades.stages.networks.selection import select_proposals, select_regions
 from cyclades.stages.networks.specification import HeadOptions, HeadSpec
 from cyclades.stages.networks.targets import Prediction, Targets
@@ -83,7 +84,7 @@ class RcnnHead(nn.Module):
         super().__init__()
         options = RcnnOptions.of(spec)
         self.options, self.strides, self.classes = options, tuple(strides), classes
-        self.has_masks = spec.name == "mask_rcnn"
+        self.has_masks = find_head(spec.name).masks
         anchors = AnchorGenerator(
             tuple((round(options.anchor_scale * s),) for s in strides),
             (options.aspect_ratios,) * len(strides),

@@ -39,6 +39,8 @@ class Head:
         Whether it is a whole network, with a backbone of its own.
     any_size : bool
         Whether, on a convolutional backbone, it treats images of any size alike.
+    backbones : tuple of str
+        What the names of its backbones begin with; any where empty.
     licence : str
         That its weights have at least.
     detection : str, optional
@@ -55,6 +57,7 @@ class Head:
     masks: bool = False
     whole: bool = False
     any_size: bool = False
+    backbones: tuple[str, ...] = ()
     licence: str = "BSD-3-Clause"
     detection: str | None = None
     extras: tuple[str, ...] = ("learned",)
@@ -88,6 +91,12 @@ BUILT_IN: dict[str, Head] = {
         f"{_HEADS}.rcnn:RcnnHead", "boxes and masks of objects by a Mask R-CNN", masks=True
     ),
     "faster_rcnn": Head(f"{_HEADS}.rcnn:RcnnHead", "boxes of objects by a Faster R-CNN"),
+    "vitdet": Head(
+        f"{_HEADS}.rcnn:RcnnHead",
+        "boxes and masks of objects by a ViTDet (a plain transformer with a Mask R-CNN head)",
+        masks=True,
+        backbones=("vit_",),
+    ),
     "yolo": _yolo("yolo:YoloHead", "boxes of objects by a YOLO head", any_size=True),
     "yolo_seg": _yolo(
         "yolo:YoloHead", "boxes and masks of objects by a YOLO head", masks=True, any_size=True
