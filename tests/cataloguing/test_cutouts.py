@@ -11,7 +11,7 @@ from cyclades.stages.core.source import MemorySource
 from cyclades.stages.networks.cutouts import FrameSpec, Place, cut_out, sky_plane
 from cyclades.stages.networks.pictures import centred
 
-FRAME = FrameSpec(side=200)
+FRAME = FrameSpec(side=200, beam=5.4)
 SIZE = 96
 
 
