@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cyclades.pipeline.commands.terminal import log_to_terminal
 from cyclades.pipeline.commands.train import read_configuration
 
 
@@ -28,7 +29,7 @@ def train_classifier(
 ) -> None:
     """Make the classifier of morphologies from labelled pictures, in a few minutes.
 
-    The pictures come from the Python package firstgalaxydata, the features from a frozen backbone.
+    The pictures come from the Python package firstgalaxydata, the features from frozen backbones.
     Writes the weights (morphology.safetensors) and their card with the figures on the test
     (morphology.md), which 'cyclades run --set cataloguing=[components,classifier]' takes.
     """
@@ -45,6 +46,7 @@ def train_classifier(
         raise ConfigurationError(
             f"Training needs the package {error.name!r}; install cyclades[learned]."
         ) from error
+    log_to_terminal()  # a backbone that is lacking is news
     if config is None:
         options = ClassifierOptions.from_mapping(override({}, assignments), name="--set")
     else:

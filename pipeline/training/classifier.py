@@ -1,7 +1,7 @@
-"""A classifier of morphologies, from labelled pictures and a frozen backbone."""
+"""A classifier of morphologies, from labelled pictures and frozen backbones."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,32 +9,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from scipy.linalg import block_diag
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from cyclades.pipeline.options import Options
 from cyclades.pipeline.studies.files import written_whole
+from cyclades.pipeline.studies.tasks.features import regression
 from cyclades.pipeline.studies.tasks.pictures import Pictures, find_pictures, read_pictures
+from cyclades.pipeline.studies.weights import lacking
 from cyclades.pipeline.training.classifier_figures import Figures, classifier_card, measure_figures
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.networks.classification import (
     DEFAULT_NAME,
+    BesideSpec,
     ClassifierSpec,
     FeatureClassifier,
     FeatureSpec,
     distances,
 )
-from cyclades.stages.networks.features import Extractor
+from cyclades.stages.networks.features import JoinedExtractor
 from cyclades.stages.networks.pictures import CLASSES, centred
+from cyclades.stages.networks.specification import BackboneSpec
 
 logger = logging.getLogger("cyclades.training")
 
 LICENCE = "LicenseRef-FIRST-noncommercial"
 """Of what is learned from FIRST's pixels: scholarly, educational and other non-commercial use."""
+
+BESIDE = BackboneSpec(name="tf_efficientnet_lite0", weights="efficientnet-lite0-imagenet")
+"""What joins the default backbone."""
 
 
 class ClassifierOptions(Options):
@@ -54,12 +60,47 @@ class ClassifierOptions(Options):
         ge=0.0,
     )
     features: FeatureSpec = parameter(FeatureSpec(), "Backbone, input and pooling.")
+    beside: tuple[BackboneSpec, ...] | None = parameter(
+        None,
+        "Further backbones, with a classifier each; log-probabilities are averaged over all. Left "
+        "out: EfficientNet-Lite0 beside the default backbone, where its weights can be had; none "
+        "beside another one.",
+    )
     inverse_penalty: float = parameter(
         3e-3, "Weight of the labels beside the penalty on standardised features.", gt=0.0
     )
     components: int = parameter(
-        64, "Principal components of the features that distances are measured in.", ge=1
+        64,
+        "Principal components of each backbone's features that distances are measured in.",
+        ge=1,
     )
+
+    def backbones(self) -> tuple[BackboneSpec, ...]:
+        """Return the backbones, with a warning where that beside the default one is lacking.
+
+        Raises
+        ------
+        ConfigurationError
+            Where one has no weights.
+        """
+        first, beside = self.features.backbone, self.beside
+        if beside is None:
+            beside = (BESIDE,) if first == FeatureSpec().backbone else ()
+            missing = lacking(BESIDE) if beside else None
+            if missing is not None:
+                logger.warning(
+                    "%s Without it the classifier has one backbone, and makes more mistakes.",
+                    missing,
+                )
+                beside = ()
+        for place, one in enumerate((first, *beside)):
+            if one.weights is None:
+                name = f"beside.{place - 1}" if place else "features.backbone"
+                raise ConfigurationError(
+                    f"A classifier needs a backbone with weights; set {name}.weights to a name of "
+                    "'cyclades weights' or a file of 'cyclades pretrain'."
+                )
+        return (first, *beside)
 
 
 def train_classifier(
@@ -71,9 +112,9 @@ def train_classifier(
 ) -> tuple[Path, Figures]:
     """Learn a classifier and write its file and its card.
 
-    Logistic regression, classes weighed alike, on the features of the split ``train``; the
-    temperature and the distances of what is typical come from ``valid``, the figures from
-    ``test``.
+    Logistic regression, classes weighed alike, on the features of the split ``train``, for each
+    backbone; the temperature of their joint probabilities and the distances of what is typical
+    come from ``valid``, the figures from ``test``.
 
     Parameters
     ----------
@@ -92,17 +133,13 @@ def train_classifier(
     Raises
     ------
     ConfigurationError
-        Where the backbone has no weights.
+        Where a backbone has no weights.
     InputError
         Where there are no pictures, a split is missing, or the weights cannot be had.
     OutputError
         Where the files cannot be written.
     """
-    if options.features.backbone.weights is None:
-        raise ConfigurationError(
-            "A classifier needs a backbone with weights; set features.backbone.weights to a name "
-            "of 'cyclades weights' or a file of 'cyclades pretrain'."
-        )
+    backbones = options.backbones()
     pictures = read_pictures(find_pictures(options.images))
     learned, test = pictures.apart(options.separation)
     held = np.flatnonzero(pictures.splits == "valid")
@@ -113,11 +150,23 @@ def train_classifier(
                 f"The split {name} holds no picture of the class {CLASSES[min(absent)]}; a "
                 "classifier needs all classes in each of the folders train, valid and test."
             )
-    extractor = Extractor(options.features, device)
-    crop = options.features.pictures.crop
-    features = extractor(centred(pictures.images, crop), report)
-    classifier = fit(features, pictures.classes, learned, held, options, extractor.sha256)
-    figures = measure_figures(classifier, features[test], pictures.classes[test])
+    options = options.model_copy(update={"beside": backbones[1:]})
+    several = [options.features.model_copy(update={"backbone": one}) for one in backbones]
+    extractor = JoinedExtractor([(one, None) for one in several], device)
+    parts = extractor.parts(centred(pictures.images, options.features.pictures.crop), report)
+    spec = ClassifierSpec(
+        name=options.name,
+        features=options.features,
+        sha256=extractor.sha256[0],
+        beside=tuple(
+            BesideSpec(backbone=one, sha256=sha256)
+            for one, sha256 in zip(backbones[1:], extractor.sha256[1:], strict=True)
+        ),
+        licence=options.licence,
+    )
+    classifier = fit(parts, pictures.classes, learned, held, options, spec)
+    joined = np.concatenate([part[test] for part in parts], axis=1)
+    figures = measure_figures(classifier, joined, pictures.classes[test])
     classifier = _described(classifier, options, pictures, (learned, held, test), figures)
     path = folder / f"{options.name}.safetensors"
     _write(classifier, path)
@@ -127,31 +176,41 @@ def train_classifier(
 
 
 def fit(
-    features: NDArray[np.floating],
+    features: Sequence[NDArray[np.floating]],
     classes: NDArray[np.int64],
     learned: NDArray[np.int64],
     held: NDArray[np.int64],
     options: ClassifierOptions,
-    sha256: str,
+    spec: ClassifierSpec,
 ) -> FeatureClassifier:
     """Learn from some pictures, and calibrate on others.
 
+    Distances are measured along the principal components of each backbone's features, all of them
+    together.
+
     Parameters
     ----------
-    features : ndarray, shape (n, k)
+    features : sequence of ndarray, shape (n, k)
+        By backbone.
     classes : ndarray of int, shape (n,)
         Positions in `CLASSES`, all of which are there.
     learned, held : ndarray of int
         Rows to learn from, and to calibrate on.
     options : ClassifierOptions
-    sha256 : str
-        Of the backbone.
+    spec : ClassifierSpec
+        What it is.
     """
-    scaler = StandardScaler().fit(features[learned].astype(np.float64))
-    known, other = (scaler.transform(features[rows].astype(np.float64)) for rows in (learned, held))
-    model = LogisticRegression(C=options.inverse_penalty, class_weight="balanced", max_iter=1000)
-    model.fit(known, classes[learned])
-    scores = model.decision_function(other)
+    models, known, other = [], [], []
+    for part in features:
+        values = part.astype(np.float64)
+        model = regression(options.inverse_penalty).fit(values[learned], classes[learned])
+        models.append(model)
+        known.append(model[0].transform(values[learned]))
+        other.append(model[0].transform(values[held]))
+    coefficients = np.hstack([model[-1].coef_ for model in models]) / len(models)
+    intercepts = np.mean([model[-1].intercept_ for model in models], axis=0)
+    standard = np.hstack(other)
+    scores = standard @ coefficients.T + intercepts
     rows = np.arange(len(held))
 
     def loss(log_temperature: float) -> float:
@@ -159,21 +218,25 @@ def fit(
         return -float(logs[rows, classes[held]].mean())
 
     temperature = np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x)
-    number = min(options.components, len(learned) - 1, features.shape[1])
-    components = PCA(number, svd_solver="full").fit(known)
-    whitening = components.components_ / np.sqrt(components.explained_variance_)[:, None]
+    whitening = block_diag(*[_whitening(part, options.components) for part in known])
     return FeatureClassifier(
-        ClassifierSpec(
-            name=options.name, features=options.features, sha256=sha256, licence=options.licence
-        ),
-        mean=scaler.mean_,
-        scale=scaler.scale_,
-        coefficients=model.coef_,
-        intercepts=model.intercept_,
+        spec,
+        mean=np.concatenate([model[0].mean_ for model in models]),
+        scale=np.concatenate([model[0].scale_ for model in models]),
+        coefficients=coefficients,
+        intercepts=intercepts,
         temperature=np.array([temperature]),
         whitening=whitening,
-        held_out=np.sort(distances(other, whitening)),
+        held_out=np.sort(distances(standard, whitening)),
     )
+
+
+def _whitening(standard: NDArray[np.float64], number: int) -> NDArray[np.float64]:
+    """From standardised features to principal components of unit variance, shape (number, k)."""
+    number = min(number, len(standard) - 1, standard.shape[1])
+    components = PCA(number, svd_solver="full").fit(standard)
+    scale = np.sqrt(components.explained_variance_)[:, None]
+    return np.asarray(components.components_ / scale)
 
 
 def _described(

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.networks.classification import ClassifierSpec, FeatureClassifier
+from cyclades.stages.networks.specification import BackboneSpec
 from cyclades.stages.networks.weights_table import WEIGHTS
 
 BINS = 10
@@ -173,10 +174,12 @@ def classifier_card(spec: ClassifierSpec, figures: Figures) -> str:
     """
     f, p, frame = spec.features, spec.features.pictures, spec.features.frame
     options, held = spec.training["options"], spec.training["pictures"]
-    entry = WEIGHTS.get(f.backbone.weights or "")
-    backbone = f"{f.backbone.weights} ({f.backbone.name}, SHA-256 of its tensors {spec.sha256})"
-    if entry is not None:
-        backbone += f", {entry.licence}"
+    backbones = "\n".join(_backbone(one.backbone, sha256) for one, sha256 in spec.backbones)
+    joined = (
+        "a frozen backbone"
+        if len(spec.backbones) == 1
+        else f"each of {len(spec.backbones)} frozen backbones, log-probabilities averaged"
+    )
     heading = " | ".join(spec.classes)
     rows = "\n".join(
         f"| {name} | {' | '.join(map(str, row))} | {figures.f1[name]:.3f} | "
@@ -195,10 +198,12 @@ tags: [astronomy, radio-astronomy, image-classification]
 ---
 # {spec.name}
 
-Classes of radio galaxies ({", ".join(spec.classes)}) by logistic regression on the features of a
-frozen backbone, for `cyclades run IMAGE --set 'cataloguing=[components,classifier]'`.
+Classes of radio galaxies ({", ".join(spec.classes)}) by logistic regression on the features of
+{joined},
+for `cyclades run IMAGE --set 'cataloguing=[components,classifier]'`.
 
-- Backbone: {backbone}; {" and ".join(f.pooling)} of its layers over the picture, averaged over
+{backbones}
+- Features: {" and ".join(f.pooling)} of each layer over the picture, averaged over
   {f.orientations} orientations.
 - Input: {p.crop} x {p.crop} pixels of {frame.pixel:g} arcsec with a beam of {frame.beam:g} arcsec,
   clipped at {frame.clip:g} standard deviations, the brightest white; resampled to {p.size} x
@@ -232,3 +237,10 @@ Columns between are the classes found, whether known or not.
 |---|---|---|---|
 {bins}
 """
+
+
+def _backbone(spec: BackboneSpec, sha256: str) -> str:
+    """Return the line of the card on one backbone."""
+    entry = WEIGHTS.get(spec.weights or "")
+    licence = "" if entry is None else f", {entry.licence}"
+    return f"- Backbone: {spec.weights} ({spec.name}, SHA-256 of its tensors {sha256}){licence}."

@@ -1,4 +1,4 @@
-"""Morphological classes of sources, from the features of a frozen backbone."""
+"""Morphological classes of sources, from the features of frozen backbones."""
 
 import hashlib
 from collections import Counter
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cyclades.stages.core.catalogue import Catalogue
     from cyclades.stages.core.context import Context
     from cyclades.stages.core.source import ImageSource
-    from cyclades.stages.networks.features import Extractor
+    from cyclades.stages.networks.features import JoinedExtractor
 
 _CUT = int(Flag.EDGE | Flag.BLANK_NEIGHBOUR)
 _REACH = 0.75
@@ -36,12 +36,12 @@ _CUTTING = 0.3
 
 
 class _Loaded(NamedTuple):
-    """A classifier and the network whose features it judges."""
+    """A classifier and the networks whose features it judges."""
 
     path: Path
     sha256: str
     classifier: FeatureClassifier
-    extractor: "Extractor"
+    extractor: "JoinedExtractor"
 
 
 class ClassifierRefinement(RefinementStage):
@@ -97,7 +97,7 @@ class ClassifierRefinement(RefinementStage):
     )
 
     def prepare(self, *, context: "Context") -> None:
-        """Load classifier and network.
+        """Load classifier and networks.
 
         Raises
         ------
@@ -120,7 +120,7 @@ class ClassifierRefinement(RefinementStage):
         source : ImageSource
             With beam and sky coordinates.
         context : Context
-            Gives the device, and keeps the network.
+            Gives the device, and keeps the networks.
 
         Returns
         -------
@@ -203,15 +203,14 @@ class ClassifierRefinement(RefinementStage):
 def _loaded(path: Path, context: "Context") -> _Loaded:
     try:
         classifier = read_classifier(path)
-        from cyclades.stages.networks.features import Extractor
+        from cyclades.stages.networks.features import JoinedExtractor
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"The cataloguing stage 'classifier' needs the package {error.name!r}; install "
             "cyclades[learned]."
         ) from error
-    spec = classifier.spec
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    extractor = Extractor(spec.features, context.device, spec.sha256, context.workers)
+    extractor = JoinedExtractor(classifier.spec.backbones, context.device, context.workers)
     return _Loaded(path, sha256, classifier, extractor)
 
 

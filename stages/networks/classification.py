@@ -1,7 +1,7 @@
-"""A linear classifier on the features of a frozen backbone, and what it calls unlike its training.
+"""Linear classifiers on features of frozen backbones, and what they call unlike their training.
 
-One safetensors file holds it: how pictures are made (`PictureOptions`, `FrameSpec`), the backbone
-by name and hash, and the numbers. Nothing here needs torch.
+One safetensors file holds it all: how pictures are made (`PictureOptions`, `FrameSpec`), the
+backbones by name and hash, and the numbers. Nothing here needs torch.
 """
 
 import json
@@ -16,11 +16,13 @@ from pydantic import Field, ValidationError
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.cutouts import FrameSpec
 from cyclades.stages.networks.pictures import CLASSES, PictureOptions, Pooling
-from cyclades.stages.networks.specification import CLASSIFIER_KEY, FORMAT, BackboneSpec, Part
+from cyclades.stages.networks.specification import CLASSIFIER_KEY, BackboneSpec, Part
 from cyclades.stages.networks.weights_files import read_metadata, weights_folder
 
 DEFAULT_NAME = "morphology"
 COMMAND = "cyclades train-classifier"
+FORMAT = 2
+"""Of the file; 1 had one backbone, and is read as well."""
 UNKNOWN = "unknown"
 
 Floats = NDArray[np.floating]
@@ -43,6 +45,15 @@ class FeatureSpec(Part):
     """Turns by quarters, and from 5 on mirrored ones, over which the features are averaged."""
 
 
+class BesideSpec(Part):
+    """A further backbone: the pictures, pooling and orientations are those of the first."""
+
+    backbone: BackboneSpec
+    """With its weights."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of its tensors."""
+
+
 class ClassifierSpec(Part):
     """What a classifier is, but for its numbers."""
 
@@ -52,9 +63,20 @@ class ClassifierSpec(Part):
     features: FeatureSpec = FeatureSpec()
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Of the backbone's tensors; see `cyclades.stages.networks.pretrained.load_trunk`."""
+    beside: tuple[BesideSpec, ...] = ()
+    """Further backbones, whose features follow those of the first."""
     licence: str
     training: dict[str, Any] = Field(default_factory=dict)
     """How it was trained: options, pictures, figures on the test."""
+
+    @property
+    def backbones(self) -> tuple[tuple[FeatureSpec, str], ...]:
+        """All backbones, each with what is taken of it, and the hash of its tensors."""
+        further = [
+            (self.features.model_copy(update={"backbone": one.backbone}), one.sha256)
+            for one in self.beside
+        ]
+        return ((self.features, self.sha256), *further)
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata of the file of weights."""
@@ -82,6 +104,10 @@ class Judgement:
 @dataclass(frozen=True, eq=False)
 class FeatureClassifier:
     """Logistic regression on standardised features, with a temperature and a distance.
+
+    Of several backbones the features stand side by side. The mean of the log-probabilities of a
+    classifier each is, but for a number that is the same for all classes, the mean of their
+    scores; so the coefficients are those of each, divided by how many there are.
 
     Parameters
     ----------
@@ -113,7 +139,7 @@ class FeatureClassifier:
         Parameters
         ----------
         features : ndarray, shape (n, k)
-            Of `cyclades.stages.networks.features.Extractor`.
+            Of `cyclades.stages.networks.features.JoinedExtractor`.
         """
         from scipy.special import softmax
 

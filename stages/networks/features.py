@@ -243,3 +243,55 @@ class Extractor:
         if not made:
             return np.zeros((0, 0), np.float32)
         return np.concatenate(made)
+
+
+class JoinedExtractor:
+    """Features of several backbones, side by side.
+
+    Parameters
+    ----------
+    backbones : sequence of (FeatureSpec, str or None)
+        Each with the hash that its weights have to have, as `ClassifierSpec.backbones` has them.
+    device, threads
+        As in `Extractor`.
+
+    Attributes
+    ----------
+    sha256 : tuple of str
+        Which numbers the weights are.
+
+    Raises
+    ------
+    InputError
+        Where weights cannot be had, or are others.
+    """
+
+    def __init__(
+        self,
+        backbones: Sequence[tuple[FeatureSpec, str | None]],
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        self._extractors = [Extractor(spec, device, sha256, threads) for spec, sha256 in backbones]
+        self.sha256 = tuple(one.sha256 for one in self._extractors)
+
+    def parts(
+        self, pictures: Bytes, report: Callable[[float], None] | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Return the features by backbone; see `Extractor.__call__`."""
+        number = len(self._extractors)
+        made = []
+        for place, extractor in enumerate(self._extractors):
+
+            def told(share: float, place: int = place) -> None:
+                if report is not None:
+                    report((place + share) / number)
+
+            made.append(extractor(pictures, told))
+        return made
+
+    def __call__(
+        self, pictures: Bytes, report: Callable[[float], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the features of all backbones, shape (n, k); see `Extractor.__call__`."""
+        return np.concatenate(self.parts(pictures, report), axis=1)

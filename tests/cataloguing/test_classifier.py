@@ -1,8 +1,10 @@
 """The classifier: what it adds to a catalogue, what is unknown, and that it is calibrated."""
 # ruff: noqa: E402
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from cyclades.pipeline.chain import Pipeline
 from cyclades.pipeline.cli import cli, main
+from cyclades.pipeline.training import classifier as training
 from cyclades.pipeline.training.classifier import ClassifierOptions, fit, train_classifier
 from cyclades.pipeline.training.classifier_figures import calibration_error
 from cyclades.stages.cataloguing.classifier import ClassifierRefinement
@@ -32,7 +35,13 @@ from cyclades.stages.core.formats import FORMATS
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.source import MemorySource
 from cyclades.stages.networks.backbones import build_backbone
-from cyclades.stages.networks.classification import FeatureSpec, read_classifier
+from cyclades.stages.networks.classification import (
+    CLASSIFIER_KEY,
+    ClassifierSpec,
+    FeatureSpec,
+    read_classifier,
+)
+from cyclades.stages.networks.features import Extractor, JoinedExtractor
 from cyclades.stages.networks.pretrained import write_tensors
 from cyclades.stages.networks.specification import BackboneSpec
 
@@ -72,19 +81,23 @@ def drawn(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def options(drawn, tmp_path_factory):
+def small(folder, seed):
     """A small random network: enough to tell drawn galaxies apart."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("backbone") / "small.safetensors"
+    torch.manual_seed(seed)
+    path = folder / f"small{seed}.safetensors"
     backbone = build_backbone(BackboneSpec(**SPEC), 3)
     write_tensors(backbone.trunk.state_dict(), path, {})
+    return BackboneSpec(**SPEC, weights=str(path))
+
+
+@pytest.fixture(scope="module")
+def options(drawn, tmp_path_factory):
     return ClassifierOptions(
         images=str(drawn),
         features=FeatureSpec(
-            backbone=BackboneSpec(**SPEC, weights=str(path)),
+            backbone=small(tmp_path_factory.mktemp("backbone"), 0),
             pictures={"crop": 64, "size": 64, "precision": "float32"},
-            frame={"side": 96},
+            frame={"side": 96, "beam": 5.4},
         ),
         inverse_penalty=1.0,
         components=12,
@@ -94,6 +107,14 @@ def options(drawn, tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(options, tmp_path_factory):
     return train_classifier(options, tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def joined(options, tmp_path_factory):
+    """The same with a second network beside."""
+    beside = (small(tmp_path_factory.mktemp("beside"), 1),)
+    folder = tmp_path_factory.mktemp("joined")
+    return train_classifier(options.model_copy(update={"beside": beside}), folder)
 
 
 def field(names=("FRI", "FRII", "compact", "bent"), *, pixel=1.8, beam=5.4):
@@ -286,7 +307,8 @@ def test_temperature_makes_probabilities_honest():
     features[np.arange(number), classes] += 1.2
     options = ClassifierOptions(inverse_penalty=100.0, components=10)
     rows = np.split(np.arange(number), [250, 2000])
-    made = fit(features, classes, rows[0], rows[1], options, "0" * 64)
+    spec = ClassifierSpec(sha256="0" * 64, licence="none")
+    made = fit([features], classes, rows[0], rows[1], options, spec)
     judged = made.judge(features[rows[2]])
     np.testing.assert_allclose(judged.probabilities.sum(1), 1.0)
     right = judged.probabilities.argmax(1) == classes[rows[2]]
@@ -301,6 +323,96 @@ def test_temperature_makes_probabilities_honest():
     assert np.mean(made.judge(shifted).distances > made.limit(0.98)) == 1.0
     share = np.mean(judged.distances > made.limit(0.98))
     assert share == pytest.approx(0.02, abs=4 * np.sqrt(0.02 * 0.98 * (1 / 4000 + 1 / 1840)))
+
+
+def test_backbones_join_their_log_probabilities_and_their_distances():
+    from scipy.special import log_softmax, softmax
+
+    generator = np.random.default_rng(9)
+    classes = np.arange(1200) % 4
+    parts = [generator.normal(size=(1200, width)) for width in (30, 12)]
+    for part in parts:
+        part[np.arange(1200), classes] += 1.5
+    options = ClassifierOptions(inverse_penalty=1.0, components=8)
+    spec = ClassifierSpec(sha256="0" * 64, licence="none")
+    rows = np.split(np.arange(1200), [400, 800])
+    made = fit(parts, classes, rows[0], rows[1], options, spec)
+    alone = [fit([part], classes, rows[0], rows[1], options, spec) for part in parts]
+    judged = made.judge(np.hstack(parts)[rows[2]])
+    each = [one.judge(part[rows[2]]) for one, part in zip(alone, parts, strict=True)]
+    # the temperatures of each are undone: the joint one takes their place
+    logs = [log_softmax(np.log(j.probabilities) * one.temperature, axis=1)
+            for one, j in zip(alone, each, strict=True)]  # fmt: skip
+    wanted = softmax(np.mean(logs, axis=0) / made.temperature, axis=1)
+    np.testing.assert_allclose(judged.probabilities, wanted, atol=1e-9)
+    right = [np.mean(j.probabilities.argmax(1) == classes[rows[2]]) for j in (judged, *each)]
+    # each sees noise of its own: two know more than one
+    assert right[0] > max(right[1:])
+    # one temperature for both, found on pictures that neither learned from
+    assert calibration_error(judged.probabilities.max(1), judged.probabilities.argmax(1)
+                             == classes[rows[2]]) < 0.08  # fmt: skip
+    together = np.sqrt(np.mean([j.distances**2 for j in each], axis=0))
+    np.testing.assert_allclose(judged.distances, together)
+    # what is strange to one backbone alone is strange
+    strange = np.hstack([parts[0], parts[1] + 30.0])[rows[2]]
+    assert (made.judge(strange).distances > made.limit(0.98)).all()
+
+
+def test_several_backbones_are_one_file(joined, trained, options):
+    path, figures = joined
+    classifier = read_classifier(path)
+    assert len(classifier.spec.beside) == 1
+    card = path.with_suffix(".md").read_text()
+    for spec, sha256 in classifier.spec.backbones:
+        assert f"{spec.backbone.weights} (resnet18, SHA-256 of its tensors {sha256})" in card
+        assert spec.pictures == options.features.pictures
+    assert figures.accuracy > 0.25 + 4 * 0.044
+    width = [len(read_classifier(one).mean) for one in (path, trained[0])]
+    assert width[0] == 2 * width[1]
+    pictures = np.random.default_rng(0).integers(0, 255, (3, 64, 64), np.uint8)
+    told = []
+    both = JoinedExtractor(classifier.spec.backbones)(pictures, told.append)
+    first, second = (Extractor(spec)(pictures) for spec, _ in classifier.spec.backbones)
+    np.testing.assert_array_equal(both, np.hstack([first, second]))
+    assert not np.allclose(first, second)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    image, places = field()
+    made, notes = refined(catalogue_of(places), image, path, typical=1.0)
+    assert made.sources["morphology"].tolist() == ["FRI", "FRII", "compact", "bent"]
+    assert len(refined(make_catalogue(0), image, path)[0].sources) == 0
+    assert notes["cataloguing.classifier"]["weights"] == str(path)
+
+
+def test_files_from_before_there_were_several_backbones_say_the_same(trained, tmp_path):
+    classifier = read_classifier(trained[0])
+    content = classifier.spec.model_dump(mode="json", exclude={"beside"}) | {"format": 1}
+    path = tmp_path / "old.safetensors"
+    save_file(load_file(trained[0]), path, metadata={CLASSIFIER_KEY: json.dumps(content)})
+    old = read_classifier(path)
+    features = np.random.default_rng(0).normal(size=(5, len(old.mean)))
+    np.testing.assert_array_equal(
+        old.judge(features).probabilities, classifier.judge(features).probabilities
+    )
+    assert [spec for spec, _ in old.spec.backbones] == [classifier.spec.features]
+
+
+def test_the_default_backbone_has_another_beside_where_that_can_be_had(
+    options, monkeypatch, caplog
+):
+    monkeypatch.setattr(training, "lacking", lambda spec: None)
+    assert ClassifierOptions().backbones() == (FeatureSpec().backbone, training.BESIDE)
+    assert ClassifierOptions(beside=()).backbones() == (FeatureSpec().backbone,)
+    # another backbone was not measured with it
+    assert options.backbones() == (options.features.backbone,)
+    assert not caplog.records
+    monkeypatch.setattr(training, "lacking", lambda spec: f"{spec.weights}: install it.")
+    assert ClassifierOptions().backbones() == (FeatureSpec().backbone,)
+    assert "efficientnet-lite0-imagenet: install it. Without it" in caplog.text
+    # what is named has to be there
+    named = options.model_copy(update={"beside": (BackboneSpec(weights="nowhere.safetensors"),)})
+    with pytest.raises(InputError, match="nowhere"):
+        train_classifier(named, Path("never"))
 
 
 def test_the_error_of_calibration_is_known_for_simple_cases():

@@ -11,7 +11,7 @@ from cyclades.stages.core.source import MemorySource
 from cyclades.stages.networks.cutouts import FrameSpec, Place, cut_out, sky_plane
 from cyclades.stages.networks.pictures import centred
 
-FRAME = FrameSpec(side=200)
+FRAME = FrameSpec(side=200, beam=5.4)
 SIZE = 96
 
 
@@ -67,6 +67,42 @@ def test_sharp_beams_are_smoothed_to_the_frame_s_and_coarse_ones_stay(beam, pixe
     offset = (np.arange(200) - 99.5) * 1.8
     variance = np.sum(plane.sum(0) * offset**2) / plane.sum()
     assert SIGMA_TO_FWHM * np.sqrt(variance) == pytest.approx(wide, rel=0.02)
+
+
+def interpolated(image, x, y):
+    """The square that a survey's server cuts out of FIRST: linear between pixels."""
+    from scipy.ndimage import map_coordinates
+
+    row, column = np.mgrid[:SIZE, :SIZE] - 0.5 * (SIZE - 1)
+    return map_coordinates(image.data.astype(float), [y + row, x + column], order=1)
+
+
+def test_the_frame_has_the_beam_that_linear_interpolation_makes_of_first_s():
+    image = galaxy(1.8, 5.4, parts=((0.0, 0.0, 1.0),), noise=0.0)
+    x, y = middle(image)
+    offset = (np.arange(SIZE) - 0.5 * (SIZE - 1)) * 1.8
+    variances = []
+    for shift in np.arange(16) / 16:
+        plane = interpolated(image, x + shift, y)
+        profile = plane.sum(0) / plane.sum()
+        variances.append(profile @ offset**2 - (profile @ offset) ** 2)
+    assert SIGMA_TO_FWHM * np.sqrt(np.mean(variances)) == pytest.approx(FrameSpec().beam, rel=3e-3)
+
+
+def test_first_s_images_look_as_the_interpolated_pictures_do():
+    image = galaxy(noise=1e-3)
+    generator = np.random.default_rng(6)
+    errors = {5.4: [], FrameSpec().beam: []}
+    for dx, dy in generator.uniform(-0.5, 0.5, (8, 2)):
+        x, y = middle(image)[0] + dx, middle(image)[1] + dy
+        risen = np.clip(interpolated(image, x, y) - 3e-3, 0, None)
+        wanted = np.floor(255 * risen / risen.max())
+        for beam, found in errors.items():
+            made = picture(image, x, y, FrameSpec(beam=beam)).picture
+            found.append(np.abs(made - wanted).max())
+    # 16 and 4 grey levels in the pictures of the training; the interpolation of each is its own
+    assert np.mean(errors[FrameSpec().beam]) < 0.7 * np.mean(errors[5.4])
+    assert np.mean(errors[FrameSpec().beam]) < 8
 
 
 def test_pictures_are_clipped_at_three_standard_deviations_and_linear_above():

@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,6 +153,24 @@ def make_features(
     return Features(values, seconds, levels)
 
 
+def regression(inverse_penalty: float) -> Any:
+    """Return scikit-learn's pipeline of standardised features and logistic regression.
+
+    Classes are weighed alike.
+
+    Parameters
+    ----------
+    inverse_penalty : float
+        See `FrozenOptions`.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = LogisticRegression(C=inverse_penalty, class_weight="balanced", max_iter=1000)
+    return make_pipeline(StandardScaler(), model)
+
+
 def regress(
     values: NDArray[np.floating],
     classes: NDArray[np.int64],
@@ -177,15 +196,8 @@ def regress(
     ndarray, shape (len(tested), classes)
         Log-probabilities of the classes that there are to learn from, ascending.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     views, width = values.shape[1:]
-    model = make_pipeline(
-        StandardScaler(),
-        LogisticRegression(C=inverse_penalty / views, class_weight="balanced", max_iter=500),
-    )
+    model = regression(inverse_penalty / views)
     model.fit(
         values[learned].reshape(-1, width).astype(np.float32), np.repeat(classes[learned], views)
     )
