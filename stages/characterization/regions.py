@@ -128,6 +128,8 @@ class Region:
         Pixels to fit.
     island : ndarray of bool, shape (ny, nx)
         Pixels of the island itself.
+    measured : ndarray of bool, shape (ny, nx)
+        Pixels with a value and a noise.
     factor, origin : ndarray, shape (2, 2) and (2,)
         Of the whitened coordinates; `origin` is (x, y) in the image.
     """
@@ -137,6 +139,7 @@ class Region:
     rms: Floats
     usable: NDArray[np.bool_]
     island: NDArray[np.bool_]
+    measured: NDArray[np.bool_]
     factor: Floats
     origin: Floats
     u: Floats = field(init=False)
@@ -155,15 +158,24 @@ class Region:
         y, x = np.nonzero(self.island)
         return float(max(np.ptp(y), np.ptp(x)) + 1) if y.size else 1.0
 
-    def holds(self, params: Floats) -> bool:
-        """Whether all components are centred on usable pixels.
+    def held(self, params: Floats) -> NDArray[np.bool_]:
+        """Which components are centred on usable pixels."""
+        return self._at(params, self.usable)
+
+    def beyond(self, params: Floats) -> NDArray[np.bool_]:
+        """Which components are centred where nothing was measured.
 
         What is left of a source beyond the edge does not tell its shape, nor its flux.
         """
+        return ~self._at(params, self.measured)
+
+    def _at(self, params: Floats, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Values of a mask at the centres of components; false outside."""
         centre = self.origin + params[:, 1:3] @ self.factor.T
         x, y = np.rint(centre - self.corner[::-1]).astype(int).T
-        inside = (x >= 0) & (y >= 0) & (x < self.value.shape[1]) & (y < self.value.shape[0])
-        return bool(inside.all() and self.usable[y, x].all())
+        inside = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
+        inside[inside] = mask[y[inside], x[inside]]
+        return np.asarray(inside)
 
     def sample(self, params: Floats) -> tuple[NDArray[np.bool_], int]:
         """Usable pixels within `REACH` sigma of some components, thinned out to a lattice.
@@ -392,6 +404,7 @@ def island_region(
         np.where(good, scatter, 1.0),
         near & good & (island | (owner == 0)),
         island & good,
+        good,
         factor,
         origin,
     )

@@ -221,7 +221,7 @@ def model_region(
     RegionModel or None
         None where no structure is significant.
     """
-    if not region.holds(params):
+    if region.beyond(params).any():
         return None
     beam = float(np.sqrt(abs(np.linalg.det(region.factor))))
     extent = region.extent
@@ -234,8 +234,9 @@ def model_region(
     n_before = len(params)
     start, params, bounds = params, params.copy(), bounds.copy()
     before = region.misfit(params)
-    if n_before <= joint:
-        params = region.fit(params, bounds, np.arange(n_before))
+    params = fit_anew(region, params, bounds, joint)
+    if region.beyond(params).any():
+        return None
     for _ in range(limit):
         found = strongest_structure(region, params, noise_rms, finest, fraction)
         if found is None or found.significance < threshold:
@@ -262,6 +263,33 @@ def model_region(
     changed = np.ones(len(params), bool)
     changed[:n_before] = (params[:n_before] != start).any(axis=1)
     return finish(region, params, bounds, np.flatnonzero(changed), noise, joint)
+
+
+def fit_anew(region: Region, params: Floats, bounds: Floats, joint: int) -> Floats:
+    """Fit the components of an island to all of its pixels, `joint` neighbours at a time.
+
+    Those that left the island's pixels, in a fit to the surroundings of their peaks, start again
+    from there.
+    """
+    params = params.copy()
+    lost = ~region.held(params)
+    if lost.any():
+        params[lost, 0] = 0.0
+        params[lost, 1:3] = bounds[lost, 1:3]
+        params[lost, 3:] = 1.0, 0.0, 1.0
+        rest = region.value - region.model(params)
+        for row in np.flatnonzero(lost):
+            nearest = np.argmin((region.u - params[row, 1]) ** 2 + (region.v - params[row, 2]) ** 2)
+            params[row, 0] = max(rest.flat[nearest], FAINTEST * region.rms.flat[nearest])
+    elif len(params) > joint:
+        return params
+    left = np.argsort(-params[:, 0], kind="stable")
+    while left.size:
+        apart = np.hypot(*(params[left, 1:3] - params[left[0], 1:3]).T)
+        near = left[np.argsort(apart, kind="stable")[:joint]]
+        params = region.fit(params, bounds, np.sort(near))
+        left = left[~np.isin(left, near)]
+    return params
 
 
 def finish(
