@@ -47,8 +47,14 @@ def mask(path, *places):
 
 def caesar(folder, image, *objects):
     file = folder / "galaxy0001.json"
-    file.write_text(json.dumps({"img": f"../images/{image.name}", "telescope": "ATCA",
-                                "nx": SHAPE[1], "ny": SHAPE[0], "objs": list(objects)}))  # fmt: skip
+    content = {
+        "img": f"../images/{image.name}",
+        "telescope": "ATCA",
+        "nx": SHAPE[1],
+        "ny": SHAPE[0],
+        "objs": list(objects),
+    }
+    file.write_text(json.dumps(content))
     return file
 
 
@@ -98,8 +104,8 @@ def test_bad_caesar_files_are_refused_in_one_sentence(image, tmp_path):
     with pytest.raises(ConfigurationError, match="galaxy"):
         whole(image, file)
     assert len(whole(image, file, classes={"galaxy": "extended"}).classes) == 1
+    (tmp_path / "other").mkdir()
     with pytest.raises(InputError, match="names the image"):
-        (tmp_path / "other").mkdir()
         whole(image, tmp_path / "other")
 
 
