@@ -163,5 +163,6 @@ def _outline(kind: str, points: Floats) -> Floats | None:
     if kind == "circle" and len(points) == _TWO_POINTS:
         radius = float(np.hypot(*(points[1] - points[0])))
         angle = np.linspace(0.0, 2.0 * np.pi, 64, endpoint=False)
-        return points[0] + radius * np.stack([np.cos(angle), np.sin(angle)], -1)
+        made: Floats = points[0] + radius * np.stack([np.cos(angle), np.sin(angle)], -1)
+        return made
     raise ValueError(f"a {kind} of {len(points)} points is no outline")

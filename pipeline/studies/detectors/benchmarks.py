@@ -98,9 +98,9 @@ class SimulatedBenchmark(Benchmark):
         """Say preset, seed and floor."""
         sky = self.options.sky
         return (
-            f"Simulated tiles (preset `{sky.preset}`, seed {sky.seed}). Truth: objects of a signal to "
-            f"noise of {sky.floor:g} or more (peak; of extended ones integrated); fainter ones are "
-            "neither to be found nor wrong to be found."
+            f"Simulated tiles (preset `{sky.preset}`, seed {sky.seed}). Truth: objects of a signal "
+            f"to noise of {sky.floor:g} or more (peak; of extended ones integrated); fainter ones "
+            "are neither to be found nor wrong to be found."
         )
 
     def _test(self) -> list[list[Sample]]:

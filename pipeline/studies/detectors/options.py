@@ -1,4 +1,4 @@
-"""The configuration of a table of detectors: what ``cyclades study detectors --config FILE`` reads."""
+"""The configuration of a table of detectors, as ``cyclades study detectors`` reads it."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -65,8 +65,8 @@ class DetectorOptions(Options):
     )
     boxes: Literal["sources", "detections"] = parameter(
         "sources",
-        "Boxes of a route: of the catalogue's sources, one FWHM to either side of their components, "
-        "or of what was detected.",
+        "Boxes of a route: of the catalogue's sources, one FWHM to either side of their "
+        "components, or of what was detected.",
     )
     published: str | None = parameter(
         None,
@@ -173,7 +173,7 @@ class DetectorStudyOptions(Options):
     )
     pilot: int = parameter(12, "Steps of the pilot of a budget of seconds.", ge=4)
     speed_tiles: int = parameter(
-        16, "Tiles that speed and memory are measured on, in a process of their own; 0 leaves it out.",
+        16, "Tiles that speed and memory are measured on, in their own process; 0 leaves it out.",
         ge=0,
     )  # fmt: skip
     level: float = parameter(0.95, "Coverage of the intervals.", gt=0.0, lt=1.0)

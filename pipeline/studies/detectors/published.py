@@ -48,16 +48,16 @@ are here: two of Sortino et al. (2023, Experimental Astronomy 56, 293), and thos
 caesar-yolo, whose class ``extended-multisland`` is ``multi-component`` here."""
 
 DIFFERENCES = (
-    "**Data.** The published figures are of real cut-outs of 132 x 132 pixels of ASKAP, ATCA and VLA "
-    "images whose labels people made and checked by eye. Truth of the simulation holds all objects "
-    "above the floor, be their shape visible or not, at ratios of classes of our own. The columns "
-    "stand side by side; their difference is not a difference between detectors.",
-    "**Metric.** `compatible` is the benchmark's rule, IoU above 0.6 with every truth object taking "
-    "its best detection, whatever its label, and recognised artefacts in the totals; `corrected` "
-    "pairs one to one within a class and leaves artefacts out of the totals. mAP here is COCO's AP50, "
-    "the mean over the classes that have truth; the publications do not all say which IoU theirs "
-    "takes. F1 of networks is at a calibrated probability of 0.5, of catalogues at their own "
-    "threshold.",
+    "**Data.** The published figures are of real cut-outs of 132 x 132 pixels of ASKAP, ATCA and "
+    "VLA images whose labels people made and checked by eye. Truth of the simulation holds all "
+    "objects above the floor, be their shape visible or not, at ratios of classes of our own. The "
+    "columns stand side by side; their difference is not a difference between detectors.",
+    "**Metric.** `compatible` is the benchmark's rule, IoU above 0.6 with every truth object "
+    "taking its best detection, whatever its label, and recognised artefacts in the totals; "
+    "`corrected` pairs one to one within a class and leaves artefacts out of the totals. mAP here "
+    "is COCO's AP50, the mean over the classes that have truth. F1 of networks is at a calibrated "
+    "probability of 0.5, of catalogues at their own threshold. Catalogues without classes have "
+    "totals of one class, and no truth or detection of artefacts in them.",
     "**Detectors.** YOLOv4 and YOLOv7 of the published table are represented by what replaced them "
     "(YOLOv8, YOLO11, YOLO26): their own code is no longer kept.",
 )

@@ -19,11 +19,12 @@ from cyclades.pipeline.studies.detectors.scoring import Pooled, judged_tile
 from cyclades.pipeline.studies.running import Plan
 from cyclades.pipeline.studies.tasks.base import Workshop
 from cyclades.pipeline.studies.tasks.detection import MACHINE, RUNS
-from cyclades.pipeline.studies.weights import weights_hash
+from cyclades.pipeline.studies.weights import lacking, weights_hash
 from cyclades.pipeline.training.options import TrainingOptions
 from cyclades.pipeline.training.samples import Sample
 from cyclades.stages.core.errors import CycladesError, InputError
 from cyclades.stages.networks.heads.table import detection_of, find_head
+from cyclades.stages.networks.specification import BackboneSpec
 
 VERSION = 1
 """Raised when the same options lead to other results."""
@@ -70,6 +71,7 @@ class DetectorStudy(Plan):
     keys: dict[Any, str] = field(default_factory=dict)
     contents: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: dict[str, int] = field(default_factory=dict)
+    _lacking: dict[str, str | None] = field(default_factory=dict, repr=False)
 
     @classmethod
     def plan(cls, options: DetectorStudyOptions, folder: Path) -> Self:
@@ -88,9 +90,10 @@ class DetectorStudy(Plan):
             except CycladesError as error:
                 without[name] = str(error)
         for cell in made._grid():
+            if cell.data in without:
+                made.leave_out(without[cell.data])
+                continue
             try:
-                if cell.data in without:
-                    raise InputError(without[cell.data])
                 made.add(cell, made._identity(cell, prints[cell.data]))
             except CycladesError as error:
                 made.leave_out(f"{cell.detector}: {error}")
@@ -126,13 +129,23 @@ class DetectorStudy(Plan):
             given["network"]["backbone"].pop("weights")
         return made | {
             "training": given,
-            "weights": None if spec is None else weights_hash(spec),
+            "weights": None if spec is None else self._weights_hash(spec),
             "budget": o.budget_of(cell.detector).model_dump(mode="json"),
             "points": o.points,
             "validation": [o.validation, o.calibration],
             "untrained": o.untrained,
             "seed": cell.seed,
         }
+
+    def _weights_hash(self, spec: BackboneSpec) -> str | None:
+        """Hash of a backbone's weights; what cannot be had is asked for once."""
+        name = spec.weights or ""
+        if name not in self._lacking:
+            self._lacking[name] = lacking(spec)
+        reason = self._lacking[name]
+        if reason is not None:
+            raise InputError(reason)
+        return weights_hash(spec)
 
     def missing(self) -> list[DetectorCell]:
         """Cells to compute, hybrids last, and networks again whose weights a hybrid lacks."""

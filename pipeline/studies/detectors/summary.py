@@ -1,7 +1,7 @@
 """What the cells of a row say together, and whether the row may be quoted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,10 @@ def _row(
     if flat is not None and not flat.flat:
         why = f"not converged: {flat.reason}"
     elif trained and not after - before >= o.gain:
-        why = f"AP50 of {after:.2f} does not exceed that of its untrained self ({before:.2f}) by {o.gain:g}"
+        why = (
+            f"AP50 of {after:.2f} does not exceed that of its untrained self ({before:.2f}) by "
+            f"{o.gain:g}"
+        )
     return Row(
         data, name, tuple(found), figures, tuple(one[0] for one in several), pooled[0].counts(),
         flat, before, after, not why, why, curves,
@@ -135,8 +138,6 @@ def _restrained(row: Row, others: Sequence[Row], o: DetectorStudyOptions) -> Row
 
 
 def _without_claim(row: Row, why: str) -> Row:
-    from dataclasses import replace
-
     return replace(row, claim=False, why=why)
 
 

@@ -1,10 +1,11 @@
 """Files of a table of detectors: tidy Parquet tables, a page in words, and figures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cyclades.pipeline.comparison.report_sources import COLOURS
+from cyclades.pipeline.studies.detectors.options import DetectorOptions
 from cyclades.pipeline.studies.detectors.published import DIFFERENCES, PUBLISHED
 from cyclades.pipeline.studies.detectors.running import DetectorStudy
 from cyclades.pipeline.studies.detectors.scoring import ANY, FORMS, TOTAL
@@ -74,13 +75,20 @@ def report(study: DetectorStudy, found: Sequence[Row]) -> list[str]:
         if not mine:
             continue
         options = benchmark.options
-        lines += [f"## {name}", "", benchmark.words(), "", _truth(mine[0], options.tiles), ""]
         lines += [
-            f"Budget of a training: {o.budget.text}, {o.seeds} seeds, tiles of {options.size} pixels; "
-            "for a seed every network sees the same tiles in the same order. "
-            f"Figures are means over seeds, in brackets intervals of {100 * o.level:g} % over "
-            f"{benchmark.what} and seeds. A row that is not converged, or not better than its untrained "
-            f"self by {o.gain:g} in AP50, carries no claim and gives no figure.",
+            f"## {name}",
+            "",
+            benchmark.words(),
+            "",
+            _truth(_with_classes(mine), benchmark.what),
+            "",
+        ]
+        lines += [
+            f"Budget of a training: {o.budget.text}, {o.seeds} seeds, tiles of {options.size} "
+            "pixels; for a seed every network sees the same tiles in the same order. Figures are "
+            f"means over seeds, in brackets intervals of {100 * o.level:g} % over {benchmark.what} "
+            "and seeds. A row that is not converged, or not better than its untrained self by "
+            f"{o.gain:g} in AP50, carries no claim and gives no figure.",
             "",
         ]  # fmt: skip
         for form in FORMS:
@@ -101,17 +109,22 @@ def report(study: DetectorStudy, found: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _truth(row: Row, tiles: int) -> str:
+def _truth(row: Row, what: str) -> str:
     """Say how many objects of which class the test holds."""
-    ranked = {}
-    for _, outcome in row.outcomes[:1]:
-        for unit in outcome.units:
-            for name, values in unit["ranked"].items():
-                ranked[name] = ranked.get(name, 0) + int(values[0])
-    every = ranked.pop(ANY, 0)
-    text = f"The test holds {every} sources above the floor"
-    shares = [f"{name} {number}" for name, number in ranked.items() if number]
-    return f"{text} on {tiles} tiles or more" + (f" ({', '.join(shares)})." if shares else ".")
+    units = row.outcomes[0][1].units
+    wanted: dict[str, int] = {}
+    for unit in units:
+        for name, values in unit["ranked"].items():
+            wanted[name] = wanted.get(name, 0) + int(values[0])
+    every = wanted.pop(ANY, 0)
+    shares = [f"{name} {number}" for name, number in wanted.items() if number]
+    text = f"The test holds {every} sources above the floor on {len(units)} {what}"
+    return text + (f" ({', '.join(shares)})." if shares else ".")
+
+
+def _with_classes(mine: Sequence[Row]) -> Row:
+    """Return a row that counts truth by class, if there is one."""
+    return next((row for row in mine if "ap50" in row.figures), mine[0])
 
 
 def _text(row: Row, name: str, *, interval: bool = False) -> str:
@@ -123,7 +136,9 @@ def _text(row: Row, name: str, *, interval: bool = False) -> str:
     return f"{figure.value:.3f}"
 
 
-def _benchmark_table(detectors, mine: Sequence[Row], form: str) -> list[str]:  # type: ignore[no-untyped-def]
+def _benchmark_table(
+    detectors: Mapping[str, DetectorOptions], mine: Sequence[Row], form: str
+) -> list[str]:
     heads = [f"{name} {short}" for name in (*CLASSES, TOTAL) for short in ("R", "C", "F1")]
     lines = [
         f"| detector | {' | '.join(heads)} | mAP | published |",
@@ -162,8 +177,7 @@ def _cost_table(study: DetectorStudy, mine: Sequence[Row]) -> list[str]:
             row.detector,
             *figures,
             _number(row.untrained, ".3f"),
-            "" if not trained else "no" if row.flat is None or not row.flat.flat or
-            row.why.startswith("not converged") else "yes",
+            DASH if not trained else "no" if row.why.startswith("not converged") else "yes",
             o.budget_of(row.detector).text + (" (own)" if o.detectors[row.detector].budget else "")
             if trained else DASH,
             _number(row.mean("images"), ",.0f"),
@@ -175,10 +189,10 @@ def _cost_table(study: DetectorStudy, mine: Sequence[Row]) -> list[str]:
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        "Training time is that of the steps, tiles included, validation not. Speed and peak memory are "
-        "of inference in a process of its own: of networks from normalised tiles to detections, of "
-        "routes from an image to its catalogue. The catalogue of a route ends at its own threshold, "
-        "so its AP50 is that of a curve cut short.",
+        "Training time is that of the steps, tiles included, validation not. Speed and peak memory "
+        "are of inference in a process of its own: of networks from normalised tiles to "
+        "detections, of routes from an image to its catalogue. The catalogue of a route ends at "
+        "its own threshold, so its AP50 is that of a curve cut short.",
     ]
     return lines
 
