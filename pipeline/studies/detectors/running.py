@@ -4,24 +4,29 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from cyclades.pipeline.config import RouteConfig, override
 from cyclades.pipeline.studies.cells import FORMAT, Outcome, key
 from cyclades.pipeline.studies.detectors.benchmarks import Benchmark, build_benchmark
+from cyclades.pipeline.studies.detectors.judging import (
+    ap50_of_sources,
+    finite,
+    first_units,
+    judged_catalogues,
+    judged_units,
+    network_input,
+)
 from cyclades.pipeline.studies.detectors.options import DetectorOptions, DetectorStudyOptions
-from cyclades.pipeline.studies.detectors.scoring import Pooled, judged_tile
+from cyclades.pipeline.studies.detectors.scoring import Pooled
 from cyclades.pipeline.studies.running import Plan
 from cyclades.pipeline.studies.tasks.base import Workshop
 from cyclades.pipeline.studies.tasks.detection import MACHINE, RUNS
 from cyclades.pipeline.studies.weights import lacking, weights_hash
 from cyclades.pipeline.training.options import TrainingOptions
-from cyclades.pipeline.training.samples import Sample
 from cyclades.stages.core.errors import CycladesError, InputError
 from cyclades.stages.networks.heads.table import detection_of, find_head
 from cyclades.stages.networks.specification import BackboneSpec
@@ -254,27 +259,27 @@ class DetectorStudy(Plan):
         weights = train(options, folder, progress=False, callbacks=(clock,))
         detector = load_detector(weights, workshop.device)
         limit = threshold_of(detector.spec.calibration, 0.5)
-        units = _judged(detector, test, limit)
-        few = _first(test, o.untrained)
+        units = judged_units(detector, test, limit)
+        few = first_units(test, o.untrained)
         start = start_detector(options).to(workshop.device).eval()
-        before = Pooled(_judged(start, few, 0.5), o.reliability)
-        after = Pooled(_judged(detector, few, limit), o.reliability)
+        before = Pooled(judged_units(start, few, 0.5), o.reliability)
+        after = Pooled(judged_units(detector, few, limit), o.reliability)
         further = {
             "curve": [[step + 1, round(value, 5)] for step, value in
                       read_curve(folder, "validation_ap50")],
             "images": options.steps * options.batch,
             "steps": options.steps,
             "parameters": sum(p.numel() for p in detector.parameters()),
-            "untrained": _any_ap50(before),
-            "trained": _any_ap50(after),
+            "untrained": ap50_of_sources(before),
+            "trained": ap50_of_sources(after),
             "limit": limit,
         }  # fmt: skip
         if o.speed_tiles and cell.seed == 0:
             from cyclades.pipeline.studies.detectors.speed import measure_network
 
             tiles = [tile for unit in test for tile in unit][: o.speed_tiles]
-            further |= _finite(
-                measure_network(weights, _channels(tiles, detector.spec.input), workshop.device,
+            further |= finite(
+                measure_network(weights, network_input(tiles, detector.spec.input), workshop.device,
                                 workshop.threads)
             )  # fmt: skip
         if any(one.detector == cell.detector for one in o.detectors.values()):
@@ -315,7 +320,6 @@ class DetectorStudy(Plan):
 
     def _catalogue(self, cell: DetectorCell, workshop: Workshop) -> Outcome:
         from cyclades.pipeline.studies.detectors.catalogues import run_route
-        from cyclades.pipeline.training.evaluation import true_objects, without_unlabelled
 
         row, weights = self.options.detectors[cell.detector], ""
         if row.detector is not None:
@@ -329,28 +333,24 @@ class DetectorStudy(Plan):
             weights = str(file)
         route = self._route(row, weights)
         benchmark = self.data[cell.data]
-        units, start = [], time.perf_counter()
-        for tiles in benchmark.test:
-            found = run_route(
-                RouteConfig.from_mapping(route), tiles, boxes=row.boxes,
-                device=workshop.device, threads=workshop.threads,
-            )  # fmt: skip
-            judged = []
-            for tile, one in zip(tiles, found, strict=True):
-                kept = without_unlabelled(one, tile.unlabelled)
-                ranked = kept if kept.labels is not None else None
-                truth = true_objects(tile, benchmark.options.classes)
-                judged.append(judged_tile(truth, kept, ranked, -np.inf))
-            units.append(_joined(judged))
+        start = time.perf_counter()
+        config = RouteConfig.from_mapping(route)
+        found = [
+            run_route(
+                config, tiles, boxes=row.boxes, device=workshop.device, threads=workshop.threads
+            )
+            for tiles in benchmark.test
+        ]
         seconds = time.perf_counter() - start
+        units = judged_catalogues(benchmark.test, found, benchmark.options.classes)
         further: dict[str, Any] = {}
         if self.options.speed_tiles and cell.seed == 0:
             from cyclades.pipeline.studies.detectors.speed import measure_route
 
             every = [tile for unit in benchmark.test for tile in unit]
             tiles = every[: self.options.speed_tiles]
-            further = _finite(measure_route(route, tiles, workshop.device, workshop.threads))
-        return Outcome(0, tuple(units), seconds, further)
+            further = finite(measure_route(route, tiles, workshop.device, workshop.threads))
+        return Outcome(0, units, seconds, further)
 
 
 def _dumped(data: Any) -> Any:
@@ -358,61 +358,3 @@ def _dumped(data: Any) -> Any:
         return [one.model_dump(mode="json", exclude_unset=True) | {"kind": one.kind}
                 for one in data]  # fmt: skip
     return data.model_dump(mode="json", exclude_unset=True) | {"kind": data.kind}
-
-
-def _judged(detector: Any, test: Sequence[Sequence[Sample]], limit: float) -> tuple[Any, ...]:
-    """Units of a network: all tiles of the test judged."""
-    from cyclades.pipeline.training.evaluation import judge, without_unlabelled
-    from cyclades.pipeline.training.held_out import detection
-
-    tiles = [tile for unit in test for tile in unit]
-    found = judge(detection(detector), tiles, detector.spec)
-    rows = iter(zip(tiles, found.truth, found.found, found.ranked, strict=True))
-    units = []
-    for unit in test:
-        judged = []
-        for _ in unit:
-            tile, truth, one, ranked = next(rows)
-            one, ranked = (without_unlabelled(o, tile.unlabelled) for o in (one, ranked))
-            judged.append(judged_tile(truth, one, ranked, limit))
-        units.append(_joined(judged))
-    return tuple(units)
-
-
-def _joined(tiles: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One unit of several tiles."""
-    ranked: dict[str, list[Any]] = {}
-    counts: dict[str, dict[str, list[int]]] = {}
-    for tile in tiles:
-        for name, row in tile["ranked"].items():
-            mine = ranked.setdefault(name, [0, [], [], []])
-            ranked[name] = [a + b for a, b in zip(mine, row, strict=True)]
-        for form, classes in tile["counts"].items():
-            for name, row in classes.items():
-                mine = counts.setdefault(form, {}).setdefault(name, [0, 0, 0])
-                counts[form][name] = [a + b for a, b in zip(mine, row, strict=True)]
-    return {"ranked": ranked, "counts": counts}
-
-
-def _first(test: Sequence[list[Sample]], tiles: int) -> list[list[Sample]]:
-    """Units that hold the first tiles of the test, at least one."""
-    made: list[list[Sample]] = []
-    for unit in test:
-        if made and sum(map(len, made)) + len(unit) > tiles:
-            break
-        made.append(unit)
-    return made
-
-
-def _any_ap50(pooled: Pooled) -> float:
-    return pooled.figures(np.arange(pooled.number))["ap50_any"]
-
-
-def _channels(tiles: Sequence[Sample], given: Any) -> Any:
-    from cyclades.pipeline.training.loading import collate
-
-    return collate(tiles, given, with_masks=False)[0].numpy()
-
-
-def _finite(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if np.isfinite(value)}
