@@ -90,14 +90,14 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
         )
         for sample, found in zip(several, detect(channels), strict=True):
             truth = true_objects(sample, spec.classes)
-            objects = _found(found, spec)
+            # nothing is wrong where nothing is labelled
+            objects = without_unlabelled(_found(found, spec), sample.unlabelled)
             truths.append(truth)
             founds.append(objects)
-            ranked.append(_ranked(found, spec))
+            ranked.append(without_unlabelled(_ranked(found, spec), sample.unlabelled))
             seen.append(observe(sample, spec.classes, spec.input.mesh))
             genuine = truth.take(np.flatnonzero([n != SPURIOUS for n in truth.labels or ()]))
             sources = objects.take(np.flatnonzero([n != SPURIOUS for n in objects.labels or ()]))
-            sources = without_unlabelled(sources, sample.unlabelled)
             judged = assign(genuine.unclassed(), sources.unclassed(), np.array([REAL_OVERLAP]))
             wanted += judged.wanted
             kept = ~judged.ignored[0]

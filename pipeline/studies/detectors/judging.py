@@ -37,20 +37,14 @@ def judged_catalogues(
 
 def judged_units(detector: Any, test: Sequence[Sequence[Sample]], limit: float) -> tuple[Any, ...]:
     """Units of a network: all tiles of the test judged."""
-    from cyclades.pipeline.training.evaluation import judge, without_unlabelled
+    from cyclades.pipeline.training.evaluation import judge
     from cyclades.pipeline.training.held_out import detection
 
     tiles = [tile for unit in test for tile in unit]
     found = judge(detection(detector), tiles, detector.spec)
-    rows = iter(zip(tiles, found.truth, found.found, found.ranked, strict=True))
-    units = []
-    for unit in test:
-        judged = []
-        for _ in unit:
-            tile, truth, one, ranked = next(rows)
-            one, ranked = (without_unlabelled(o, tile.unlabelled) for o in (one, ranked))
-            judged.append(judged_tile(truth, one, ranked, limit))
-        units.append(joined(judged))
+    rows = zip(found.truth, found.found, found.ranked, strict=True)
+    judged = iter([judged_tile(*row, limit) for row in rows])
+    units = [joined([next(judged) for _ in unit]) for unit in test]
     return tuple(units)
 
 
