@@ -1,13 +1,17 @@
 """``cyclades study``."""
 
 import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
+    from cyclades.pipeline.options import Options
     from cyclades.pipeline.studies.options import StudyOptions
+
+Given = TypeVar("Given", bound="Options")
 
 
 @click.group()
@@ -15,37 +19,57 @@ def study() -> None:
     """Grids of trainings that answer a question, resumable cell by cell."""
 
 
-@study.command()
-@click.option(
-    "--config",
-    required=True,
-    metavar="FILE",
-    help="A YAML file of options, or the name of one that ships: quick, morphology, stretches, "
-    "transfer_cpu, transfer.",
+def _grid_options(shipped: str, example: str) -> Callable[[Callable[..., None]], Any]:
+    """Options that all studies have."""
+    options = (
+        click.option(
+            "--config",
+            required=True,
+            metavar="FILE",
+            help=f"A YAML file of options, or the name of one that ships: {shipped}.",
+        ),
+        click.option(
+            "--output",
+            "-o",
+            type=click.Path(path_type=Path),
+            required=True,
+            help="Folder of the study.",
+        ),
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="SECTION.PARAMETER=VALUE",
+            help=f"Change one option, as seeds=5 or {example}; may be repeated.",
+        ),
+        click.option(
+            "--processes",
+            type=click.IntRange(min=1),
+            help="Cells at a time.  [default: one a GPU, or one on the CPU]",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Threads of each process.",
+        ),
+        click.option(
+            "--table", is_flag=True, help="Compute nothing; write and print what there is."
+        ),
+    )
+
+    def decorate(function: Callable[..., None]) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return study.command()(function)
+
+    return decorate
+
+
+@_grid_options(
+    "quick, morphology, stretches, transfer_cpu, transfer", "tasks.morphology.images=FOLDER"
 )
-@click.option(
-    "--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder of the study."
-)
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="SECTION.PARAMETER=VALUE",
-    help="Change one option, as seeds=5 or tasks.morphology.images=FOLDER; may be repeated.",
-)
-@click.option(
-    "--processes",
-    type=click.IntRange(min=1),
-    help="Cells at a time.  [default: one a GPU, or one on the CPU]",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Threads of each process.",
-)
-@click.option("--table", is_flag=True, help="Compute nothing; write and print what there is.")
 def transfer(
     config: str,
     output: Path,
@@ -61,16 +85,55 @@ def transfer(
     the curves into the folder. A study that was interrupted goes on when the same command is given
     again.
     """
-    from cyclades.pipeline.studies.running import Study, count_by_reason
+    from cyclades.pipeline.studies.running import Study
     from cyclades.pipeline.studies.table import write_study
 
     plan = Study.plan(read_options(config, assignments), output)
+    waves = [] if table else [plan.missing()]
+    _run(plan, waves, processes, threads, write_study)
+
+
+@_grid_options("detectors_quick, detectors_cpu, detectors", "budget.images=20000")
+def detectors(
+    config: str,
+    output: Path,
+    assignments: tuple[str, ...],
+    processes: int | None,
+    threads: int,
+    table: bool,
+) -> None:
+    """Put detectors of many kinds into one table: the same tiles, budget and scorer for all.
+
+    Every detector x data x seed that is not there yet is trained and judged; routes of
+    `cyclades run` stand beside networks. Writes tidy tables, a page in the layout of the radio
+    benchmark (Sortino et al. 2023), curves, and accuracy against speed into the folder. A study
+    that was interrupted goes on when the same command is given again.
+    """
+    from cyclades.pipeline.studies.detectors.options import DetectorStudyOptions
+    from cyclades.pipeline.studies.detectors.running import DetectorStudy
+    from cyclades.pipeline.studies.detectors.table import write_detectors
+
+    plan = DetectorStudy.plan(_read(DetectorStudyOptions, config, assignments), output)
+    _run(plan, [] if table else plan.waves(), processes, threads, write_detectors)
+
+
+def _run(
+    plan: Any,
+    waves: Sequence[Sequence[Any]],
+    processes: int | None,
+    threads: int,
+    write: Callable[[Any], list[Path]],
+) -> None:
+    """Compute the cells of a plan, wave by wave, and write and print what there is."""
+    from cyclades.pipeline.studies.running import count_by_reason
+
     for reason, number in plan.problems.items():
         click.echo(f"{number} cells left out: {reason}", err=True)
-    if not table and plan.missing():
-        for reason, number in count_by_reason(_compute(plan, processes, threads)).items():
+    for cells in filter(None, waves):
+        failed = _compute(plan, cells, processes, threads)
+        for reason, number in count_by_reason(failed).items():
             click.echo(f"{number} cells failed: {reason}", err=True)
-    files = write_study(plan)
+    files = write(plan)
     done, number = sum(1 for _ in plan.outcomes()), len(plan.keys)
     click.echo(f"{done} of {number} cells are there.", err=True)
     for file in files:
@@ -80,8 +143,8 @@ def transfer(
         click.echo(file, err=True)
 
 
-def _compute(plan: Any, processes: int | None, threads: int) -> list[str]:
-    """Compute what is missing, with a bar of progress; return what is wrong with each failure."""
+def _compute(plan: Any, cells: Sequence[Any], processes: int | None, threads: int) -> list[str]:
+    """Compute cells, with a bar of progress; return what is wrong with each failure."""
     from tqdm import tqdm
 
     from cyclades.stages.core.errors import ConfigurationError
@@ -90,14 +153,14 @@ def _compute(plan: Any, processes: int | None, threads: int) -> list[str]:
         from cyclades.pipeline.studies.running import run_study
 
         on_interrupt = signal.getsignal(signal.SIGINT)
-        with tqdm(total=len(plan.missing()), unit="cell", disable=None) as bar:
+        with tqdm(total=len(cells), unit="cell", disable=None) as bar:
 
             def told(done: int, number: int, cell: Any) -> None:
                 signal.signal(signal.SIGINT, on_interrupt)  # which Lightning takes for itself
-                bar.set_postfix_str(f"{cell.task} {cell.backbone} {cell.mode} {cell.fraction:g}")
+                bar.set_postfix_str(str(cell))
                 bar.update(1)
 
-            failed = run_study(plan, processes=processes, threads=threads, told=told)
+            failed = run_study(plan, processes=processes, threads=threads, told=told, cells=cells)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"A study needs the package {error.name!r}; install cyclades[learned]."
@@ -114,7 +177,12 @@ def _compute(plan: Any, processes: int | None, threads: int) -> list[str]:
 
 def read_options(config: str, assignments: tuple[str, ...] = ()) -> "StudyOptions":
     """Read the configuration of a study: a file, or the name of one that ships."""
-    from cyclades.pipeline.commands.train import read_configuration
     from cyclades.pipeline.studies.options import StudyOptions
 
-    return read_configuration(StudyOptions, "studies", config, assignments)
+    return _read(StudyOptions, config, assignments)
+
+
+def _read(kind: type[Given], config: str, assignments: tuple[str, ...]) -> Given:
+    from cyclades.pipeline.commands.train import read_configuration
+
+    return read_configuration(kind, "studies", config, assignments)

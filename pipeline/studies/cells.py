@@ -44,6 +44,9 @@ class Cell:
     fraction: float
     seed: int
 
+    def __str__(self) -> str:
+        return f"{self.task} {self.backbone} {self.mode} {self.fraction:g} {self.seed}"
+
     @property
     def pretrained(self) -> bool:
         """Whether it starts from the weights of its backbone."""

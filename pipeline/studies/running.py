@@ -3,12 +3,14 @@
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from cyclades.pipeline.options import Options
 from cyclades.pipeline.studies.cells import Cell, Outcome, Store, grid, identity, key
 from cyclades.pipeline.studies.options import StudyOptions
 from cyclades.pipeline.studies.tasks.base import Task, Workshop
@@ -18,12 +20,80 @@ from cyclades.stages.core.errors import CycladesError
 from cyclades.stages.networks.specification import BackboneSpec
 
 logger = logging.getLogger("cyclades.studies")
-Told = Callable[[int, int, Cell], None]
+Told = Callable[[int, int, Any], None]
+
+
+class Plan(ABC):
+    """Cells of a grid, whatever they are, their keys, and why some cannot be computed.
+
+    Attributes
+    ----------
+    options : Options
+    folder : path
+    keys : dict of cell to str
+        Of the cells that can be computed, in the order of the grid.
+    contents : dict of str to dict
+        Identities by key.
+    problems : dict of str to int
+        Why cells cannot be computed, and how many.
+    """
+
+    options: Any
+    folder: Path
+    keys: dict[Any, str]
+    contents: dict[str, dict[str, Any]]
+    problems: dict[str, int]
+
+    @classmethod
+    @abstractmethod
+    def plan(cls, options: Any, folder: Path) -> Self:
+        """Look which cells there are to compute."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def compute(self, cell: Any, workshop: Workshop) -> Outcome:
+        """Compute one cell."""
+        raise NotImplementedError
+
+    def preparations(self, cell: Any) -> Sequence[Hashable]:
+        """Work that cells share and that has to be done once before them."""
+        return ()
+
+    def prepare(self, cell: Any, preparation: Any, workshop: Workshop) -> None:
+        """Do what `preparations` named; nothing where it is done already."""
+        raise NotImplementedError
+
+    def add(self, cell: Any, content: dict[str, Any]) -> None:
+        """Take up a cell that can be computed, with its identity."""
+        name = self.keys[cell] = key(content)
+        self.contents[name] = content
+
+    def leave_out(self, reason: str) -> None:
+        """Count a cell that cannot be computed."""
+        self.problems[reason] = self.problems.get(reason, 0) + 1
+
+    def outcomes(self) -> Iterator[tuple[Any, Outcome]]:
+        """Cells that are there, in the order of the grid."""
+        store = Store(self.folder)
+        for cell, name in self.keys.items():
+            found = store.read(name)
+            if found is not None:
+                yield cell, found
+
+    def missing(self) -> list[Any]:
+        """Cells that are to be computed; of those with the same key the first."""
+        store = Store(self.folder)
+        first = {name: cell for cell, name in reversed(self.keys.items())}
+        return [
+            cell
+            for cell, name in self.keys.items()
+            if first[name] == cell and store.read(name) is None
+        ]
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
-    """The cells of a study, their keys, and why some cannot be computed.
+class Study(Plan):
+    """The cells of a study of transfer learning.
 
     Parameters
     ----------
@@ -66,12 +136,10 @@ class Study:
             if reason is None and cell.pretrained:
                 reason = weightless[cell.backbone]
             if reason is not None:
-                made.problems[reason] = made.problems.get(reason, 0) + 1
+                made.leave_out(reason)
                 continue
             weights = weights_hash(options.backbones[cell.backbone]) if cell.pretrained else None
-            content = identity(cell, options, data[cell.task, cell.mode], weights)
-            name = made.keys[cell] = key(content)
-            made.contents[name] = content
+            made.add(cell, identity(cell, options, data[cell.task, cell.mode], weights))
         return made
 
     def backbone(self, cell: Cell) -> BackboneSpec:
@@ -79,23 +147,18 @@ class Study:
         spec = self.options.backbones[cell.backbone]
         return spec if cell.pretrained else spec.model_copy(update={"weights": None})
 
-    def outcomes(self) -> Iterator[tuple[Cell, Outcome]]:
-        """Cells that are there, in the order of the grid."""
-        store = Store(self.folder)
-        for cell, name in self.keys.items():
-            found = store.read(name)
-            if found is not None:
-                yield cell, found
+    def compute(self, cell: Cell, workshop: Workshop) -> Outcome:
+        """Train and judge a cell."""
+        task = self.tasks[cell.task]
+        return task.run(cell, self.backbone(cell), workshop, self.keys[cell])
 
-    def missing(self) -> list[Cell]:
-        """Cells that are to be computed; of those with the same key the first."""
-        store = Store(self.folder)
-        first = {name: cell for cell, name in reversed(self.keys.items())}
-        return [
-            cell
-            for cell, name in self.keys.items()
-            if first[name] == cell and store.read(name) is None
-        ]
+    def preparations(self, cell: Cell) -> Sequence[Hashable]:
+        """What the cell's task shares among cells."""
+        return self.tasks[cell.task].preparations(cell, self.backbone(cell))
+
+    def prepare(self, cell: Cell, preparation: Any, workshop: Workshop) -> None:
+        """Do what the cell's task shares among cells."""
+        self.tasks[cell.task].prepare(preparation, workshop)
 
 
 def devices() -> tuple[str, ...]:
@@ -107,36 +170,41 @@ def devices() -> tuple[str, ...]:
 
 
 def run_study(
-    study: Study, *, processes: int | None = None, threads: int = 1, told: Told | None = None
-) -> dict[Cell, str]:
+    study: Plan,
+    *,
+    processes: int | None = None,
+    threads: int = 1,
+    told: Told | None = None,
+    cells: Sequence[Any] | None = None,
+) -> dict[Any, str]:
     """Compute the cells that are missing.
 
     Parameters
     ----------
-    study : Study
+    study : Plan
     processes : int, optional
         Cells at a time: one a GPU where left out, or one on the CPU. They share the GPUs.
     threads : int
         Of each process on the CPU.
     told : callable, optional
         Called after each cell with the number of those that are done, of all, and the cell.
+    cells : sequence, optional
+        Some of those that are missing, instead of all.
 
     Returns
     -------
-    dict of Cell to str
+    dict of cell to str
         Cells that failed, and why. The others are kept as they are done, so that an interrupted
         study goes on where it was.
     """
-    cells = study.missing()
-    failed: dict[Cell, str] = {}
+    cells = study.missing() if cells is None else cells
+    failed: dict[Any, str] = {}
     if not cells:
         return failed
     where = devices()
     number = processes or len(where)
     first = {
-        preparation: cell
-        for cell in reversed(cells)
-        for preparation in study.tasks[cell.task].preparations(cell, study.backbone(cell))
+        preparation: cell for cell in reversed(cells) for preparation in study.preparations(cell)
     }
     shared = [(cell, preparation) for preparation, cell in first.items()]
     if number == 1:
@@ -152,14 +220,13 @@ def run_study(
     places: Any = context.Queue()
     for place in range(number):
         places.put(where[place % len(where)])
-    with ProcessPoolExecutor(
-        number, context, _start_worker, (study.options, study.folder, threads, places)
-    ) as pool:
+    given = (type(study), study.options, study.folder, threads, places)
+    with ProcessPoolExecutor(number, context, _start_worker, given) as pool:
         try:
             # what several cells need is computed once, before them; its errors are theirs too
             for done in as_completed([pool.submit(_prepare, *one) for one in shared]):
                 done.result()
-            futures: dict[Future[str | None], Cell] = {
+            futures: dict[Future[str | None], Any] = {
                 pool.submit(_compute, cell): cell for cell in cells
             }
             for place, future in enumerate(as_completed(futures), 1):
@@ -173,17 +240,17 @@ def run_study(
     return failed
 
 
-def _after(cell: Cell, problem: str | None, failed: dict[Cell, str]) -> None:
+def _after(cell: Any, problem: str | None, failed: dict[Any, str]) -> None:
     if problem is not None:
         logger.warning("%s: %s", cell, problem)
         failed[cell] = problem
 
 
-def _attempt(study: Study, cell: Cell, workshop: Workshop) -> str | None:
+def _attempt(study: Plan, cell: Any, workshop: Workshop) -> str | None:
     """Compute a cell and keep its result; return what is wrong where it cannot be computed."""
     name = study.keys[cell]
     try:
-        outcome = study.tasks[cell.task].run(cell, study.backbone(cell), workshop, name)
+        outcome = study.compute(cell, workshop)
         Store(study.folder).write(name, study.contents[name], outcome)
     except CycladesError as error:
         return str(error)
@@ -198,11 +265,13 @@ def _start_torch(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-_here: list[tuple[Study, Workshop]] = []
+_here: list[tuple[Plan, Workshop]] = []
 """The study and the device of a worker process."""
 
 
-def _start_worker(options: StudyOptions, folder: Path, threads: int, places: Any) -> None:
+def _start_worker(
+    kind: type[Plan], options: Options, folder: Path, threads: int, places: Any
+) -> None:
     device = places.get()
     if device.startswith("cuda:"):
         # set before CUDA starts, so that whoever takes the first GPU takes this one
@@ -211,18 +280,18 @@ def _start_worker(options: StudyOptions, folder: Path, threads: int, places: Any
         os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[place] if seen else str(place)
         device = "cuda"
     _start_torch(threads)
-    _here.append((Study.plan(options, folder), Workshop(folder, device, threads)))
+    _here.append((kind.plan(options, folder), Workshop(folder, device, threads)))
 
 
-def _prepare(cell: Cell, preparation: Any) -> None:
+def _prepare(cell: Any, preparation: Any) -> None:
     study, workshop = _here[0]
     try:
-        study.tasks[cell.task].prepare(preparation, workshop)
+        study.prepare(cell, preparation, workshop)
     except CycladesError as error:
-        logger.warning("%s: %s", cell.task, error)
+        logger.warning("%s: %s", cell, error)
 
 
-def _compute(cell: Cell) -> str | None:
+def _compute(cell: Any) -> str | None:
     study, workshop = _here[0]
     return _attempt(study, cell, workshop)
 

@@ -6,7 +6,7 @@ Statist. 7, 1). To each such draw comes the error of the mean over seeds, which 
 labels, first numbers and order, by Student's distribution, since seeds are few.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cyclades.pipeline.studies.cells import Cell, Outcome
 from cyclades.pipeline.studies.options import PRETRAINED, StudyOptions
 from cyclades.pipeline.studies.running import Study
-from cyclades.pipeline.studies.tasks.base import Task, Unit
+from cyclades.pipeline.studies.tasks.base import Task
 
 Floats = NDArray[np.float64]
 
@@ -107,11 +107,40 @@ def cell_figures(
     task: Task, outcome: Outcome, options: StudyOptions
 ) -> tuple[dict[str, Figure], dict[str, Floats]]:
     """Figures of one cell with the interval of its test units, and the draws behind these."""
-    draws = _unit_draws(task, outcome.units, options.resamples)
-    values = task.figures(outcome.units)
+    units = outcome.units
+    return drawn_figures(
+        lambda drawn: task.figures([units[place] for place in drawn]),
+        len(units),
+        options.resamples,
+        options.level,
+    )
+
+
+def drawn_figures(
+    figures: Callable[[NDArray[np.int64]], Mapping[str, float]],
+    number: int,
+    resamples: int,
+    level: float,
+) -> tuple[dict[str, Figure], dict[str, Floats]]:
+    """Figures of some units with the interval over these, and the draws behind them.
+
+    Parameters
+    ----------
+    figures : callable
+        From the places of units, each as often as it is drawn, to the figures on them.
+    number : int
+        Of units.
+    resamples : int
+    level : float
+        Coverage of the intervals.
+    """
+    generator = np.random.default_rng(number)
+    rows = [figures(drawn) for drawn in generator.integers(0, number, (resamples, number))]
+    names = dict.fromkeys(name for row in rows for name in row)
+    draws = {name: np.array([row.get(name, np.nan) for row in rows], float) for name in names}
     return {
-        name: Figure(value, *_ends(draws.get(name, np.full(1, np.nan)), options.level))
-        for name, value in values.items()
+        name: Figure(value, *_ends(draws.get(name, np.full(1, np.nan)), level))
+        for name, value in figures(np.arange(number)).items()
     }, draws
 
 
@@ -144,21 +173,36 @@ def routes(study: Study, known: Drawn | None = None) -> list[Route]:
     for (name, backbone, mode, fraction), found in groups.items():
         task = study.tasks[name]
         several = [known[study.keys[cell]] for cell, _ in found]
-        figures: dict[str, Figure] = {}
-        main = np.zeros(0)
-        for quantity in several[0][0]:
-            values = [one[0][quantity].value for one in several if quantity in one[0]]
-            drawn = [one[1][quantity] for one in several if quantity in one[1]]
-            joined = _over_seeds(np.array(values), drawn, f"{name} {backbone} {mode} {fraction}")
-            figures[quantity] = Figure(float(np.mean(values)), *_ends(joined, options.level))
-            if quantity == task.main:
-                main = joined
+        figures, draws = over_seeds(several, f"{name} {backbone} {mode} {fraction}", options.level)
+        main = draws.get(task.main, np.zeros(0))
         seconds = float(np.mean([outcome.seconds for _, outcome in found]))
         labels = round(float(np.mean([outcome.labels for _, outcome in found])))
         made.append(
             Route(name, backbone, mode, fraction, labels, len(found), figures, seconds, main)
         )
     return made
+
+
+def over_seeds(
+    several: Sequence[tuple[dict[str, Figure], dict[str, Floats]]], name: str, level: float
+) -> tuple[dict[str, Figure], dict[str, Floats]]:
+    """Means over seeds of figures with their intervals, and the draws behind them.
+
+    Parameters
+    ----------
+    several : sequence
+        For each seed what `drawn_figures` returned.
+    name : str
+        Tells the random draws of one mean from those of another.
+    level : float
+    """
+    figures, draws = {}, {}
+    for quantity in several[0][0]:
+        values = [one[0][quantity].value for one in several if quantity in one[0]]
+        drawn = [one[1][quantity] for one in several if quantity in one[1]]
+        draws[quantity] = _over_seeds(np.array(values), drawn, name)
+        figures[quantity] = Figure(float(np.mean(values)), *_ends(draws[quantity], level))
+    return figures, draws
 
 
 def savings(study: Study, found: Sequence[Route]) -> list[Saving]:
@@ -248,18 +292,6 @@ def _saving(study: Study, route: Route, curve: list[Route]) -> Iterator[Saving]:
         route.task, route.backbone, route.mode, route.fraction, route.labels, value,
         float(limit / route.labels), float(low), float(high), bound,
     )  # fmt: skip
-
-
-def _unit_draws(task: Task, units: Sequence[Unit], resamples: int) -> dict[str, Floats]:
-    """Figures on units drawn again; the same draws for all cells with as many units."""
-    number = len(units)
-    generator = np.random.default_rng(number)
-    rows = [
-        task.figures([units[place] for place in drawn])
-        for drawn in generator.integers(0, number, (resamples, number))
-    ]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: np.array([row.get(name, np.nan) for row in rows], float) for name in names}
 
 
 def _over_seeds(values: Floats, drawn: Sequence[Floats], name: str) -> Floats:

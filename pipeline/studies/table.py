@@ -42,11 +42,11 @@ def write_study(study: Study) -> list[Path]:
     found = routes(study, known)
     saved = savings(study, found)
     files = [
-        _write_table(study.folder / "cells.parquet", cell_rows(study, known)),
-        _write_table(study.folder / "routes.parquet", route_rows(study, found)),
+        write_table(study.folder / "cells.parquet", cell_rows(study, known)),
+        write_table(study.folder / "routes.parquet", route_rows(study, found)),
     ]
     if saved:
-        files.append(_write_table(study.folder / "savings.parquet", [vars(one) for one in saved]))
+        files.append(write_table(study.folder / "savings.parquet", [vars(one) for one in saved]))
     page = study.folder / "study.md"
     with written_whole(page) as path:
         path.write_text("\n".join([*report(study, found, saved), ""]), "utf-8")
@@ -166,7 +166,7 @@ def _saving_table(found: Sequence[Saving]) -> list[str]:
     return _by_labels(found, Saving.text)
 
 
-def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows as Parquet; a column that a row lacks is null there."""
     import pyarrow
     import pyarrow.parquet

@@ -214,6 +214,32 @@ CURVES = (
 """What is drawn of the log of a detector's training, panel by panel."""
 
 
+def read_curve(folder: Path, name: str) -> list[tuple[int, float]]:
+    """Return the steps and values of a column of a run's log, in the order of the steps.
+
+    Parameters
+    ----------
+    folder : path
+        Of the run.
+    name : str
+        As ``validation_ap50``.
+    """
+    return _points(_read_log(folder), name)
+
+
+def _read_log(folder: Path) -> list[dict[str, str]]:
+    table = []
+    for log in sorted((folder / "log").glob("metrics*.csv")):
+        with log.open(encoding="utf-8") as lines:
+            table += list(csv.DictReader(lines))
+    return table
+
+
+def _points(table: Sequence[dict[str, str]], name: str) -> list[tuple[int, float]]:
+    # steps that were made again after an interruption are the same ones
+    return sorted({int(r["step"]): float(r[name]) for r in table if r.get(name)}.items())
+
+
 def write_curves(folder: Path, panels: Sequence[Sequence[str]] = CURVES) -> Path | None:
     """Draw the loss and the figures along the steps, from the log.
 
@@ -229,21 +255,16 @@ def write_curves(folder: Path, panels: Sequence[Sequence[str]] = CURVES) -> Path
     Path or None
         The picture; None where there is no log.
     """
-    logs = sorted((folder / "log").glob("metrics*.csv"))
-    if not logs:
+    table = _read_log(folder)
+    if not table:
         return None
     from matplotlib.figure import Figure
 
-    table = []
-    for log in logs:
-        with log.open(encoding="utf-8") as lines:
-            table += list(csv.DictReader(lines))
     figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
     for axes, names in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         values = []
         for name in names:
-            # steps that were made again after an interruption are the same ones
-            points = sorted({int(r["step"]): float(r[name]) for r in table if r.get(name)}.items())
+            points = _points(table, name)
             if points:
                 label = name.removeprefix("validation_").removeprefix("probe_")
                 axes.plot(*zip(*points, strict=True), label=label)

@@ -1,7 +1,7 @@
 """How good a detector is on labelled tiles, and what its scores mean."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,15 +89,15 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
             [stretch(normalise(s.image, spec.input.mesh), spec.input.stretches) for s in several]
         )
         for sample, found in zip(several, detect(channels), strict=True):
-            truth = _truth(sample, spec)
-            objects = _found(found, spec)
+            truth = true_objects(sample, spec.classes)
+            # nothing is wrong where nothing is labelled
+            objects = without_unlabelled(_found(found, spec), sample.unlabelled)
             truths.append(truth)
             founds.append(objects)
-            ranked.append(_ranked(found, spec))
+            ranked.append(without_unlabelled(_ranked(found, spec), sample.unlabelled))
             seen.append(observe(sample, spec.classes, spec.input.mesh))
             genuine = truth.take(np.flatnonzero([n != SPURIOUS for n in truth.labels or ()]))
             sources = objects.take(np.flatnonzero([n != SPURIOUS for n in objects.labels or ()]))
-            sources = _without_labels(sources, sample.unlabelled)
             judged = assign(genuine.unclassed(), sources.unclassed(), np.array([REAL_OVERLAP]))
             wanted += judged.wanted
             kept = ~judged.ignored[0]
@@ -238,8 +238,9 @@ def _batches(samples: Iterable[Sample], number: int) -> Iterable[list[Sample]]:
         yield held
 
 
-def _truth(sample: Sample, spec: NetworkSpec) -> Objects:
-    labels = tuple(spec.classes[int(k)] for k in sample.classes)
+def true_objects(sample: Sample, classes: Sequence[str]) -> Objects:
+    """Labels of a tile as objects with the names of their classes."""
+    labels = tuple(classes[int(k)] for k in sample.classes)
     return Objects(np.asarray(sample.boxes, float), None, labels, None, sample.ignore)
 
 
@@ -265,8 +266,8 @@ def _ignored(truth: Objects) -> NDArray[np.bool_]:
     return np.zeros(len(truth), bool) if truth.ignored is None else truth.ignored
 
 
-def _without_labels(found: Objects, unlabelled: NDArray[np.bool_] | None) -> Objects:
-    """Leave out what lies where nothing is labelled."""
+def without_unlabelled(found: Objects, unlabelled: NDArray[np.bool_] | None) -> Objects:
+    """Leave out detections whose centre lies where nothing is labelled."""
     if unlabelled is None or not len(found):
         return found
     ny, nx = unlabelled.shape

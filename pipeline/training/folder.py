@@ -1,7 +1,8 @@
-"""Labels in the formats of other people's annotation tools: COCO JSON and YOLO text files.
+"""Labels in the formats of other people's annotation tools.
 
-Rows of an image count from the first row of the file, as in the array, not from the top of a
-plot.
+COCO, CAESAR and LabelMe JSON, told apart by what is in them, and YOLO text files. Rows of an image
+count from the first row of the file, as in the array, unless ``top_first`` says that they count
+from the top of a picture.
 """
 
 import json
@@ -12,6 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from cyclades.pipeline.simulation.coco import decode
+from cyclades.pipeline.training.annotations import (
+    Annotations,
+    caesar_labels,
+    filled,
+    labelme_labels,
+)
 from cyclades.pipeline.training.labelled import (
     PLACE,
     ImageFilesOptions,
@@ -25,22 +32,26 @@ from cyclades.stages.core.products import Segments
 from cyclades.stages.core.stage import parameter
 
 _YOLO_BOX = 5
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
 class FolderOptions(ImageFilesOptions):
-    """FITS images with labels in COCO or YOLO format."""
+    """FITS images with labels in COCO, CAESAR, LabelMe or YOLO format."""
 
     kind: Literal["folder"] = "folder"
     labels: str = parameter(
         ...,
-        "COCO file (.json) of all images, or of one each where its path holds {name}; or YOLO "
-        "files, as in labels/{name}.txt.",
+        "COCO file (.json) of all images; or COCO, CAESAR or LabelMe files of one each, where the "
+        "path holds {name} or is their folder; or YOLO files, as in labels/{name}.txt.",
     )
     names: tuple[str, ...] = parameter((), "Classes of YOLO labels, in the order of their numbers.")
+    top_first: bool = parameter(
+        False, "Whether rows of the labels count from the top of a picture, the image's last row."
+    )
 
 
 class FolderSource(LabelledSource):
-    """Crops of images with COCO or YOLO labels.
+    """Crops of images with labels of `FolderOptions`.
 
     Parameters
     ----------
@@ -58,50 +69,119 @@ class FolderSource(LabelledSource):
         super().__init__(options, size, classes)
         self.options = options
         self._whole: dict[str, Any] | None = None
+        self._by_image: dict[str, Path] | None = None
 
     def load(self, path: Path) -> LabelledImage:
         """Read the labels of an image; an image without any holds no objects."""
-        file = Path(self.options.labels.replace(PLACE, image_name(path))).expanduser()
         source = self.open(path)
-        if file.suffix.lower() == ".json":
-            content = self._coco(file)
-            boxes, numbers, segments, crowd = _coco_labels(content, path, source.shape, file)
-            names = [str(row["name"]) for row in content["categories"]]
-        else:
-            boxes, numbers, segments = _yolo_labels(file, source.shape)
-            crowd, names = np.zeros(len(boxes), bool), list(self.options.names)
-            if len(numbers) and numbers.max() >= len(names):
-                raise InputError(
-                    f"{file}: there is no name for class {numbers.max()}; list the names of all "
-                    "classes in the option names."
-                )
-        classes = class_numbers(names, self.classes, self.options.classes)[numbers]
-        known = np.flatnonzero(classes >= 0)
+        made, names = self._annotations(path, source.shape)
+        if self.options.top_first:
+            made = _turned(made, source.shape)
+        judged = [one for one, skipped in zip(made.names, made.ignore, strict=True) if not skipped]
+        known = list(dict.fromkeys([*names, *judged]))
+        numbers = class_numbers(known, self.classes, self.options.classes)
+        place = dict(zip(known, numbers.tolist(), strict=True))
+        # what is ignored needs no class of the network
+        classes = np.array([place.get(name, 0) for name in made.names], np.int64)
+        kept = np.flatnonzero(classes >= 0)
         return LabelledImage(
             source,
-            boxes[known],
-            classes[known],
-            None if segments is None else segments.take(known),
-            crowd[known],
-            np.full(len(known), np.nan),
+            made.boxes[kept],
+            classes[kept],
+            None if made.segments is None else made.segments.take(kept),
+            made.ignore[kept],
+            np.full(len(kept), np.nan),
         )
 
-    def _coco(self, file: Path) -> dict[str, Any]:
-        shared = PLACE not in self.options.labels
+    def _annotations(self, path: Path, shape: tuple[int, int]) -> tuple[Annotations, list[str]]:
+        """Labels of an image, and the classes that there are labels of."""
+        place = self.options.labels
+        shared = Path(place).expanduser()
+        if shared.is_dir():
+            file = self._files(shared).get(_stem(path))
+            if file is None:
+                raise InputError(
+                    f"{shared}: none of its files names the image {path.name}; add its labels, or "
+                    "leave the image out of the option images."
+                )
+        else:
+            file = Path(place.replace(PLACE, image_name(path))).expanduser()
+        if file.suffix.lower() != ".json":
+            return self._yolo(file, shape)
+        content = self._json(file)
+        # files of one image each know only the classes that are on it
+        further = [*self.options.classes]
+        if "objs" in content:
+            return caesar_labels(content, file, shape, self.classes), further
+        if "shapes" in content:
+            return labelme_labels(content, file, shape), further
+        boxes, numbers, segments, crowd = _coco_labels(content, path, shape, file)
+        names = [str(row["name"]) for row in content["categories"]]
+        return Annotations(boxes, [names[k] for k in numbers], segments, crowd), names
+
+    def _yolo(self, file: Path, shape: tuple[int, int]) -> tuple[Annotations, list[str]]:
+        boxes, numbers, segments = _yolo_labels(file, shape)
+        names = list(self.options.names)
+        if len(numbers) and numbers.max() >= len(names):
+            raise InputError(
+                f"{file}: there is no name for class {numbers.max()}; list the names of all "
+                "classes in the option names."
+            )
+        ignore = np.zeros(len(boxes), bool)
+        return Annotations(boxes, [names[k] for k in numbers], segments, ignore), names
+
+    def _files(self, folder: Path) -> dict[str, Path]:
+        """Files of a folder by the image that each names."""
+        if self._by_image is None:
+            self._by_image = {}
+            for file in sorted(folder.rglob("*.json")):
+                content = self._json(file)
+                named = content.get("img") or content.get("imagePath")
+                self._by_image[_stem(Path(str(named or file.name)))] = file
+        return self._by_image
+
+    def _json(self, file: Path) -> dict[str, Any]:
+        shared = file == Path(self.options.labels).expanduser()
         if shared and self._whole is not None:
             return self._whole
         try:
             content = json.loads(file.read_text("utf-8"))
-            content["images"], content["categories"], content["annotations"]
+            if "objs" not in content and "shapes" not in content:
+                content["images"], content["categories"], content["annotations"]
         except FileNotFoundError:
             raise InputError(f"{file}: there is no such file of labels.") from None
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{file}: this is no COCO file with images, categories and annotations."
+                f"{file}: this is no COCO file with images, categories and annotations, nor one of "
+                "CAESAR (objs) or LabelMe (shapes)."
             ) from error
         if shared:
             self._whole = content
         return dict(content)
+
+
+def _stem(path: Path) -> str:
+    """Name of an image without the suffixes of FITS files and of pictures made of them."""
+    name = path.name
+    for suffix in _PICTURES:
+        if name.lower().endswith(suffix):
+            return image_name(Path(name[: -len(suffix)]))
+    return image_name(Path(name.removesuffix(".json")))
+
+
+def _turned(made: Annotations, shape: tuple[int, int]) -> Annotations:
+    """Labels whose rows counted from the last row of the image."""
+    ny, nx = shape
+    x0, y0, x1, y1 = made.boxes.T
+    segments = made.segments
+    if segments is not None:
+        y, x = np.divmod(segments.indices, nx)
+        segments = Segments.from_lists(
+            [np.sort(row) for row in np.split((ny - 1 - y) * nx + x, segments.offsets[1:-1])]
+            if len(segments)
+            else []
+        )
+    return made._replace(boxes=np.stack([x0, ny - y1, x1, ny - y0], -1), segments=segments)
 
 
 def _coco_labels(
@@ -110,9 +190,7 @@ def _coco_labels(
     """Boxes, positions among the categories, pixels, and whether a crowd, of one image."""
     try:
         wanted = [
-            row["id"]
-            for row in content["images"]
-            if image_name(Path(row["file_name"])) == image_name(path)
+            row["id"] for row in content["images"] if _stem(Path(row["file_name"])) == _stem(path)
         ]
         position = {row["id"]: k for k, row in enumerate(content["categories"])}
         rows = [row for row in content["annotations"] if row["image_id"] in wanted]
@@ -136,16 +214,7 @@ def _mask(value: Any, shape: tuple[int, int]) -> Integers:
     if isinstance(value, dict):
         counts = value["counts"]
         return decode(_expanded(counts) if isinstance(counts, str) else counts, shape)
-    return np.unique(np.concatenate([_filled(np.reshape(one, (-1, 2)), shape) for one in value]))
-
-
-def _filled(corners: Floats, shape: tuple[int, int]) -> Integers:
-    """Pixels whose centres lie in a polygon of (x, y), (0, 0) being the outer corner."""
-    from skimage.draw import polygon
-
-    y, x = corners[:, 1] - 0.5, corners[:, 0] - 0.5
-    row, column = polygon(y, x, shape)  # type: ignore[no-untyped-call]
-    return np.asarray(row * shape[1] + column, np.int64)
+    return np.unique(np.concatenate([filled(np.reshape(one, (-1, 2)), shape) for one in value]))
 
 
 def _expanded(text: str) -> list[int]:
@@ -189,7 +258,7 @@ def _yolo_labels(file: Path, shape: tuple[int, int]) -> tuple[Floats, Integers, 
             "the corners of a polygon, all as parts of the image's sides."
         ) from error
     boxes = np.array([np.concatenate([one.min(0), one.max(0)]) for one in polygons])
-    return boxes, numbers, Segments.from_lists([_filled(one, shape) for one in polygons])
+    return boxes, numbers, Segments.from_lists([filled(one, shape) for one in polygons])
 
 
 def _corners(row: list[float]) -> Floats:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -75,6 +75,18 @@ def _complex_sky(beam: float) -> SkyOptions:
     )
 
 
+def _benchmark_sky(pixel: float, beam: float, brightest: float) -> SkyOptions:
+    """A sky in which about four of five objects above the floor are compact, as in surveys."""
+    sky = _sky(pixel, beam, brightest)
+    counts = PowerLawCounts(
+        slope=1.5, density=2.0 * _DENSITY * (_PIXEL / pixel) ** 2, brightest=brightest
+    )
+    return sky.model_copy(
+        update={"counts": counts, "galaxies": 0.12, "discs": 0.02, "doubles": 0.11, "bent": 0.05,
+                "diffuse": 0.05}
+    )  # fmt: skip
+
+
 def _plain(
     number: int,
     beam: float,
@@ -109,10 +121,10 @@ class _Array(NamedTuple):
     dec: float
     options: dict[str, Any]
 
-    def field(self) -> FieldOptions:
-        """Return the options of its field."""
+    def field(self, population: Callable[[float, float, float], SkyOptions] = _sky) -> FieldOptions:
+        """Return the options of its field, with the sky of a population."""
         telescope = TelescopeOptions(array=self.name, padding=1.6, **self.options)
-        sky = _sky(self.pixel, self.beam, _BRIGHTEST["telescope"])
+        sky = population(self.pixel, self.beam, _BRIGHTEST["telescope"])
         return FieldOptions(dec=self.dec, sky=sky, telescope=telescope)
 
 
@@ -171,6 +183,19 @@ def _telescopes(arrays: Sequence[_Array]) -> tuple[FieldOptions, ...]:
     return tuple(array.field() for array in arrays)
 
 
+def _benchmark() -> tuple[FieldOptions, ...]:
+    """Plain fields, and one in three observed by an array, which brings artefacts."""
+    plain = [
+        _plain(k, beam, "natural", _benchmark_sky(_PIXEL, beam, _BRIGHTEST["plain"]))
+        for k, beam in enumerate(BEAMS)
+    ]
+    observed = [one.field(_benchmark_sky) for one in (_VLA[0], _ASKAP[0], _ATCA[0], _MEERKAT[0])]
+    mixed = list(plain)
+    for k, one in enumerate(observed):
+        mixed.insert(2 + 3 * k, one)
+    return tuple(mixed)
+
+
 def presets() -> dict[str, tuple[FieldOptions, ...]]:
     """Return the ready-made lists of options by name; fields take the options in turn.
 
@@ -180,7 +205,8 @@ def presets() -> dict[str, tuple[FieldOptions, ...]]:
     stripes as the scans of a single dish leave them. ``vla``, ``askap``, ``atca`` and ``meerkat``
     are observations with sidelobes, gain errors, ripples and primary beams, and ``telescopes`` is
     all four. ``mixed`` is natural noise, telescopes in one field of three, and bright structure
-    and stripes in one of nine each.
+    and stripes in one of nine each. ``benchmark`` is natural noise and telescopes with a sky of
+    mostly compact objects, for tables of detectors.
     """
     natural = tuple(_plain(k, b, "natural") for k, b in enumerate((*BEAMS, *BEAMS)))
     rich = tuple(
@@ -203,6 +229,7 @@ def presets() -> dict[str, tuple[FieldOptions, ...]]:
         mixed.insert(2 + 5 * k // 2, one)
     return {
         "mixed": tuple(mixed),
+        "benchmark": _benchmark(),
         "natural": natural,
         "beam": tuple(_plain(k, b, "beam") for k, b in enumerate(BEAMS)),
         "complex": rich,

@@ -5,6 +5,7 @@ The tiles of a step follow from its number alone, and so do the draws that the l
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,12 @@ class _Validation(Callback):
 
 
 def train(
-    options: TrainingOptions, output: Path, *, restart: bool = False, progress: bool = True
+    options: TrainingOptions,
+    output: Path,
+    *,
+    restart: bool = False,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> Path:
     """Train a detector, or go on with a training that was interrupted.
 
@@ -150,6 +156,8 @@ def train(
         Begin anew, whatever is there.
     progress : bool
         Show a progress bar.
+    callbacks : sequence of Callback
+        Lightning's, called before the validation.
 
     Returns
     -------
@@ -179,7 +187,7 @@ def train(
         options,
         output,
         checkpoint=checkpoint,
-        callbacks=[_Validation(options)],
+        callbacks=[*callbacks, _Validation(options)],
         progress=progress,
     )
     weights = output / f"{options.name}.safetensors"

@@ -231,6 +231,8 @@ def test_what_is_found_where_nothing_is_labelled_counts_neither_way():
     unlabelled[20:36, :12] = True
     _, found = merits(samples(unlabelled=unlabelled), more=(0, 25, 8, 33))
     assert found["completeness"] == found["reliability"] == 1.0
+    assert found["ap50"] == pytest.approx(1.0)
+    assert merits(samples(), more=(0, 25, 8, 33))[1]["ap50"] < 0.95
 
 
 def test_an_artefact_taken_for_a_source_is_false_and_counted():

@@ -33,7 +33,7 @@ MACHINE = ("devices", "nodes", "workers")
 RUNS = "runs"
 """Folder of trainings that are not complete."""
 MULTIPLE = "multi-component"
-_HELD_OUT = 60_000_011
+HELD_OUT = 60_000_011
 """Seed of the tiles that all cells are judged on; those of trainings are far below."""
 _LEAST_SCORE = 0.005
 _WIDE_ENOUGH = 0.5
@@ -250,7 +250,7 @@ class SimulatedDetection(DetectionTask):
     @cached_property
     def _tiles(self) -> list[list[Sample]]:
         sky = self.options.data
-        held = sky.model_copy(update={"seed": sky.seed + _HELD_OUT, "samples": None})
+        held = sky.model_copy(update={"seed": sky.seed + HELD_OUT, "samples": None})
         source = build_source(held, int(self.options.training.get("size", 256)))
         return [[source.sample(number)] for number in range(self.options.tiles)]
 
@@ -305,7 +305,7 @@ class FirstDetection(DetectionTask):
         ]
         ra, dec = np.array(places).T
         group = sky_groups(ra, dec, self.options.separation)
-        order = np.random.default_rng(_HELD_OUT).permutation(np.unique(group))
+        order = np.random.default_rng(HELD_OUT).permutation(np.unique(group))
         count = np.bincount(group)[order]
         test = order[np.cumsum(count) <= self.options.test_share * len(paths)]
         on_test = np.isin(group, test)
@@ -334,7 +334,7 @@ class FirstDetection(DetectionTask):
     def data(self, cell: Cell) -> OneDataOptions:
         """Return crops of the fields that are drawn for the seed."""
         mine = np.random.default_rng((cell.seed, 0xF1)).permutation(self.sides[0])
-        return self._source(mine[: self.labels(cell.fraction)].tolist(), cell.seed)
+        return self.crops_of(mine[: self.labels(cell.fraction)].tolist(), cell.seed)
 
     def test(self) -> list[list[Sample]]:
         """Crops of the fields of the test, which do not hold the field's centre in their middle."""
@@ -345,11 +345,12 @@ class FirstDetection(DetectionTask):
         size = int(self.options.training.get("size", 256))
         made = []
         for path in self.sides[1]:
-            source = build_source(self._source([path], _HELD_OUT), size)
+            source = build_source(self.crops_of([path], HELD_OUT), size)
             made.append([source.sample(number) for number in range(self.options.crops)])
         return made
 
-    def _source(self, images: Sequence[str], seed: int) -> RgzOptions:
+    def crops_of(self, images: Sequence[str], seed: int) -> RgzOptions:
+        """Return crops of some of the fields."""
         return RgzOptions(
             images=tuple(images),
             labels=self.options.labels or "",

@@ -71,7 +71,9 @@ class FirstDetectionOptions(DetectionOptions):
     """Radio galaxies in real FIRST fields with Radio Galaxy Zoo labels; a label is one field."""
 
     kind: Literal["first_detection"] = "first_detection"
-    images: str | None = parameter(None, "FITS fields, as in folder/*.fits.gz.")
+    images: str | tuple[str, ...] | None = parameter(
+        None, "FITS fields, as in folder/*.fits.gz, or a list of these."
+    )
     labels: str | None = parameter(None, "Table of the consensus sources of all fields.")
     image: ImageOptions = parameter(
         ImageOptions(beam="5.4arcsec"), "How the fields are read; FIRST's say no beam."

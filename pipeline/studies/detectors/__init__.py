@@ -1,0 +1,1 @@
+"""Detectors of many kinds in one table."""
