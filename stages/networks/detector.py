@@ -48,6 +48,9 @@ class Detector(nn.Module):
             self.backbone = build_backbone(spec.backbone, channels_in)
             strides, channels = spec.backbone.strides, spec.backbone.channels
         self.head: Any = find_head(spec.head.name).load()(spec.head, strides, channels, classes)
+        # some heads find out more about themselves than they were told
+        described = getattr(self.head, "spec", spec.head)
+        self.spec = spec.model_copy(update={"head": described})
 
     @property
     def largest_stride(self) -> int:
