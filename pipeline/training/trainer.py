@@ -99,6 +99,9 @@ class Training(lightning.LightningModule):
             learning_rate=o.learning_rate,
             layer_decay=o.adaptation.layer_decay,
             weight_decay=o.weight_decay,
+            backbone_factor=(
+                o.adaptation.backbone_factor if o.adaptation.mode == "fine_tuned" else 1.0
+            ),
         )
         optimiser = torch.optim.AdamW(groups, lr=o.learning_rate)
         return warm_cosine(optimiser, o)

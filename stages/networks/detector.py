@@ -64,7 +64,7 @@ class Detector(nn.Module):
         """Whether images of any size are treated alike, and exported graphs take them.
 
         R-CNN heads propose a given number of regions an image, vision transformers resample
-        their position embeddings to its size, and ultralytics' own models may do either.
+        their position embeddings to its size, and whole networks may do either.
         """
         convolutional = isinstance(self.backbone, ConvolutionalBackbone)
         return convolutional and find_head(self.spec.head.name).any_size

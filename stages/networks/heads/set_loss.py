@@ -23,7 +23,7 @@ Classification = Literal["softmax", "focal", "varifocal"]
 _UNIT = 64.0
 """Pixels. Distances are in units of it rather than of the image, which may be of any size."""
 _SMALLEST = 8.0
-"""Pixels; ignored boxes are taken as at least so wide, as a query may miss their centre a little."""
+"""Pixels; narrower ignored boxes are taken as so wide: queries may miss their centre a little."""
 _SHARE, _POWER = 0.25, 2.0
 """Share of the objects and power of the focal loss (Lin et al. 2017, arXiv:1708.02002)."""
 _VARIFOCAL_SHARE = 0.75

@@ -231,8 +231,8 @@ def check_entries(kind: str, entries: Mapping[str, Any]) -> None:
     for name in entries:
         if name not in known:
             raise ConfigurationError(
-                f"A configuration of {kind} has no entry {name!r}{suggestion(name, known)}; see the "
-                "documentation of transformers, and correct the option configuration."
+                f"A configuration of {kind} has no entry {name!r}{suggestion(name, known)}; see "
+                "the documentation of transformers, and correct the option configuration."
             )
 
 
@@ -319,6 +319,9 @@ def _start(model: nn.Module) -> None:
         # alike for all queries, they would stay alike
         if name.endswith(("detection_tokens", "cls_token", "position_embeddings")):
             nn.init.trunc_normal_(parameter, std=0.02)
+        # proposals move from where they are
+        elif name.endswith("reference_point_embed.weight"):
+            nn.init.zeros_(parameter)
 
 
 @torch.no_grad()
@@ -372,8 +375,10 @@ def _checkpoint_file(checkpoint: str, file: str) -> Path:
                 f"{place}: the folder must hold {CONFIGURATION} and {FILE}, and holds no {file}"
                 f"{'; pickled weights are not read' if pickled else ''}."
             )
-    if checkpoint.count("/") != 1 or checkpoint.startswith((".", "/", "~")) or folder.suffix == (
-        ".safetensors"
+    if (
+        checkpoint.count("/") != 1
+        or checkpoint.startswith((".", "/", "~"))
+        or folder.suffix == (".safetensors")
     ):
         raise InputError(
             f"{checkpoint}: no such folder of a checkpoint ({CONFIGURATION} and {FILE}); a "
@@ -436,15 +441,17 @@ def load_checkpoint(model: Any, checkpoint: str) -> Path:
             new[name] = state[name]
         elif fits and value.ndim == 4 and state[name].shape[0] == value.shape[0]:
             new[name] = adapt_input(state[name], value.shape[1])
-        elif not _says_class(name) and "num_batches_tracked" not in name and not (
-            fits and _of_queries(name)
+        elif (
+            not _says_class(name)
+            and "num_batches_tracked" not in name
+            and not (fits and _of_queries(name))
         ):
             lost.append(name)
     if lost:
         raise InputError(
             f"{checkpoint}: not weights of the {model.config.model_type} that is described "
-            f"({len(lost)} of {len(own)} tensors are missing or differ, {lost[0]} first); leave out "
-            "the option configuration, or take the checkpoint that belongs to it."
+            f"({len(lost)} of {len(own)} tensors are missing or differ, {lost[0]} first); leave "
+            "out the option configuration, or take the checkpoint that belongs to it."
         )
     model.load_state_dict(new, strict=False)
     return path

@@ -291,6 +291,11 @@ def _entries(name: str, options: SetPredictionOptions) -> dict[str, Any]:
         wide = name in ("yolos", "rf_detr")
         deep = 1 if name in ("rt_detr", "rt_detr_v2", "d_fine") else 3
         check_entries(name, given)
+        if options.width % options.attention_heads:
+            raise ConfigurationError(
+                f"Head {name!r}: width ({options.width}) is no multiple of attention_heads "
+                f"({options.attention_heads}); change one of them."
+            )
         return {
             **small_configuration(
                 name,
