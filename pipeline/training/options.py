@@ -132,8 +132,7 @@ class TrainingOptions(RunOptions):
             self.network.start or (backbone is not None and backbone.weights)
         ):
             raise ValueError(
-                f"the mode {mode} needs a trained backbone; give "
-                "network.backbone.weights"
+                f"the mode {mode} needs a trained backbone; give network.backbone.weights"
             )
         return self
 

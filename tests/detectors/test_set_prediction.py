@@ -21,7 +21,7 @@ from cyclades.stages.networks.adaptation import parameter_groups
 from cyclades.stages.networks.detector import Detector, load_detector, save_detector
 from cyclades.stages.networks.export import export_detector
 from cyclades.stages.networks.graphs import GraphDetector
-from cyclades.stages.networks.heads import set_networks
+from cyclades.stages.networks.heads import set_checkpoints
 from cyclades.stages.networks.heads.set_loss import Layer, SetLossOptions, match, set_loss
 from cyclades.stages.networks.heads.set_prediction import SetPredictionHead
 from cyclades.stages.networks.heads.table import find_head
@@ -357,7 +357,7 @@ def test_the_hub_is_asked_for_two_files_only_when_asked(tmp_path, monkeypatch):
         asked.append((repository, file))
         return tmp_path / file
 
-    monkeypatch.setattr(set_networks, "fetch", fetch)
+    monkeypatch.setattr(set_checkpoints, "fetch", fetch)
     made = head("huggingface", checkpoint="someone/detr")
     assert asked == [("someone/detr", "config.json")]
     made.start()
@@ -389,7 +389,7 @@ def test_wrong_options_are_refused_in_one_sentence(name, options, sentence):
 
 def test_options_of_new_networks_do_not_go_with_a_checkpoint(tmp_path):
     checkpoint(tmp_path)
-    with pytest.raises(ConfigurationError, match="option 'width'.*leave it out"):
+    with pytest.raises(ConfigurationError, match=r"option 'width'.*leave it out"):
         head("huggingface", checkpoint=str(tmp_path), width=32)
 
 
@@ -423,7 +423,7 @@ def test_the_backbone_can_take_smaller_steps(name):
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    for module in ("set_prediction", "set_networks"):
+    for module in ("set_prediction", "set_checkpoints", "set_networks"):
         monkeypatch.delitem(sys.modules, f"cyclades.stages.networks.heads.{module}")
     with pytest.raises(ConfigurationError, match=r"'transformers'.*cyclades\[transformers\]"):
         find_head("detr").load()

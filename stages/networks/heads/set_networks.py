@@ -1,34 +1,28 @@
 """Networks that predict a set of objects: those of the package transformers.
 
 A network is built from a configuration of transformers: one of ours, small and fine enough for
-sources of a few pixels, or that of a checkpoint. Nothing is fetched but the two files of a
-checkpoint that was asked for, and no code that comes with one is run.
+sources of a few pixels, or that of a checkpoint (`set_checkpoints`). Nothing is fetched.
 """
 
 import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor, nn
+from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForObjectDetection
 from transformers.models.auto.modeling_auto import MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
 
-from cyclades.stages.core.errors import ConfigurationError, InputError
+from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.registry import suggestion
-from cyclades.stages.networks.pretrained import adapt_input
-from cyclades.stages.networks.weights import fetch, read_metadata, weights_folder
-from cyclades.stages.networks.weights_files import FILE, refuse_pickled
 
-CONFIGURATION = "config.json"
 KIND = "model_type"
 """Entry of a configuration that names the architecture; a configuration that has it is whole."""
-_UNBUILDABLE = (
+UNBUILDABLE = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -192,9 +186,9 @@ def whole_configuration(
     given = _without_weights(given)
     try:
         config = CONFIG_MAPPING[kind].from_dict(given)
-    except _UNBUILDABLE as error:
+    except UNBUILDABLE as error:
         raise ConfigurationError(
-            f"The configuration of {kind} is wrong ({_first_line(error)}); correct it."
+            f"The configuration of {kind} is wrong ({first_line(error)}); correct it."
         ) from error
     changes = {
         "num_labels": classes,
@@ -277,12 +271,12 @@ def build_network(config: Any, *, fresh: bool) -> Any:
         Where transformers cannot build it.
     """
     try:
-        with _quiet():
+        with quiet():
             model = AutoModelForObjectDetection.from_config(config)
-    except _UNBUILDABLE as error:
+    except UNBUILDABLE as error:
         raise ConfigurationError(
             f"transformers cannot build the {config.model_type} that is described "
-            f"({_first_line(error)}); correct the options of the head."
+            f"({first_line(error)}); correct the options of the head."
         ) from error
     model.float()
     if fresh:
@@ -332,144 +326,8 @@ def _start_classes(model: nn.Module, classes: int) -> None:
             nn.init.constant_(module.bias, -math.log((1.0 - _PRIOR) / _PRIOR))
 
 
-def checkpoint_configuration(checkpoint: str) -> dict[str, Any]:
-    """Read the configuration of a checkpoint.
-
-    Parameters
-    ----------
-    checkpoint : str
-        A folder with ``config.json`` and ``model.safetensors``, or a repository of the hub.
-
-    Raises
-    ------
-    InputError
-        Where it cannot be had, or is none of a network.
-    """
-    path = _checkpoint_file(checkpoint, CONFIGURATION)
-    try:
-        entries: Any = json.loads(path.read_text(encoding="utf-8"))
-        kind = entries[KIND]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(
-            f"{path}: not a configuration of a network of transformers; fetch it anew."
-        ) from error
-    if kind not in MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES:
-        raise InputError(
-            f"{checkpoint}: a network of the model_type {kind}, which is no detector of objects; "
-            f"take one of {', '.join(MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES)}."
-        )
-    return dict(entries)
-
-
-def _checkpoint_file(checkpoint: str, file: str) -> Path:
-    """Find a file of a checkpoint; the hub is asked for it where it is not here."""
-    folder = Path(checkpoint).expanduser()
-    kept = weights_folder() / checkpoint.replace("/", "--")
-    refuse_pickled(folder)
-    for place in (folder, kept):
-        if place.is_dir():
-            if (place / file).is_file():
-                return place / file
-            pickled = any(p.suffix in (".bin", ".pth", ".pt") for p in place.iterdir())
-            raise InputError(
-                f"{place}: the folder must hold {CONFIGURATION} and {FILE}, and holds no {file}"
-                f"{'; pickled weights are not read' if pickled else ''}."
-            )
-    if (
-        checkpoint.count("/") != 1
-        or checkpoint.startswith((".", "/", "~"))
-        or folder.suffix == (".safetensors")
-    ):
-        raise InputError(
-            f"{checkpoint}: no such folder of a checkpoint ({CONFIGURATION} and {FILE}); a "
-            "repository of the Hugging Face hub is given as user/repository."
-        )
-    return fetch(checkpoint, file=file)
-
-
-def load_checkpoint(model: Any, checkpoint: str) -> Path:
-    """Fill a network with the weights of a checkpoint; what says classes stays as it is.
-
-    A first layer for another number of channels is adapted as timm does. Queries stay at random
-    numbers where the checkpoint has another number of them.
-
-    Parameters
-    ----------
-    model : PreTrainedModel
-        Changed in place.
-    checkpoint : str
-        See `checkpoint_configuration`.
-
-    Returns
-    -------
-    path
-        The file that was read.
-
-    Raises
-    ------
-    InputError
-        Where it cannot be had or read, or is of another network.
-    """
-    entries = checkpoint_configuration(checkpoint)
-    path = _checkpoint_file(checkpoint, FILE)
-    read_metadata(path)
-    config = whole_configuration(
-        entries,
-        classes=model.config.num_labels,
-        channels=int(entries.get("num_channels", 3)),
-        queries=None,
-    )
-    try:
-        with _quiet():
-            # by transformers, which knows the names that layers had in earlier versions
-            given, report = AutoModelForObjectDetection.from_pretrained(
-                path.parent, config=config, use_safetensors=True, local_files_only=True,
-                ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32,
-            )  # fmt: skip
-    except (*_UNBUILDABLE, OSError) as error:
-        raise InputError(
-            f"{checkpoint}: cannot be read by transformers ({_first_line(error)})."
-        ) from error
-    resized = {name for name, *_ in report["mismatched_keys"]}
-    missing = {name for name in report["missing_keys"] if name not in resized}
-    lost = sorted(name for name in missing | resized if not _says_class(name))
-    state, own = given.state_dict(), model.state_dict()
-    new: dict[str, Tensor] = {}
-    for name, value in own.items():
-        fits = name in state and name not in missing | resized
-        if fits and state[name].shape == value.shape:
-            new[name] = state[name]
-        elif fits and value.ndim == 4 and state[name].shape[0] == value.shape[0]:
-            new[name] = adapt_input(state[name], value.shape[1])
-        elif (
-            not _says_class(name)
-            and "num_batches_tracked" not in name
-            and not (fits and _of_queries(name))
-        ):
-            lost.append(name)
-    if lost:
-        raise InputError(
-            f"{checkpoint}: not weights of the {model.config.model_type} that is described "
-            f"({len(lost)} of {len(own)} tensors are missing or differ, {lost[0]} first); leave "
-            "out the option configuration, or take the checkpoint that belongs to it."
-        )
-    model.load_state_dict(new, strict=False)
-    return path
-
-
-def _says_class(name: str) -> bool:
-    """Whether a tensor belongs to what says the class of an object."""
-    return any(word in name for word in ("class", "score_head"))
-
-
-def _of_queries(name: str) -> bool:
-    """Whether a tensor has a row for each query."""
-    words = ("query", "detection_tokens", "position_embeddings", "reference_point")
-    return any(word in name for word in words)
-
-
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' reports and progress bars back; what is wrong is said in one sentence."""
     log = transformers.logging
     level, shown = log.get_verbosity(), log.is_progress_bar_enabled()
@@ -483,6 +341,6 @@ def _quiet() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -20,6 +20,10 @@ from torch.nn import functional
 
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.networks.heads.dense import DenseHead
+from cyclades.stages.networks.heads.set_checkpoints import (
+    checkpoint_configuration,
+    load_checkpoint,
+)
 from cyclades.stages.networks.heads.set_loss import (
     Classification,
     Layer,
@@ -31,8 +35,6 @@ from cyclades.stages.networks.heads.set_networks import (
     KIND,
     build_network,
     check_entries,
-    checkpoint_configuration,
-    load_checkpoint,
     plain,
     small_configuration,
     whole_configuration,
