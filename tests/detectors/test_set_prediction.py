@@ -218,6 +218,16 @@ def test_boxes_are_in_pixels_and_in_the_image(name):
         assert len(network.predict(some, side)) == 2
 
 
+@pytest.mark.parametrize("name", ["detr", "rt_detr"])
+def test_boxes_are_as_exact_in_mixed_precision(name):
+    network = head(name).eval()
+    exact = network.dense(images())
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = network.dense(images())
+    for one, other in zip(exact, mixed, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_few_objects_are_expected_at_first():
     for name in ("rt_detr", "deformable_detr", "rf_detr"):
         _, scores = head(name).eval().dense(images())

@@ -211,7 +211,9 @@ class SetPredictionHead(DenseHead):
 
     def _run(self, images: Tensor, **more: Any) -> Any:
         try:
-            return self.model(pixel_values=images, **more)
+            # Places are told as parts of the image, of which 16 bits resolve one in 256: a pixel.
+            with torch.autocast(images.device.type, enabled=False):
+                return self.model(pixel_values=images.float(), **more)
         except RuntimeError as error:
             if "selected index k out of range" not in str(error):
                 raise
