@@ -37,6 +37,13 @@ class AdaptationOptions(Options):
     layer_decay: float = parameter(
         1.0, "Factor on the learning rate from each block to the one before it.", gt=0.0, le=1.0
     )
+    backbone_factor: float = parameter(
+        0.1,
+        "Factor on the learning rate of the backbone inside a whole network (`detr` and its "
+        "kin), in the mode fine_tuned.",
+        gt=0.0,
+        le=1.0,
+    )
     trained_layers: int = parameter(2, "Last layers trained in the mode partly_frozen.", ge=1)
     rank: int = parameter(8, "Rank of the adapters.", ge=1)
 
@@ -116,16 +123,21 @@ class TrainingOptions(RunOptions):
                 f"the head {name} needs a backbone whose name begins with "
                 f"{' or '.join(head.backbones)}, not {backbone.name}"
             )
+        mode = self.adaptation.mode
+        if head.whole and mode not in ("scratch", "fine_tuned"):
+            raise ValueError(
+                f"the mode {mode} is for backbones with a head of ours; {name} is a whole network, "
+                "give the mode fine_tuned or scratch"
+            )
         if head.licence == AGPL and AGPL not in self.licence:
             raise ValueError(
                 "weights made with ultralytics code are under the AGPL; give licence: AGPL-3.0"
             )
-        if self.adaptation.mode in ("frozen", "adapters", "partly_frozen") and not (
+        if mode in ("frozen", "adapters", "partly_frozen") and not (
             self.network.start or (backbone is not None and backbone.weights)
         ):
             raise ValueError(
-                f"the mode {self.adaptation.mode} needs a trained backbone; give "
-                "network.backbone.weights"
+                f"the mode {mode} needs a trained backbone; give network.backbone.weights"
             )
         return self
 

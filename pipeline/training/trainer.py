@@ -100,6 +100,9 @@ class Training(lightning.LightningModule):
             learning_rate=o.learning_rate,
             layer_decay=o.adaptation.layer_decay,
             weight_decay=o.weight_decay,
+            backbone_factor=(
+                o.adaptation.backbone_factor if o.adaptation.mode == "fine_tuned" else 1.0
+            ),
         )
         optimiser = torch.optim.AdamW(groups, lr=o.learning_rate)
         return warm_cosine(optimiser, o)
@@ -225,6 +228,8 @@ def start_detector(options: TrainingOptions, *, fresh: bool = True) -> Detector:
             )
         elif fresh:
             load_pretrained(detector.backbone, weights, network.input)
+    elif fresh and hasattr(detector.head, "start"):
+        detector.head.start()
     # what stays as everyone has it is not written again
     detector.spec = detector.spec.model_copy(update={"trunk": trunk})
     adaptation = options.adaptation

@@ -156,6 +156,7 @@ def parameter_groups(
     *,
     layer_decay: float = 1.0,
     weight_decay: float = 0.0,
+    backbone_factor: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Parameters that are trained, in groups for an optimiser.
 
@@ -170,6 +171,9 @@ def parameter_groups(
         0 to 1 (Clark et al. 2020, arXiv:2003.10555).
     weight_decay : float
         Of matrices and convolutions; biases, norms and tokens get none.
+    backbone_factor : float
+        Factor on the learning rate of the backbone inside a whole network, where its head says
+        which parameters these are (a method ``in_backbone(name)``).
 
     Returns
     -------
@@ -182,6 +186,7 @@ def parameter_groups(
     trunk = backbone.trunk if isinstance(backbone, Backbone) else None
     names = {} if trunk is None else {id(p): name for name, p in trunk.named_parameters()}
     depth = len(backbone.layers()) if isinstance(backbone, Backbone) else 0
+    inside = getattr(getattr(model, "head", None), "in_backbone", None)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for parameter_name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -191,6 +196,8 @@ def parameter_groups(
         if inner is not None and isinstance(backbone, Backbone):
             layer = backbone.layer(inner)
             label, rate = f"trunk {layer}", learning_rate * layer_decay ** (depth - layer)
+        elif inside is not None and inside(parameter_name.removeprefix("head.")):
+            label, rate = "backbone", learning_rate * backbone_factor
         decays = parameter.ndim > 1 and not NO_DECAY.search(inner or parameter_name)
         group = groups.setdefault(
             (label, decays),

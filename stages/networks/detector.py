@@ -48,6 +48,9 @@ class Detector(nn.Module):
             self.backbone = build_backbone(spec.backbone, channels_in)
             strides, channels = spec.backbone.strides, spec.backbone.channels
         self.head: Any = find_head(spec.head.name).load()(spec.head, strides, channels, classes)
+        # some heads find out more about themselves than they were told
+        described = getattr(self.head, "spec", spec.head)
+        self.spec = spec.model_copy(update={"head": described})
 
     @property
     def largest_stride(self) -> int:
@@ -61,7 +64,7 @@ class Detector(nn.Module):
         """Whether images of any size are treated alike, and exported graphs take them.
 
         R-CNN heads propose a given number of regions an image, vision transformers resample
-        their position embeddings to its size, and ultralytics' own models may do either.
+        their position embeddings to its size, and whole networks may do either.
         """
         convolutional = isinstance(self.backbone, ConvolutionalBackbone)
         return convolutional and find_head(self.spec.head.name).any_size

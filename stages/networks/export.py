@@ -7,7 +7,7 @@ is one graph, a Mask R-CNN three: regions, their classes and boxes, their masks.
 
 Graphs of YOLO networks on convolutional backbones take images of any size. Those of Mask R-CNNs,
 whose numbers of proposals are by the tile, of vision transformers, whose position embeddings are
-resampled, and of ultralytics' own models take one size.
+resampled, and of whole networks take one size.
 """
 
 import json
@@ -24,9 +24,10 @@ from cyclades.stages.networks.detector import Detector
 from cyclades.stages.networks.graphs import GRAPH_KEY, NAMES_MARK, PREFIX, graph_file
 from cyclades.stages.networks.heads.dense import DenseHead
 from cyclades.stages.networks.heads.rcnn import RcnnHead
+from cyclades.stages.networks.heads.table import find_head
 
 _SIZE = 512
-"""Side of the tiles of graphs that take one size."""
+"""Side of the tiles that graphs of any size are traced with."""
 _LARGE = 16
 """Tensors of more numbers are left to the file of weights."""
 
@@ -71,7 +72,7 @@ def export_detector(detector: Detector, weights: Path, size: int | None = None) 
         The file that `save_detector` wrote; the graphs are named after it.
     size : int, optional
         Side of the tiles that the graphs take; by default any where the network allows it, and
-        otherwise 512.
+        otherwise that of the head's tiles.
 
     Returns
     -------
@@ -87,7 +88,7 @@ def export_detector(detector: Detector, weights: Path, size: int | None = None) 
     """
     head, stride = detector.head, detector.largest_stride
     if size is None and not detector.takes_any_size:
-        size = _SIZE
+        size = find_head(detector.spec.head.name).tile
     if size is not None and (size < stride or size % stride):
         raise ConfigurationError(
             f"Tiles of this network are multiples of {stride} pixels, not {size}; change --tile."

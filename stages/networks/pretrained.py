@@ -290,7 +290,7 @@ def _fill_trunk(backbone: Backbone, state: State, label: str, expected: str) -> 
     given = {name: value.float() for name, value in state.items() if value.is_floating_point()}
     for name in INPUT_LAYERS:
         if name in own and name in given and given[name].ndim == 4:
-            given[name] = _adapt_input(given[name], own[name].shape[1])
+            given[name] = adapt_input(given[name], own[name].shape[1])
     _adapt_positions(trunk, given)
     wanted = [name for name, value in own.items() if value.is_floating_point()]
     fitting = [name for name in wanted if name in given and given[name].shape == own[name].shape]
@@ -326,11 +326,14 @@ def _matters(trunk: nn.Module, name: str, value: Tensor) -> bool:
     return name in TOKENS or name.startswith(("norm.", "norm_pre."))
 
 
-def _adapt_input(weight: Tensor, channels: int) -> Tensor:
+def adapt_input(weight: Tensor, channels: int) -> Tensor:
+    """Adapt a first layer's weights (n, channels, h, w) to another number of channels.
+
+    Three are repeated as timm does; of others each gets their mean, so that the sum stays.
+    """
     if weight.shape[1] in (channels, 3):
         adapted: Tensor = adapt_input_conv(channels, weight) if weight.shape[1] == 3 else weight
         return adapted
-    # of neither three nor as many channels: each gets their mean, so that the sum stays
     mean = weight.mean(1, keepdim=True) * (weight.shape[1] / channels)
     return mean.expand(-1, channels, -1, -1).contiguous()
 

@@ -86,6 +86,12 @@ def _yolo(place: str, summary: str, **more: Any) -> Head:
     return Head(f"{_HEADS}.{place}", summary, licence=AGPL, detection="yolo", extras=extras, **more)
 
 
+def _set(summary: str) -> Head:
+    place, extras = f"{_HEADS}.set_prediction:SetPredictionHead", ("learned", "transformers")
+    # positions are told in units of the tile, so that it is of the size that they were learned at
+    return Head(place, summary, whole=True, extras=extras, tile=256)
+
+
 BUILT_IN: dict[str, Head] = {
     "mask_rcnn": Head(
         f"{_HEADS}.rcnn:RcnnHead", "boxes and masks of objects by a Mask R-CNN", masks=True
@@ -104,6 +110,15 @@ BUILT_IN: dict[str, Head] = {
     "ultralytics": _yolo(
         "yolo:UltralyticsModel", "a whole YOLO network of ultralytics", masks=True, whole=True
     ),
+    "detr": _set("boxes of objects by a DETR"),
+    "conditional_detr": _set("boxes of objects by a Conditional DETR"),
+    "deformable_detr": _set("boxes of objects by a Deformable DETR"),
+    "rt_detr": _set("boxes of objects by an RT-DETR"),
+    "rt_detr_v2": _set("boxes of objects by an RT-DETR of the second version"),
+    "d_fine": _set("boxes of objects by a D-FINE"),
+    "rf_detr": _set("boxes of objects by an RF-DETR"),
+    "yolos": _set("boxes of objects by a YOLOS, a vision transformer alone"),
+    "huggingface": _set("boxes of objects by a network of the Hugging Face hub"),
 }
 
 
