@@ -95,6 +95,17 @@ BUILT_IN: dict[str, Head] = {
     "ultralytics": _yolo(
         "yolo:UltralyticsModel", "a whole YOLO network of ultralytics", masks=True, whole=True
     ),
+    "efficientdet": Head(
+        f"{_HEADS}.efficientdet:EfficientDetHead",
+        "boxes of objects by an EfficientDet",
+        whole=True,
+        extras=("learned", "detectors"),
+    ),
+    "semantic": Head(
+        f"{_HEADS}.semantic:SemanticHead",
+        "objects parted by a watershed of a map of sources",
+        masks=True,
+    ),
 }
 
 
