@@ -8,6 +8,7 @@ import pytest
 MODULES = {
     "learned": ("torch", "torchvision", "timm", "safetensors", "lightning", "sklearn"),
     "yolo": ("torch", "ultralytics"),
+    "detectors": ("torch", "effdet", "transformers"),
     "pretraining": ("torch", "lightly"),
     "notebooks": ("jupytext", "ipykernel"),
 }

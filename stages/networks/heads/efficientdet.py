@@ -1,9 +1,9 @@
 """EfficientDet: an EfficientNet, a weighted bidirectional pyramid and anchors (effdet's parts).
 
 Network, pyramid (BiFPN) and prediction layers are those of the package effdet. What differs from
-its ready-made models is what the sky asks for: a finest level of stride 4, anchors from 6 pixels on,
-images of any size, thousands of detections a tile, and labels that say nothing about some objects
-or places. Weights are never downloaded.
+its ready-made models is what the sky asks for: a finest level of stride 4, anchors from 6 pixels
+on, images of any size, thousands of detections a tile, and labels that say nothing about some
+objects or places. Building it downloads nothing.
 
 Tan, Pang & Le 2020 (arXiv:1911.09070); the loss of the classes is that of Lin et al. 2017
 (arXiv:1708.02002).

@@ -1,10 +1,10 @@
 """Semantic segmentation: which pixels are source, where objects have their centres, of what class.
 
-A decoder joins the levels of the backbone (as the semantic branch of Kirillov et al. 2019, Panoptic
-FPN, arXiv:1901.02446) and brings them to half the image's resolution or all of it. Centres are
-Gaussians, with the loss of Zhou et al. 2019 (Objects as Points, arXiv:1904.07850); the map of sources
-has cross-entropy and the loss of Milletari et al. 2016 (V-Net, arXiv:1606.04797). Objects are parted by a
-watershed (`cyclades.stages.networks.heads.semantic_instances`).
+A decoder joins the levels of the backbone (as the semantic branch of Panoptic FPN, Kirillov et al.
+2019, arXiv:1901.02446) and brings them to half the image's resolution or all of it. Centres are
+Gaussians, with the loss of CenterNet (Zhou et al. 2019, arXiv:1904.07850); the map of sources has
+cross-entropy and the loss of V-Net (Milletari et al. 2016, arXiv:1606.04797). Objects are parted by
+a watershed (`cyclades.stages.networks.heads.semantic_instances`).
 
 The parts of an object that lie apart are objects of their own here, or none where the network sees
 a centre in one of them alone; a detector of regions (`mask_rcnn`) can keep them together.
