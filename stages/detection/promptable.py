@@ -226,7 +226,7 @@ def make_picture(
     low, high = stretch(np.array([[DARKEST, BRIGHTEST]], np.float32), stretches)[:, 0].T
     channels = stretch(normalised, stretches)
     scaled = (channels - low[:, None, None]) / (high - low)[:, None, None]
-    return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(scaled, 0.0, 1.0), np.float32)
 
 
 def _members(objects: Detections, tile: Tile, origin: tuple[int, int]) -> Integers:

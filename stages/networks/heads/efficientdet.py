@@ -94,6 +94,8 @@ class EfficientDetHead(DenseHead):
     """
 
     takes_images = True
+    options: EfficientDetOptions
+    sizes: Tensor
 
     def __init__(
         self, spec: HeadSpec, strides: tuple[int, ...], channels: int, classes: int
@@ -139,7 +141,7 @@ class EfficientDetHead(DenseHead):
     @property
     def largest_stride(self) -> int:
         """Sides of the images are multiples of this."""
-        return max(self.strides)
+        return self.options.largest_stride
 
     def start(self, input: InputSpec) -> None:
         """Fill the backbone with the weights that the option names; nothing without.

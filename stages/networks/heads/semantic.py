@@ -2,9 +2,9 @@
 
 A decoder joins the levels of the backbone (as the semantic branch of Panoptic FPN, Kirillov et al.
 2019, arXiv:1901.02446) and brings them to half the image's resolution or all of it. Centres are
-Gaussians, with the loss of CenterNet (Zhou et al. 2019, arXiv:1904.07850); the map of sources has
-cross-entropy and the loss of V-Net (Milletari et al. 2016, arXiv:1606.04797). Objects are parted by
-a watershed (`cyclades.stages.networks.heads.semantic_instances`).
+Gaussians (as in CenterNet, Zhou et al. 2019, arXiv:1904.07850) as wide as the objects, so that they
+meet where neighbours do; the map of sources has cross-entropy and the loss of V-Net (Milletari et
+al. 2016, arXiv:1606.04797). Objects are parted by a watershed (`cyclades.stages.networks.heads.semantic_instances`).
 
 The parts of an object that lie apart are objects of their own here, or none where the network sees
 a centre in one of them alone; a detector of regions (`mask_rcnn`) can keep them together.
@@ -49,7 +49,7 @@ class SemanticOptions(HeadOptions):
     """Least side of a box in pixels, as that of the labels."""
     detections: int = Field(2000, ge=1)
     """Most detections an image."""
-    centre_width: float = Field(6.0, gt=0)
+    centre_width: float = Field(4.0, gt=0)
     """Shorter side of an object's box in units of the sigma of its centre."""
     source_gain: float = Field(1.0, ge=0)
     dice_gain: float = Field(1.0, ge=0)
@@ -306,11 +306,14 @@ def _coarse(planes: Tensor, stride: int) -> Tensor:
 
 
 def _centre_loss(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Sum over cells of the loss of CenterNet (arXiv:1904.07850, eq. 1)."""
-    likely = logits.sigmoid()
-    hit = -((1.0 - likely) ** 2) * functional.logsigmoid(logits)
-    miss = -((1.0 - wanted) ** 4) * likely**2 * functional.logsigmoid(-logits)
-    return torch.where(wanted >= 1.0, hit, miss).sum()
+    """Sum over cells of the focal loss for soft labels (arXiv:2006.04388, eq. 4, beta = 2).
+
+    It is that of CenterNet at the centres. Around them CenterNet asks for nothing, and networks
+    learn spikes on noise, along which a watershed would run; here they learn the Gaussians.
+    """
+    far = (wanted - logits.sigmoid()) ** 2
+    cross = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    return (far * cross).sum()
 
 
 def _convolution(width_in: int, width: int) -> nn.Sequential:

@@ -71,7 +71,10 @@ def cut_objects(source: Floats32, centre: Floats32, classes: Floats32, rules: Ru
         return Found(np.zeros((0, 4), np.float32), np.zeros((0, len(classes)), np.float32), empty)
     markers = np.zeros(shape, np.int32)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    labels = watershed(-height, markers, connectivity=_NEIGHBOURS, mask=inside).astype(np.int64)
+    cut: Integers = watershed(  # type: ignore[no-untyped-call]
+        -height, markers, connectivity=_NEIGHBOURS, mask=inside
+    )
+    labels = cut.astype(np.int64)
     flat = labels.ravel()
     number = np.bincount(flat, minlength=len(peaks) + 1)[1:]
     mean = np.stack(
@@ -88,7 +91,7 @@ def cut_objects(source: Floats32, centre: Floats32, classes: Floats32, rules: Ru
 
 def _peaks(height: Floats32, inside: NDArray[np.bool_], rules: Rules) -> Integers:
     """Rows and columns of the peaks that make an object, highest first."""
-    found = peak_local_max(
+    found: Integers = peak_local_max(  # type: ignore[no-untyped-call]
         height,
         min_distance=rules.distance,
         threshold_abs=rules.floor,
@@ -134,4 +137,4 @@ def _masks(source: Floats32, labels: Integers, boxes: Floats32) -> Floats32:
     y = np.minimum((boxes[:, 1:2] + sides[:, 1:] * steps).astype(np.int64), ny - 1)
     rows, columns = y[:, :, None], x[:, None, :]
     own = labels[rows, columns] == np.arange(1, len(boxes) + 1)[:, None, None]
-    return np.where(own, source[rows, columns], np.float32(0.0))
+    return np.asarray(np.where(own, source[rows, columns], 0.0), np.float32)

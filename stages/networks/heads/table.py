@@ -30,7 +30,8 @@ class Head:
         their channels and the number of classes, has an attribute ``score_floor`` and the methods
         ``losses(features, targets, size)`` and ``predict(features, size)``; one derived from
         `cyclades.stages.networks.heads.dense.DenseHead` can be exported too. Where it is a whole
-        network it gets images in place of features, and has an attribute ``largest_stride``.
+        network it gets images in place of features, has an attribute ``largest_stride``, and may
+        have a method ``start(input)`` that fills it with weights to start a training from.
     summary : str
         For lists, as "boxes and masks of objects by a Mask R-CNN".
     masks : bool
