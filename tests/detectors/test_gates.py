@@ -24,6 +24,13 @@ GATES = {
     "ultralytics": Gate(
         "ultralytics", {"model": "yolo11n.yaml", "stride_4": True}, None, steps=250
     ),
+    "efficientdet": Gate(
+        "efficientdet",
+        {"pyramid_repeats": 1, "head_layers": 1, "largest_stride": 16},
+        None,
+        steps=60,
+    ),
+    "semantic": Gate("semantic", steps=180, learning_rate=1.2e-2),
 }
 """By head; those that take minutes are marked slow."""
 SLOW: tuple[str, ...] = ()

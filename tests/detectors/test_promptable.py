@@ -212,7 +212,7 @@ def sam(tmp_path_factory):
 
 
 def test_a_network_of_random_numbers_runs_through_to_the_catalogue(sam, field):
-    (image, background), _, _ = field
+    (image, _), _, _ = field
     small = image.replace(data=image.data[:200, :220].copy())
     made = []
     for _ in range(2):

@@ -2,9 +2,10 @@
 
 A decoder joins the levels of the backbone (as the semantic branch of Panoptic FPN, Kirillov et al.
 2019, arXiv:1901.02446) and brings them to half the image's resolution or all of it. Centres are
-Gaussians (as in CenterNet, Zhou et al. 2019, arXiv:1904.07850) as wide as the objects, so that they
-meet where neighbours do; the map of sources has cross-entropy and the loss of V-Net (Milletari et
-al. 2016, arXiv:1606.04797). Objects are parted by a watershed (`cyclades.stages.networks.heads.semantic_instances`).
+Gaussians (as in CenterNet, Zhou et al. 2019, arXiv:1904.07850) about as wide as their objects, so
+that they meet where neighbours do; the map of sources has cross-entropy and the loss of V-Net
+(Milletari et al. 2016, arXiv:1606.04797). Objects are parted by a watershed
+(`cyclades.stages.networks.heads.semantic_instances`).
 
 The parts of an object that lie apart are objects of their own here, or none where the network sees
 a centre in one of them alone; a detector of regions (`mask_rcnn`) can keep them together.
