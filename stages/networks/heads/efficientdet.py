@@ -20,7 +20,7 @@ from torch.nn import functional
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
-from cyclades.stages.networks.backbones import Backbone
+from cyclades.stages.networks.backbones import Backbone, drop_behind_levels
 from cyclades.stages.networks.heads.dense import DenseHead, SelectionOptions, anchor_points
 from cyclades.stages.networks.heads.rcnn import decode, untold
 from cyclades.stages.networks.pretrained import load_pretrained
@@ -129,6 +129,7 @@ class EfficientDetHead(DenseHead):
             if value is not None:
                 config[key] = value
         self.network: Any = EfficientDet(config, pretrained_backbone=False)
+        drop_behind_levels(self.network.backbone)
         _take_any_size(self.network)
         self.register_buffer("sizes", _anchor_sizes(options), persistent=False)
         self._coder = BoxCoder((1.0, 1.0, 1.0, 1.0))

@@ -303,7 +303,10 @@ def _truth(target: Targets, cells: tuple[int, int], options: SemanticOptions) ->
 
 def _coarse(planes: Tensor, stride: int) -> Tensor:
     """Means over cells."""
-    return functional.avg_pool2d(planes.float(), stride) if stride > 1 else planes.float()
+    if stride == 1:
+        return planes.float()
+    # with an axis of channels, which allows for no planes at all
+    return functional.avg_pool2d(planes[:, None].float(), stride)[:, 0]
 
 
 def _centre_loss(logits: Tensor, wanted: Tensor) -> Tensor:
