@@ -42,6 +42,40 @@ def tiny_sam(folder: Path, size: int = 64) -> Path:
     return folder
 
 
+def tiny_sam2(folder: Path, size: int = 128) -> Path:
+    """Write a SAM 2 of random numbers, with its configuration, as the hub has them."""
+    import torch
+    from transformers import Sam2Config, Sam2Model
+
+    torch.manual_seed(8)
+    config = Sam2Config(
+        vision_config={
+            "backbone_config": {
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": 8,
+                "image_size": [size, size],
+                "blocks_per_stage": [1, 1, 2, 1],
+                "embed_dim_per_stage": [8, 16, 32, 64],
+                "num_attention_heads_per_stage": [1, 1, 2, 2],
+                "window_size_per_stage": [4, 4, 4, 2],
+                "global_attention_blocks": [3],
+            },
+            "backbone_channel_list": [64, 32, 16, 8],
+            "backbone_feature_sizes": [[size // s, size // s] for s in (4, 8, 16)],
+            "fpn_hidden_size": 32,
+        },
+        prompt_encoder_config={"hidden_size": 32, "image_size": size, "mask_input_channels": 4},
+        mask_decoder_config={
+            "hidden_size": 32,
+            "mlp_dim": 32,
+            "num_attention_heads": 2,
+            "iou_head_hidden_dim": 16,
+        },
+    )
+    Sam2Model(config).save_pretrained(folder)
+    return folder
+
+
 class DiscNetwork:
     """Stands for a network: the answer to a box or a point is the disc in or around it.
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from transformers import Sam2Model, SamModel
+from transformers.utils import logging as remarks
 
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.weights_files import CONFIG
@@ -166,11 +167,14 @@ def _load(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Keep transformers' remarks on kinds of models and missing tensors, which we check, quiet."""
-    logger = logging.getLogger("transformers")
+    """Keep transformers' bars, and its remarks on tensors, which we check, to itself."""
+    logger, bars = logging.getLogger("transformers"), remarks.is_progress_bar_enabled()
     level = logger.level
     logger.setLevel(logging.CRITICAL)
+    remarks.disable_progress_bar()
     try:
         yield
     finally:
         logger.setLevel(level)
+        if bars:
+            remarks.enable_progress_bar()

@@ -113,13 +113,14 @@ class Given(torch.nn.Module):
         return self.classes, self.boxes
 
 
-def test_outputs_without_offsets_are_the_anchors_and_mirror_with_the_maps(network, monkeypatch):
+def test_outputs_without_offsets_are_the_anchors_and_mirror_with_the_maps():
+    network = head()
     shapes = [(16, 24), (8, 12), (4, 6)]
     number = network.sizes.shape[1]
     made = torch.Generator().manual_seed(2)
     classes = [torch.randn(1, 3 * number, *s, generator=made) for s in shapes]
     boxes = [torch.zeros(1, 4 * number, *s) for s in shapes]
-    monkeypatch.setattr(network, "network", Given(classes, boxes))
+    network.network = Given(classes, boxes)
     found, scores = network.dense(torch.zeros(1))
     assert found.shape == (1, number * (16 * 24 + 8 * 12 + 4 * 6), 4)
     assert found.amin() == 0
@@ -149,6 +150,7 @@ def detector(**options):
     return made.eval()
 
 
+@pytest.mark.slow
 def test_the_graph_computes_what_torch_does(tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -14,7 +14,7 @@ from cyclades.stages.core.registry import create_stage
 from cyclades.stages.detection import promptable
 from cyclades.stages.detection.promptable import make_picture
 from cyclades.stages.networks.weights import find_model
-from tests.prompted import DiscNetwork, tiny_sam
+from tests.prompted import DiscNetwork, tiny_sam, tiny_sam2
 from tests.requirements import require
 from tests.skies import correlated_noise, sky_image, source_rows
 
@@ -227,6 +227,27 @@ def test_a_network_of_random_numbers_runs_through_to_the_catalogue(sam, field):
     )
 
 
+@pytest.mark.parametrize("write", [tiny_sam, tiny_sam2])
+def test_prompts_of_all_kinds_are_answered_one_by_one(write, tmp_path):
+    require("learned")
+    require("detectors")
+    from cyclades.stages.networks.prompts import PromptedNetwork
+
+    picture = np.random.default_rng(2).random((3, 192, 192), np.float32)
+    boxes = np.array([[10.0, 10.0, 90.0, 40.0], [5.0, 5.0, 20.0, 9.0], [100.0, 80.0, 180.0, 190.0]])
+    network = PromptedNetwork(write(tmp_path), at_once=2)
+    for given in ((boxes, None), (boxes, boxes[:, :2]), (None, boxes[:, :2])):
+        masks, quality = network.segment(picture, *given)
+        assert masks.shape == (3, 192, 192)
+        assert np.isfinite(quality).all()
+        for row in range(3):
+            alone, value = network.segment(
+                picture, *(None if one is None else one[row : row + 1] for one in given)
+            )
+            assert (masks[row] != alone[0]).mean() < 0.01
+            assert value[0] == pytest.approx(quality[row], abs=1e-4)
+
+
 class Recorder:
     """Keeps what the model is given, and answers with the left half as mask."""
 
@@ -259,7 +280,9 @@ def test_places_and_masks_fit_the_picture(sam):
     masks, quality = network.segment(picture, boxes, boxes[:, :2])
     assert recorder.pixels.shape == (1, 3, 64, 64)
     # the network counts from the centre of its first pixel
-    np.testing.assert_allclose(recorder.given["input_boxes"][0, 0], boxes[2] * 64 / 96 - 0.5)
+    np.testing.assert_allclose(
+        recorder.given["input_boxes"][0, 0], boxes[2] * 64 / 96 - 0.5, rtol=1e-5
+    )
     assert recorder.given["input_points"].shape == (1, 1, 1, 2)
     assert recorder.given["multimask_output"] is False
     assert quality.shape == (3,)
