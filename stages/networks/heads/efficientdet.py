@@ -42,6 +42,8 @@ _MOMENTUM = 0.1
 class EfficientDetOptions(SelectionOptions):
     """Options of the head `efficientdet`."""
 
+    score_floor: float = Field(0.05, ge=0, lt=1)
+    """As of all heads, but higher: with a focal loss background starts at 0.01."""
     model: Literal["d0", "d1", "d2", "lite0"] = "lite0"
     """Size of the network. D0 to D2 weigh features by their means over the tile (squeeze and
     excitation); Lite0 does not."""

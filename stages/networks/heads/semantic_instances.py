@@ -119,7 +119,7 @@ def _boxes(labels: Integers, number: int, smallest: float) -> Floats32:
     centre = 0.5 * (boxes[:, :2] + boxes[:, 2:])
     half = 0.5 * np.maximum(boxes[:, 2:] - boxes[:, :2], smallest)
     grown = np.concatenate([centre - half, centre + half], 1)
-    return np.clip(grown, 0.0, np.array([nx, ny, nx, ny])).astype(np.float32)
+    return np.asarray(np.clip(grown, 0.0, np.array([nx, ny, nx, ny])), np.float32)
 
 
 def _against(source: Floats32, threshold: float) -> Floats32:
