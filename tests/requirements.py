@@ -8,7 +8,8 @@ import pytest
 MODULES = {
     "learned": ("torch", "torchvision", "timm", "safetensors", "lightning", "sklearn"),
     "yolo": ("torch", "ultralytics"),
-    "detectors": ("torch", "effdet", "transformers"),
+    "transformers": ("torch", "transformers"),
+    "efficientdet": ("torch", "effdet"),
     "pretraining": ("torch", "lightly"),
     "notebooks": ("jupytext", "ipykernel"),
 }

@@ -99,7 +99,7 @@ def build(tmp_path):
     def make(kind, name, image):
         if (kind, name) == ("detection", "promptable"):
             require("learned")
-            require("detectors")
+            require("transformers")
             return create_stage(kind, name, weights=str(tiny_sam(tmp_path / "sam")))
         if (kind, name) != ("background", "maps"):
             return create_stage(kind, name)

@@ -200,7 +200,7 @@ class PromptableDetection(DetectionStage):
             except ModuleNotFoundError as error:
                 raise ConfigurationError(
                     f"The detection {self.name!r} needs the package {error.name!r}; install "
-                    "cyclades[learned] and cyclades[detectors]."
+                    "cyclades[learned] and cyclades[transformers]."
                 ) from error
             return PromptedNetwork(folder, context.device, context.workers)
 

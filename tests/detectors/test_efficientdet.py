@@ -9,7 +9,7 @@ import pytest
 from tests.requirements import require
 
 require("learned")
-require("detectors")
+require("efficientdet")
 
 import torch
 
@@ -224,5 +224,5 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "effdet", None)
     monkeypatch.delitem(sys.modules, "cyclades.stages.networks.heads.efficientdet")
-    with pytest.raises(ConfigurationError, match=r"'effdet.*'; install .*cyclades\[detectors\]"):
+    with pytest.raises(ConfigurationError, match=r"'effdet.*'; install .*cyclades\[efficientdet\]"):
         find_head("efficientdet").load()

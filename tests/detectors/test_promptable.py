@@ -199,7 +199,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, field)
     monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch"))
     pytest.importorskip("torch")
     with pytest.raises(
-        ConfigurationError, match=r"'transformers'; install .*cyclades\[detectors\]"
+        ConfigurationError, match=r"'transformers'; install .*cyclades\[transformers\]"
     ):
         run(image, background, weights=str(tmp_path))
 
@@ -207,7 +207,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, field)
 @pytest.fixture(scope="module")
 def sam(tmp_path_factory):
     require("learned")
-    require("detectors")
+    require("transformers")
     return tiny_sam(tmp_path_factory.mktemp("sam"))
 
 
@@ -230,7 +230,7 @@ def test_a_network_of_random_numbers_runs_through_to_the_catalogue(sam, field):
 @pytest.mark.parametrize("write", [tiny_sam, tiny_sam2])
 def test_prompts_of_all_kinds_are_answered_one_by_one(write, tmp_path):
     require("learned")
-    require("detectors")
+    require("transformers")
     from cyclades.stages.networks.prompts import PromptedNetwork
 
     picture = np.random.default_rng(2).random((3, 192, 192), np.float32)

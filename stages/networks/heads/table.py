@@ -100,7 +100,7 @@ BUILT_IN: dict[str, Head] = {
         f"{_HEADS}.efficientdet:EfficientDetHead",
         "boxes of objects by an EfficientDet",
         whole=True,
-        extras=("learned", "detectors"),
+        extras=("learned", "efficientdet"),
     ),
     "semantic": Head(
         f"{_HEADS}.semantic:SemanticHead",
