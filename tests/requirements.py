@@ -9,6 +9,7 @@ MODULES = {
     "learned": ("torch", "torchvision", "timm", "safetensors", "lightning", "sklearn"),
     "yolo": ("torch", "ultralytics"),
     "transformers": ("torch", "transformers"),
+    "efficientdet": ("torch", "effdet"),
     "pretraining": ("torch", "lightly"),
     "notebooks": ("jupytext", "ipykernel"),
 }

@@ -229,7 +229,8 @@ def start_detector(options: TrainingOptions, *, fresh: bool = True) -> Detector:
         elif fresh:
             load_pretrained(detector.backbone, weights, network.input)
     elif fresh and hasattr(detector.head, "start"):
-        detector.head.start()
+        # a whole network, which knows where its own backbone starts
+        detector.head.start(network.input)
     # what stays as everyone has it is not written again
     detector.spec = detector.spec.model_copy(update={"trunk": trunk})
     adaptation = options.adaptation

@@ -30,6 +30,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mask_rcnn": "cyclades.stages.detection.mask_rcnn:MaskRcnnDetection",
         "faster_rcnn": "cyclades.stages.detection.faster_rcnn:FasterRcnnDetection",
         "yolo": "cyclades.stages.detection.yolo:YoloDetection",
+        "promptable": "cyclades.stages.detection.promptable:PromptableDetection",
     },
     "characterization": {
         "gaussian": "cyclades.stages.characterization.gaussian:GaussianCharacterization",

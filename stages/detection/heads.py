@@ -11,14 +11,25 @@ from cyclades.stages.networks.heads.table import find_head, list_detections
 from cyclades.stages.networks.tiles import STRIDE
 
 
-@cache
 def __getattr__(name: str) -> Any:
-    """The detection of a head, made when it is asked for."""
-    if name not in list_detections():
+    """The detection of a head, made when it is asked for by the head's name or its own."""
+    heads = list_detections()
+    # by its own a worker asks for it, that is handed a stage
+    head = name if name in heads else {_class_name(one): one for one in heads}.get(name)
+    if head is None:
         raise AttributeError(name)
+    return _made(head)
+
+
+def _class_name(head: str) -> str:
+    return "".join(part.capitalize() for part in head.split("_")) + "Detection"
+
+
+@cache
+def _made(name: str) -> type[LearnedDetection]:
     head = find_head(name)
     made: type[LearnedDetection] = create_model(
-        "".join(part.capitalize() for part in name.split("_")) + "Detection",
+        _class_name(name),
         __base__=LearnedDetection,
         __module__=__name__,
         __doc__=f"{head.summary[0].upper()}{head.summary[1:]}; see `LearnedDetection`.",

@@ -126,10 +126,7 @@ class ConvolutionalBackbone(Backbone):
                 f"{spec.name} gives strides {info.reduction()}, not {list(spec.strides)}; leave "
                 "out the options that change them."
             )
-        if hasattr(trunk, "blocks"):
-            # of a ResNet timm itself leaves out what lies behind the coarsest level
-            coarsest = int(info.module_name()[-1].split(".")[1])
-            trunk.blocks = trunk.blocks[: coarsest + 1]
+        drop_behind_levels(trunk)
         self.trunk = trunk
         self.neck = PyramidNeck(spec.strides, info.channels(), spec.channels)
 
@@ -147,6 +144,16 @@ class ConvolutionalBackbone(Backbone):
         """
         found: dict[int, Tensor] = self.neck(self.trunk(images))
         return found
+
+
+def drop_behind_levels(trunk: Any) -> None:
+    """Leave out the blocks of a timm EfficientNet behind the coarsest level of its features.
+
+    Of a ResNet timm itself does so.
+    """
+    if hasattr(trunk, "blocks"):
+        coarsest = int(trunk.feature_info.module_name()[-1].split(".")[1])
+        trunk.blocks = trunk.blocks[: coarsest + 1]
 
 
 class TransformerBackbone(Backbone):

@@ -16,6 +16,7 @@ from cyclades.stages.networks.specification import (
     PretrainedSpec,
 )
 from cyclades.stages.networks.weights_files import (
+    CONFIG,
     FILE,
     fetch,
     hub_copy,
@@ -36,6 +37,7 @@ __all__ = [
     "fetch",
     "find_detector",
     "find_file",
+    "find_model",
     "package_file",
     "read_metadata",
     "shipped_detectors",
@@ -169,6 +171,61 @@ def _given_file(weights: str, folder: Path | None) -> Path:
         f"{weights}: no such file or folder, and no name of 'cyclades weights'; a repository of "
         "the Hugging Face hub is given as user/repository."
     )
+
+
+def find_model(weights: str, folder: Path | None = None) -> Path:
+    """Find the folder of a model of transformers: its configuration, and its safetensors.
+
+    Parameters
+    ----------
+    weights : str
+        A folder, or a repository of the hub (``user/repository``), which may lie in the folder of
+        weights as ``user--repository``.
+    folder : path, optional
+        Instead of `weights_folder`.
+
+    Returns
+    -------
+    path
+        With ``config.json`` and ``model.safetensors``.
+
+    Raises
+    ------
+    InputError
+        Where there is none; the sentence says what to do.
+    """
+    given = Path(weights).expanduser()
+    kept = (folder or weights_folder()) / weights.replace("/", "--")
+    for place in (given, kept):
+        if place.is_dir():
+            for name in (CONFIG, FILE):
+                if not (place / name).is_file():
+                    raise InputError(
+                        f"{place}: holds no {name}; a model is a folder with {CONFIG} and {FILE} "
+                        "(pickled weights are not read)."
+                    )
+            return place
+    if (
+        weights.count("/") != 1
+        or weights.startswith((".", "/", "~"))
+        or given.suffix == ".safetensors"
+    ):
+        raise InputError(
+            f"{weights}: no such folder; give one with {CONFIG} and {FILE}, or a repository of the "
+            "Hugging Face hub as user/repository."
+        )
+    try:
+        config, file = (fetch(weights, file=name, folder=folder) for name in (CONFIG, FILE))
+    except InputError as error:
+        if "elsewhere" not in str(error) or "agree to a licence" in str(error):
+            raise
+        config, file = kept, kept / FILE
+    if config.name != CONFIG or config.parent != file.parent:
+        raise InputError(
+            f"{weights}: cannot be fetched here; fetch {CONFIG} and {FILE} of "
+            f"https://huggingface.co/{weights} elsewhere, and put both into the folder {kept}."
+        )
+    return file.parent
 
 
 def _shipped_folder() -> Path:

@@ -20,6 +20,7 @@ from cyclades.stages.core.errors import InputError
 
 PICKLED = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 FILE = "model.safetensors"
+CONFIG = "config.json"
 
 
 def weights_folder() -> Path:

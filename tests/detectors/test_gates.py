@@ -63,6 +63,13 @@ GATES = {
         "yolos", DETR | {"encoder_layers": 4, "queries": 20}, None, steps=300, learning_rate=1e-3
     ),
     "huggingface": Gate("huggingface", {"configuration": HUB}, None, steps=300, learning_rate=1e-3),
+    "efficientdet": Gate(
+        "efficientdet",
+        {"pyramid_repeats": 1, "head_layers": 1, "largest_stride": 16},
+        None,
+        steps=60,
+    ),
+    "semantic": Gate("semantic", steps=180, learning_rate=1.2e-2),
 }
 """By head, of which some come in several kinds."""
 FAMILIES = ("yolov8n", "yolov9t", "yolo12n", "yolo26n", "yolov8n-seg", "yolo11n-seg", "yolo26n-seg")

@@ -25,7 +25,7 @@ from cyclades.stages.networks.heads import set_checkpoints
 from cyclades.stages.networks.heads.set_loss import Layer, SetLossOptions, match, set_loss
 from cyclades.stages.networks.heads.set_prediction import SetPredictionHead
 from cyclades.stages.networks.heads.table import find_head
-from cyclades.stages.networks.specification import HeadSpec, NetworkSpec
+from cyclades.stages.networks.specification import HeadSpec, InputSpec, NetworkSpec
 from cyclades.stages.networks.targets import Targets
 
 SIDE = 64
@@ -315,7 +315,7 @@ def test_a_checkpoint_gives_all_but_the_classes(name, tmp_path):
 def test_a_checkpoint_for_pictures_is_adapted_to_other_numbers_of_channels(tmp_path):
     given = checkpoint(tmp_path, "yolos")
     made = head("huggingface", channels=5, checkpoint=str(tmp_path))
-    made.start()
+    made.start(InputSpec())
     name = "vit.embeddings.patch_embeddings.projection.weight"
     before, after = given.model.state_dict()[name], made.model.state_dict()[name]
     assert after.shape[1] == 5
@@ -326,7 +326,7 @@ def test_a_checkpoint_for_pictures_is_adapted_to_other_numbers_of_channels(tmp_p
 def test_a_checkpoint_with_another_number_of_queries(tmp_path):
     given = checkpoint(tmp_path, "detr")
     made = head("huggingface", checkpoint=str(tmp_path), queries=20)
-    made.start()
+    made.start(InputSpec())
     assert made.eval().dense(images())[0].shape == (2, 20, 4)
     name = "model.encoder.layers.0.mlp.fc1.weight"
     assert torch.equal(given.model.state_dict()[name], made.model.state_dict()[name])
@@ -338,12 +338,12 @@ def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
     (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
     made = head("huggingface", checkpoint=str(tmp_path / "pickled"))
     with pytest.raises(InputError, match="pickled weights are not read"):
-        made.start()
+        made.start(InputSpec())
     entries = json.loads((tmp_path / "good" / "config.json").read_text())
     other = entries | {"d_model": 32, "encoder_ffn_dim": 40}
     made = head("huggingface", checkpoint=str(tmp_path / "good"), configuration={"d_model": 32})
     with pytest.raises(InputError, match="not weights of the detr that is described"):
-        made.start()
+        made.start(InputSpec())
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(InputError, match="no detector of objects"):
@@ -370,7 +370,7 @@ def test_the_hub_is_asked_for_two_files_only_when_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(set_checkpoints, "fetch", fetch)
     made = head("huggingface", checkpoint="someone/detr")
     assert asked == [("someone/detr", "config.json")]
-    made.start()
+    made.start(InputSpec())
     assert set(asked) == {("someone/detr", "config.json"), ("someone/detr", "model.safetensors")}
     asked.clear()
     SetPredictionHead(made.spec, (), 3, 2)

@@ -143,6 +143,19 @@ class DenseHead(nn.Module):
         return self.select(self.dense(features))
 
 
+def anchor_points(levels: Sequence[Tensor], strides: Sequence[int]) -> Tensor:
+    """Centres of the cells of all levels, x and y in pixels, shape (anchors, 2)."""
+    points = []
+    for level, stride in zip(levels, strides, strict=True):
+        h, w = level.shape[-2:]
+        y = (torch.arange(h, device=level.device, dtype=torch.float32) + 0.5) * stride
+        x = (torch.arange(w, device=level.device, dtype=torch.float32) + 0.5) * stride
+        # by expansion, which an export follows for features of any shape
+        grid = torch.stack([x[None, :].expand(h, w), y[:, None].expand(h, w)], -1)
+        points.append(grid.reshape(-1, 2))
+    return torch.cat(points)
+
+
 def cell_centres(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Return x (n, 28) and y (n, 28) of the centres of the cells of boxes (n, 4), in pixels."""
     steps = (torch.arange(MASK_CELLS, device=boxes.device, dtype=boxes.dtype) + 0.5) / MASK_CELLS

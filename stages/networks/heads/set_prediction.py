@@ -39,7 +39,7 @@ from cyclades.stages.networks.heads.set_networks import (
     small_configuration,
     whole_configuration,
 )
-from cyclades.stages.networks.specification import HeadSpec
+from cyclades.stages.networks.specification import HeadSpec, InputSpec
 from cyclades.stages.networks.targets import Targets
 
 HUGGINGFACE = "huggingface"
@@ -139,8 +139,14 @@ class SetPredictionHead(DenseHead):
         self.multiple = _multiple(config)
         self.train()
 
-    def start(self) -> None:
-        """Take the weights of the checkpoint, where one is given."""
+    def start(self, input: InputSpec) -> None:
+        """Take the weights of the checkpoint, where one is given.
+
+        Parameters
+        ----------
+        input : InputSpec
+            Of the network; checkpoints learned from pictures whatever it is.
+        """
         if self.options.checkpoint is not None:
             load_checkpoint(self.model, self.options.checkpoint)
 

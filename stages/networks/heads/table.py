@@ -30,7 +30,8 @@ class Head:
         their channels and the number of classes, has an attribute ``score_floor`` and the methods
         ``losses(features, targets, size)`` and ``predict(features, size)``; one derived from
         `cyclades.stages.networks.heads.dense.DenseHead` can be exported too. Where it is a whole
-        network it gets images in place of features, and has an attribute ``largest_stride``.
+        network it gets images in place of features, has an attribute ``largest_stride``, and may
+        have a method ``start(input)`` that fills it with weights to start a training from.
     summary : str
         For lists, as "boxes and masks of objects by a Mask R-CNN".
     masks : bool
@@ -119,6 +120,17 @@ BUILT_IN: dict[str, Head] = {
     "rf_detr": _set("boxes of objects by an RF-DETR"),
     "yolos": _set("boxes of objects by a YOLOS, a vision transformer alone"),
     "huggingface": _set("boxes of objects by a network of the Hugging Face hub"),
+    "efficientdet": Head(
+        f"{_HEADS}.efficientdet:EfficientDetHead",
+        "boxes of objects by an EfficientDet",
+        whole=True,
+        extras=("learned", "efficientdet"),
+    ),
+    "semantic": Head(
+        f"{_HEADS}.semantic:SemanticHead",
+        "objects parted by a watershed of a map of sources",
+        masks=True,
+    ),
 }
 
 

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from cyclades.stages.networks.heads.dense import DenseHead, SelectionOptions
-from cyclades.stages.networks.heads.yolo_losses import HeadLoss, anchor_points
+from cyclades.stages.networks.heads.dense import DenseHead, SelectionOptions, anchor_points
+from cyclades.stages.networks.heads.yolo_losses import HeadLoss
 from cyclades.stages.networks.targets import Targets
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cyclades.stages.core.errors import ConfigurationError
-from cyclades.stages.networks.heads.dense import cell_centres, sample_prototypes
+from cyclades.stages.networks.heads.dense import anchor_points, cell_centres, sample_prototypes
 from cyclades.stages.networks.targets import Targets
 
 LICENCE = "AGPL-3.0"
@@ -279,19 +279,6 @@ def silent_anchors(
             silent |= target.unlabelled[y.clamp(max=ny - 1), x.clamp(max=nx - 1)]
         rows.append(silent)
     return torch.stack(rows)
-
-
-def anchor_points(levels: list[Tensor], strides: tuple[int, ...]) -> Tensor:
-    """Centres of the cells of all levels, x and y in pixels, shape (anchors, 2)."""
-    points = []
-    for level, stride in zip(levels, strides, strict=True):
-        h, w = level.shape[-2:]
-        y = (torch.arange(h, device=level.device, dtype=torch.float32) + 0.5) * stride
-        x = (torch.arange(w, device=level.device, dtype=torch.float32) + 0.5) * stride
-        # by expansion, which an export follows for features of any shape
-        grid = torch.stack([x[None, :].expand(h, w), y[:, None].expand(h, w)], -1)
-        points.append(grid.reshape(-1, 2))
-    return torch.cat(points)
 
 
 def mask_term(
