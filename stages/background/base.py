@@ -102,8 +102,19 @@ class MeshBackground(BackgroundStage):
             The scale is unbiased for Gaussian noise. NaN where a cell has too few pixels.
         """
 
-    def estimate(self, image: SkyImage, *, context: Context) -> Background:
-        """Return level and rms maps of the image's shape and unit, NaN where it is blank."""
+    def estimate(
+        self, image: SkyImage, *, context: Context, sources: NDArray[np.bool_] | None = None
+    ) -> Background:
+        """Return level and rms maps of the image's shape and unit, NaN where it is blank.
+
+        Parameters
+        ----------
+        image : SkyImage
+        context : Context
+        sources : ndarray of bool, shape (ny, nx), optional
+            Pixels known to be of sources, which count for neither map, besides those that stand
+            out; it is not changed. Where all pixels are, none is taken for one.
+        """
         data = image.data
         usable = np.isfinite(data)
         root = None
@@ -123,13 +134,13 @@ class MeshBackground(BackgroundStage):
         # Planes of a whole image decide how much memory a run takes, and clearing new ones costs
         # time: these two hold everything in turn.
         level, spare = np.empty_like(data), np.empty_like(data)
-        sources = self.source_pixels(image, usable, root, mesh, floor, level)
-        np.greater(sources, blank, out=sources)
-        uncertain = uncertain_pixels(sources, self.box(image), image.origin)
-        left = usable > sources
+        found = self.source_pixels(image, usable, root, mesh, floor, level, sources)
+        np.greater(found, blank, out=found)
+        uncertain = uncertain_pixels(found, self.box(image), image.origin)
+        left = usable > found
         if left.any():
             usable = left
-        del sources, left
+        del found, left
 
         location, _ = self.statistics(data, usable, rough(mesh))
         surface, residual = mesh.surface(self.complete(location, data, usable)), spare
@@ -157,6 +168,7 @@ class MeshBackground(BackgroundStage):
         mesh: Mesh,
         floor: float,
         plane: Map,
+        known: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.bool_]:
         """Find the pixels of sources and holes, which must not count for the level.
 
@@ -178,10 +190,13 @@ class MeshBackground(BackgroundStage):
             Least rms.
         plane : ndarray of float32, shape (ny, nx)
             Overwritten.
+        known : ndarray of bool, shape (ny, nx), optional
+            Pixels of sources that are known already, left out of the first round too.
 
         Returns
         -------
         ndarray of bool, shape (ny, nx)
+            With the known ones.
         """
         from cyclades.stages.background.extended import MOSTLY_SOURCE, extended_mask
         from cyclades.stages.core.masking import source_mask
@@ -193,6 +208,10 @@ class MeshBackground(BackgroundStage):
         sources = np.zeros(data.shape, bool)
         taken = np.zeros(mesh.shape, bool)
         left, mostly = usable, MOSTLY_SOURCE * mesh.y.step * mesh.x.step
+        if known is not None and (usable > known).any():
+            sources |= known
+            left = usable > sources
+            taken = mesh.counts(sources & usable) > mostly
         while True:
             location, scale = self.statistics(data, left, mesh)
             if root is not None:
