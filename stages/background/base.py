@@ -113,7 +113,7 @@ class MeshBackground(BackgroundStage):
         context : Context
         sources : ndarray of bool, shape (ny, nx), optional
             Pixels known to be of sources, which count for neither map, besides those that stand
-            out; it is not changed. Where all pixels are, none is taken for one.
+            out; it is not changed. Not heeded where it leaves no pixel.
         """
         data = image.data
         usable = np.isfinite(data)
@@ -129,12 +129,16 @@ class MeshBackground(BackgroundStage):
         from cyclades.stages.background.edges import edge_factor
         from cyclades.stages.background.extended import uncertain_pixels
 
+        if sources is not None and (outside := usable > sources).any():
+            usable = outside
         mesh = self.mesh(image)
         floor = noise_floor(data, usable)
         # Planes of a whole image decide how much memory a run takes, and clearing new ones costs
         # time: these two hold everything in turn.
         level, spare = np.empty_like(data), np.empty_like(data)
-        found = self.source_pixels(image, usable, root, mesh, floor, level, sources)
+        found = self.source_pixels(image, usable, root, mesh, floor, level)
+        if sources is not None:
+            found |= sources
         np.greater(found, blank, out=found)
         uncertain = uncertain_pixels(found, self.box(image), image.origin)
         left = usable > found
@@ -168,7 +172,6 @@ class MeshBackground(BackgroundStage):
         mesh: Mesh,
         floor: float,
         plane: Map,
-        known: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.bool_]:
         """Find the pixels of sources and holes, which must not count for the level.
 
@@ -190,13 +193,10 @@ class MeshBackground(BackgroundStage):
             Least rms.
         plane : ndarray of float32, shape (ny, nx)
             Overwritten.
-        known : ndarray of bool, shape (ny, nx), optional
-            Pixels of sources that are known already, left out of the first round too.
 
         Returns
         -------
         ndarray of bool, shape (ny, nx)
-            With the known ones.
         """
         from cyclades.stages.background.extended import MOSTLY_SOURCE, extended_mask
         from cyclades.stages.core.masking import source_mask
@@ -208,10 +208,6 @@ class MeshBackground(BackgroundStage):
         sources = np.zeros(data.shape, bool)
         taken = np.zeros(mesh.shape, bool)
         left, mostly = usable, MOSTLY_SOURCE * mesh.y.step * mesh.x.step
-        if known is not None and (usable > known).any():
-            sources |= known
-            left = usable > sources
-            taken = mesh.counts(sources & usable) > mostly
         while True:
             location, scale = self.statistics(data, left, mesh)
             if root is not None:
