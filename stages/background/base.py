@@ -129,8 +129,9 @@ class MeshBackground(BackgroundStage):
         from cyclades.stages.background.edges import edge_factor
         from cyclades.stages.background.extended import uncertain_pixels
 
-        if sources is not None and (outside := usable > sources).any():
-            usable = outside
+        if sources is not None:
+            outside = usable > sources
+            sources, usable = (sources, outside) if outside.any() else (None, usable)
         mesh = self.mesh(image)
         floor = noise_floor(data, usable)
         # Planes of a whole image decide how much memory a run takes, and clearing new ones costs

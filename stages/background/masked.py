@@ -10,10 +10,11 @@ from cyclades.stages.background.base import MeshBackground
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.masking import source_mask
+from cyclades.stages.core.objects import flood_objects
 from cyclades.stages.core.products import Background, Detections
 from cyclades.stages.core.registry import create_stage
+from cyclades.stages.core.segments import compact_objects, significance_map
 from cyclades.stages.core.stage import BackgroundStage, Capabilities, parameter
-from cyclades.stages.networks.coarse import mask_boxes
 from cyclades.stages.networks.heads.table import detection_of
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.weights import find_detector, read_metadata
@@ -45,8 +46,12 @@ class MaskedBackground(BackgroundStage):
         {}, "Its parameters where they are not the default, as {box_beams: 20}."
     )
     weights: str = parameter("mask_rcnn", "A shipped detector's name, a file, or a hub repository.")
+    # A noise peak taken for a source costs a few pixels; a source that is not costs a bias.
     probability: float = parameter(
-        0.2, "Least probability of being a real source of the objects left out.", gt=0.0, lt=1.0
+        0.05, "Least probability of being a real source of the objects left out.", gt=0.0, lt=1.0
+    )
+    flood: float = parameter(
+        1.5, "Deviation down to which objects are flooded in their boxes.", unit="local rms", gt=0.0
     )
     grow: float = parameter(
         0.5, "By how much objects are grown; a beam is 4 pixels where none is known.",
@@ -116,7 +121,7 @@ class MaskedBackground(BackgroundStage):
         ----------
         image : SkyImage
         mesh : MeshBackground
-            Gives the maps that every detection is handed.
+            Gives the maps that boxes are flooded above.
         context : Context
 
         Returns
@@ -129,28 +134,41 @@ class MaskedBackground(BackgroundStage):
         with context.noting_below("background"):
             first = mesh.estimate(image, context=context)
             found = detection.detect(image, first, context=context, keep=True)
+        pixels = object_pixels(found, image, first, self.flood)
         beam = UNKNOWN_BEAM if image.psf is None else image.psf.size
-        return grown(object_pixels(found), round(self.grow * beam))
+        return grown(pixels, round(self.grow * beam))
 
 
-def object_pixels(found: Detections) -> NDArray[np.bool_]:
-    """Pixels of objects: their masks, or all of their boxes.
+def object_pixels(
+    found: Detections, image: SkyImage, background: Background, flood: float
+) -> NDArray[np.bool_]:
+    """Pixels of objects: what a flood of their boxes reaches, and their masks.
 
-    Boxes are taken whole. Pixels picked by their values, as by a flood, would take the positive
-    noise of a box with them and leave the negative.
+    Masks are drawn where an object outshines the noise, and leave its faint rims out; a flood
+    follows them, and misses what is fainter still inside a mask.
 
     Parameters
     ----------
     found : Detections
+        One row an object. Segments that fill their box are the box itself, and no mask.
+    image, background : SkyImage, Background
+        What the flood looks at.
+    flood : float
+        Deviation down to which a box is flooded, in units of the local rms.
 
     Returns
     -------
     ndarray of bool, shape (ny, nx)
     """
-    if found.segments is None:
-        return mask_boxes(found.box + np.array([0.0, 0.0, 1.0, 1.0]), found.shape, 0)
     mask = np.zeros(found.shape, bool)
-    mask.ravel()[found.segments.indices] = True
+    flat, segments = mask.ravel(), found.segments
+    if segments is not None:
+        sides = np.rint(found.box[:, 2:] - found.box[:, :2]) + 1.0
+        masks = segments.take(np.flatnonzero(segments.lengths < sides.prod(1)))
+        flat[masks.indices] = True
+    significance = significance_map(image, background)
+    flooded = flood_objects(significance, found.box, flood, compact_objects(found))
+    flat[flooded.indices] = True
     return mask
 
 
