@@ -52,9 +52,9 @@ KINDS: dict[str, dict[str, Any]] = {
         "telescope": TelescopeOptions(rms=2e-5, ripple=0.3, gain_amplitude=0.02, gain_phase=2.0),
     },
 }
-"""Sources like those of a survey; many wide ones; these without sources too faint to be found, whose
-noise no mask takes away; sources so dense that they cover a tenth of the sky; through the VLA, with
-bowls, ripples and gain errors."""
+"""Sources like those of a survey; many wide ones; these without sources too faint to be found,
+whose noise no mask takes away; sources so dense that they cover a tenth of the sky; through the
+VLA, with bowls, ripples and gain errors."""
 BACKGROUNDS: dict[str, dict[str, Any]] = {
     "sep": {"name": "sep"},
     "photutils": {"name": "photutils"},
