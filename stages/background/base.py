@@ -102,8 +102,19 @@ class MeshBackground(BackgroundStage):
             The scale is unbiased for Gaussian noise. NaN where a cell has too few pixels.
         """
 
-    def estimate(self, image: SkyImage, *, context: Context) -> Background:
-        """Return level and rms maps of the image's shape and unit, NaN where it is blank."""
+    def estimate(
+        self, image: SkyImage, *, context: Context, sources: NDArray[np.bool_] | None = None
+    ) -> Background:
+        """Return level and rms maps of the image's shape and unit, NaN where it is blank.
+
+        Parameters
+        ----------
+        image : SkyImage
+        context : Context
+        sources : ndarray of bool, shape (ny, nx), optional
+            Pixels known to be of sources, which count for neither map, besides those that stand
+            out; it is not changed. Not heeded where it leaves no pixel.
+        """
         data = image.data
         usable = np.isfinite(data)
         root = None
@@ -118,18 +129,23 @@ class MeshBackground(BackgroundStage):
         from cyclades.stages.background.edges import edge_factor
         from cyclades.stages.background.extended import uncertain_pixels
 
+        if sources is not None:
+            outside = usable > sources
+            sources, usable = (sources, outside) if outside.any() else (None, usable)
         mesh = self.mesh(image)
         floor = noise_floor(data, usable)
         # Planes of a whole image decide how much memory a run takes, and clearing new ones costs
         # time: these two hold everything in turn.
         level, spare = np.empty_like(data), np.empty_like(data)
-        sources = self.source_pixels(image, usable, root, mesh, floor, level)
-        np.greater(sources, blank, out=sources)
-        uncertain = uncertain_pixels(sources, self.box(image), image.origin)
-        left = usable > sources
+        found = self.source_pixels(image, usable, root, mesh, floor, level)
+        if sources is not None:
+            found |= sources
+        np.greater(found, blank, out=found)
+        uncertain = uncertain_pixels(found, self.box(image), image.origin)
+        left = usable > found
         if left.any():
             usable = left
-        del sources, left
+        del found, left
 
         location, _ = self.statistics(data, usable, rough(mesh))
         surface, residual = mesh.surface(self.complete(location, data, usable)), spare

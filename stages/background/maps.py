@@ -3,6 +3,7 @@
 from typing import Annotated, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 from cyclades.stages.background.grid import GridBackground
@@ -34,7 +35,9 @@ class MapsBackground(GridBackground):
         None, "FITS image of the rms."
     )
 
-    def estimate(self, image: SkyImage, *, context: Context) -> Background:
+    def estimate(
+        self, image: SkyImage, *, context: Context, sources: NDArray[np.bool_] | None = None
+    ) -> Background:
         """Return the maps, cut to the image's window; a map left out is estimated."""
         given = {
             name: None if path is None else read_map(path, image, name)
@@ -42,7 +45,7 @@ class MapsBackground(GridBackground):
         }
         level, rms, uncertain = given["background"], given["rms"], None
         if level is None or rms is None:
-            estimated = super().estimate(image, context=context)
+            estimated = super().estimate(image, context=context, sources=sources)
             if level is None:
                 level, uncertain = estimated.level, estimated.uncertain
             rms = estimated.rms if rms is None else rms

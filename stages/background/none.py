@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cyclades.stages.background.grid import GridBackground
 from cyclades.stages.core.context import Context
@@ -24,8 +25,10 @@ class NoBackground(GridBackground):
 
     level: float = parameter(0.0, "The level.", unit="unit of the image")
 
-    def estimate(self, image: SkyImage, *, context: Context) -> Background:
+    def estimate(
+        self, image: SkyImage, *, context: Context, sources: NDArray[np.bool_] | None = None
+    ) -> Background:
         """Return the constant level and the rms map, NaN where the image is blank."""
-        rms = super().estimate(image, context=context).rms
+        rms = super().estimate(image, context=context, sources=sources).rms
         level = np.where(np.isfinite(rms), np.float32(self.level), np.float32(np.nan))
         return Background(level, rms)

@@ -3,8 +3,8 @@
 import logging
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -51,6 +51,7 @@ class Context(AbstractContextManager["Context"]):
         self.listener: Callable[[float], None] | None = None
         self._cache: OrderedDict[Hashable, Any] = OrderedDict()
         self._cache_items = cache_items
+        self._prefix = ""
         self._limits: Any = None
         self._numba_threads = 0
 
@@ -95,10 +96,30 @@ class Context(AbstractContextManager["Context"]):
             self._cache.popitem(last=False)
         return value
 
+    def take(self, key: Hashable) -> Any:
+        """Return the cached value of `key` and drop it; None where there is none."""
+        return self._cache.pop(key, None)
+
     def note(self, key: str, value: Any) -> None:
         """Record a decision for the provenance record."""
+        key = self._prefix + key
         logger.debug("%s: %s", key, value)
         self.notes[key] = value
+
+    @contextmanager
+    def noting_below(self, name: str) -> Iterator[None]:
+        """Put the notes of a stage that another one runs below that one's name.
+
+        Parameters
+        ----------
+        name : str
+            ``"background"`` makes ``"background.detection.network"`` of ``"detection.network"``.
+        """
+        before, self._prefix = self._prefix, f"{self._prefix}{name}."
+        try:
+            yield
+        finally:
+            self._prefix = before
 
     def report(self, share: float) -> None:
         """Say which share of a stage's work is done, from 0 to 1, where that takes long."""

@@ -22,6 +22,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "grid": "cyclades.stages.background.grid:GridBackground",
         "none": "cyclades.stages.background.none:NoBackground",
         "maps": "cyclades.stages.background.maps:MapsBackground",
+        "masked": "cyclades.stages.background.masked:MaskedBackground",
     },
     "detection": {
         "islands": "cyclades.stages.detection.islands:IslandsDetection",

@@ -252,6 +252,14 @@ def split_islands(
     return segments, parent, np.concatenate([summit, np.array(summits).reshape(-1, 2)])
 
 
+def compact_objects(detections: Detections) -> NDArray[np.bool_]:
+    """Whether each object is most likely of the class ``compact``; all are without classes."""
+    kinds = detections.class_probabilities
+    if kinds is None or not len(kinds):
+        return np.ones(len(detections), bool)
+    return np.asarray(np.array(detections.classes)[np.argmax(kinds, 1)] == "compact")
+
+
 def complete_detections(
     image: SkyImage,
     background: Background,
@@ -295,10 +303,7 @@ def complete_detections(
     signs = detections.signs
     positive = significance_map(image, background)
     segments = detections.segments
-    kinds = detections.class_probabilities
-    compact = np.ones(len(detections), bool)
-    if kinds is not None and len(kinds):
-        compact = np.array(detections.classes)[np.argmax(kinds, 1)] == "compact"
+    compact = compact_objects(detections)
     noise = noise_autocorrelation(image, background, context=context)
     sharpening = Sharpening.for_image(image.psf, noise)
     parts: list[Detections] = []

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import logging
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cyclades.detection")
 
 _MASKED = 0.5
+_KEPT = "what a network found"
 
 
 class LearnedDetection(DetectionStage):
@@ -92,7 +94,12 @@ class LearnedDetection(DetectionStage):
             )
 
     def detect(
-        self, image: "SkyImage", background: "Background", *, context: "Context"
+        self,
+        image: "SkyImage",
+        background: "Background",
+        *,
+        context: "Context",
+        keep: bool = False,
     ) -> Detections:
         """Return boxes, probabilities and classes; pixels too where the network gives masks.
 
@@ -104,6 +111,9 @@ class LearnedDetection(DetectionStage):
             Not looked at.
         context : Context
             Gives device and threads, and keeps the network.
+        keep : bool
+            Whether what the network finds in the image stays in the context, for the next stage
+            that asks the same network in the same way; it takes it away.
 
         Raises
         ------
@@ -116,8 +126,8 @@ class LearnedDetection(DetectionStage):
         spec: NetworkSpec = network.spec
         frame = Frame.of(image, spec)
         cost = 1.0 + sum(factor**-2.0 for factor in self.coarse)
-        found = find_objects(
-            frame, network, self.tile, self.batch, lambda share: context.report(share / cost)
+        found = self._found(
+            image, frame, network, context, keep, lambda share: context.report(share / cost)
         )
         context.note("detection.network", {"name": spec.name, "scale": round(frame.scale, 4)})
         objects = _none(spec)
@@ -151,6 +161,33 @@ class LearnedDetection(DetectionStage):
             class_probabilities=chances,
             classes=tuple(spec.classes[i] for i in spec.real_classes),
         )
+
+    def _found(
+        self,
+        image: "SkyImage",
+        frame: Frame,
+        network: Any,
+        context: "Context",
+        keep: bool,
+        report: Callable[[float], None],
+    ) -> Found:
+        """Everything that the network finds, or what a stage before kept of the very same look.
+
+        One at most is kept, and only for the image object that was looked at: so nothing else
+        can be taken for it, and images of a former run are not held.
+        """
+        path = find_detector(self.weights)
+        runtime = self._runtime(path, context.device)
+        look = (str(path), runtime, context.device, self.tile, self.batch, weakref.ref(image))
+        kept: tuple[Any, Found] | None = context.take(_KEPT)
+        if kept is not None and kept[0] == look:
+            found = kept[1]
+        else:
+            found = find_objects(frame, network, self.tile, self.batch, report)
+        context.note("detection.shared", kept is not None and kept[1] is found)
+        if keep:
+            context.cached(_KEPT, lambda: (look, found))
+        return found
 
     def _objects(
         self, found: Found, rows: Integers, likely: NDArray[np.float64], frame: Frame

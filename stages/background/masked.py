@@ -1,0 +1,177 @@
+"""A mesh estimator that leaves out what a network takes for a source."""
+
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from cyclades.stages.background.base import MeshBackground
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.masking import source_mask
+from cyclades.stages.core.objects import flood_objects
+from cyclades.stages.core.products import Background, Detections
+from cyclades.stages.core.registry import create_stage
+from cyclades.stages.core.segments import compact_objects, significance_map
+from cyclades.stages.core.stage import BackgroundStage, Capabilities, parameter
+from cyclades.stages.networks.heads.table import detection_of
+from cyclades.stages.networks.specification import NetworkSpec
+from cyclades.stages.networks.weights import find_detector, read_metadata
+
+UNKNOWN_BEAM = 4.0
+"""FWHM in pixels by which objects grow where no beam is known."""
+
+
+class MaskedBackground(BackgroundStage):
+    """Level and rms of the pixels outside the objects that a learned detector finds.
+
+    The estimator masks what stands out of its own first maps, so that it is blind to emission
+    that those maps have swallowed. A network knows objects by their looks, in an image that is
+    normalised on a mesh of its own. Its objects are left out from the first statistics on, besides
+    what the estimator masks itself; cells without enough pixels are filled from their neighbours.
+
+    What the network finds stays in the context for a detection that asks the same network in the
+    same way, so that a run looks once.
+    """
+
+    name: ClassVar[str] = "masked"
+    summary: ClassVar[str] = "a mesh estimator without the pixels of objects that a network finds"
+    capabilities: ClassVar[Capabilities] = Capabilities(needs_weights=True)
+
+    estimator: Literal["grid", "sep", "photutils"] = parameter(
+        "grid", "The background that takes the statistics."
+    )
+    options: dict[str, Any] = parameter(
+        {}, "Its parameters where they are not the default, as {box_beams: 20}."
+    )
+    weights: str = parameter("mask_rcnn", "A shipped detector's name, a file, or a hub repository.")
+    # A noise peak taken for a source costs a few pixels; a source that is not costs a bias.
+    probability: float = parameter(
+        0.05, "Least probability of being a real source of the objects left out.", gt=0.0, lt=1.0
+    )
+    flood: float = parameter(
+        1.5, "Deviation down to which objects are flooded in their boxes.", unit="local rms", gt=0.0
+    )
+    grow: float = parameter(
+        0.5, "By how much objects are grown; a beam is 4 pixels where none is known.",
+        unit="beams", ge=0.0, le=20.0,
+    )  # fmt: skip
+    tile: int | None = parameter(
+        None, "Longest side of the network's tiles; the detection's own by default.", unit="pixels"
+    )
+    batch: int = parameter(
+        4, "Tiles of 512 x 512 pixels at a time; of larger ones fewer, of smaller ones more.", ge=1
+    )
+    coarse: tuple[int, ...] = parameter(
+        (4,), "Factors by which the image is shrunk for further looks at wide objects; [] for none."
+    )
+    runtime: Literal["auto", "torch", "onnx"] = parameter(
+        "auto", "torch, or ONNX Runtime where the weights were exported; auto takes what is there."
+    )
+
+    def model_post_init(self, context: object) -> None:
+        """Check the estimator's parameters, and those of the detection as far as any has them."""
+        for kind, name, parameters in (
+            ("background", self.estimator, self.options),
+            ("detection", "mask_rcnn", self._looks()),
+        ):
+            try:
+                create_stage(kind, name, **parameters)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                place = ".".join(str(part) for part in first["loc"])
+                message = str(first["msg"]).removeprefix("Value error, ")
+                raise ValueError(f"{kind} {name!r}, {place or 'as a whole'}: {message}") from error
+
+    def _looks(self) -> dict[str, Any]:
+        """Parameters of the detection."""
+        names = ("weights", "probability", "batch", "coarse", "runtime")
+        parameters = {name: getattr(self, name) for name in names}
+        return parameters if self.tile is None else {**parameters, "tile": self.tile}
+
+    def estimate(self, image: SkyImage, *, context: Context) -> Background:
+        """Return level and rms maps of the image's shape and unit, NaN where it is blank.
+
+        Parameters
+        ----------
+        image : SkyImage
+        context : Context
+            Keeps what the network finds for the detection.
+
+        Raises
+        ------
+        ConfigurationError
+            Where neither torch nor ONNX Runtime is installed.
+        InputError
+            Where the weights are missing, damaged, or no detector's.
+        """
+        mesh = cast(MeshBackground, create_stage("background", self.estimator, **self.options))
+        sources = self.source_pixels(image, mesh, context)
+        share = float(np.count_nonzero(sources)) / sources.size
+        context.note("background.masked_share", round(share, 5))
+        return mesh.estimate(image, context=context, sources=sources)
+
+    def source_pixels(
+        self, image: SkyImage, mesh: MeshBackground, context: Context
+    ) -> NDArray[np.bool_]:
+        """Pixels of the objects that the network finds, grown.
+
+        Parameters
+        ----------
+        image : SkyImage
+        mesh : MeshBackground
+            Gives the maps that boxes are flooded above.
+        context : Context
+
+        Returns
+        -------
+        ndarray of bool, shape (ny, nx)
+        """
+        path = find_detector(self.weights)
+        head = NetworkSpec.from_metadata(read_metadata(path), path).head.name
+        detection = cast(Any, create_stage("detection", detection_of(head), **self._looks()))
+        with context.noting_below("background"):
+            first = mesh.estimate(image, context=context)
+            found = detection.detect(image, first, context=context, keep=True)
+        pixels = object_pixels(found, image, first, self.flood)
+        beam = UNKNOWN_BEAM if image.psf is None else image.psf.size
+        return grown(pixels, round(self.grow * beam))
+
+
+def object_pixels(
+    found: Detections, image: SkyImage, background: Background, flood: float
+) -> NDArray[np.bool_]:
+    """Pixels of objects: what a flood of their boxes reaches, and their masks.
+
+    Masks are drawn where an object outshines the noise, and leave its faint rims out; a flood
+    follows them, and misses what is fainter still inside a mask.
+
+    Parameters
+    ----------
+    found : Detections
+        One row an object. Segments that fill their box are the box itself, and no mask.
+    image, background : SkyImage, Background
+        What the flood looks at.
+    flood : float
+        Deviation down to which a box is flooded, in units of the local rms.
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    mask = np.zeros(found.shape, bool)
+    flat, segments = mask.ravel(), found.segments
+    if segments is not None:
+        sides = np.rint(found.box[:, 2:] - found.box[:, :2]) + 1.0
+        masks = segments.take(np.flatnonzero(segments.lengths < sides.prod(1)))
+        flat[masks.indices] = True
+    significance = significance_map(image, background)
+    flooded = flood_objects(significance, found.box, flood, compact_objects(found))
+    flat[flooded.indices] = True
+    return mask
+
+
+def grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Pixels within a radius of those of a mask."""
+    return source_mask(mask.astype(np.float32), seed=0.5, flood=0.5, grow=radius)
