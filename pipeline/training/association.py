@@ -13,20 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
-from cyclades.pipeline.comparison.association import NO_OBJECT, object_rows
+from cyclades.pipeline.comparison.association import COMPACT, NO_OBJECT, object_rows
 from cyclades.pipeline.comparison.tables import ComparisonTable, from_catalogue, from_truth
 from cyclades.pipeline.simulation.field import FieldOptions, Simulation, simulate
 from cyclades.stages.cataloguing.associate import AssociateRefinement, image_area
 from cyclades.stages.cataloguing.bridges import BridgeLight
 from cyclades.stages.cataloguing.pair_model import PairModel
 from cyclades.stages.cataloguing.parts import FEATURES, Parts, find_pairs, pair_features
+from cyclades.stages.cataloguing.rows import positions
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.products import Integers
 from cyclades.stages.core.source import MemorySource
 
 if TYPE_CHECKING:
+    from astropy.table import QTable
+
     from cyclades.stages.core.catalogue import Catalogue
     from cyclades.stages.core.image import SkyImage
 
@@ -36,13 +40,16 @@ FAINTEST_SNR = 6.0
 RMS = 1e-4
 SIZE = 1024
 SEEDS = (20000, 20100)
-UNITS = 12
-PENALTY = 1e-3
+UNITS = 8
+PENALTY = 3e-3
 WINDOW_BEAMS = (40.0, 120.0)
 KEPT_SHARE = (0.02, 1.0)
 REALISATIONS = 10
 """Windows are cut out of every field, since small images know little of their density, and objects
 left out of them, so that one crowded field shows what sparse ones look like."""
+STRANGERS = (0.3, 6.0)
+"""Compact sources put anywhere into every window, over those that it holds: the simulated fields
+are rich in radio galaxies, which are few among the sources of the sky."""
 NOTE = (
     "Made by python -m cyclades.pipeline.training.association from {fields} simulated fields "
     "({pairs} pairs of sources of the classical route, {true} of them of one object)."
@@ -147,6 +154,8 @@ def pair_sets(
     seed : int
         Of the windows and of what stays in them.
     """
+    from astropy.table import vstack
+
     generator = np.random.default_rng([seed, 1])
     source = MemorySource(image)
     owner = part_objects(catalogue, truth)
@@ -156,6 +165,7 @@ def pair_sets(
     psf = image.psf
     assert psf is not None
     bridge = BridgeLight(source)
+    compact = _compact(owner, truth)
     for k in range(1 + REALISATIONS):
         chosen, area = np.ones(len(x), bool), whole
         if k:
@@ -169,15 +179,45 @@ def pair_sets(
             objects = generator.random(owner.max(initial=0) + 1) < stay
             chosen &= np.where(owner >= 0, objects[owner], generator.random(len(x)) < stay)
         rows = np.flatnonzero(chosen)
-        parts = Parts.of(catalogue.sources[rows], area)
+        table, own = catalogue.sources[rows], owner[rows]
+        if k and compact.size:
+            number = round(len(rows) * float(np.exp(generator.uniform(*np.log(STRANGERS)))))
+            corner = (x0, y0, side) if k % 2 == 0 else (0.0, 0.0, float(image.shape[0]))
+            new = _strangers(catalogue.sources[generator.choice(compact, number)], image, corner,
+                             generator)  # fmt: skip
+            table = vstack([table, new], metadata_conflicts="silent")
+            own = np.concatenate([own, 10**9 + np.arange(number)])
+        parts = Parts.of(table, area)
         first, second = find_pairs(parts, AssociateRefinement().radius)
-        a, b = owner[rows][first], owner[rows][second]
+        a, b = own[first], own[second]
         judged = (a != NO_OBJECT) | (b != NO_OBJECT)
         if not judged.any():
             continue
         first, second, true = first[judged], second[judged], (a == b)[judged]
         features = pair_features(parts, first, second, bridge=bridge)
         yield PairSet(features, true, np.full(len(first), len(first) ** -0.5))
+
+
+def _compact(owner: Integers, truth: ComparisonTable) -> Integers:
+    """Rows of the parts that are compact objects, and nothing else of them."""
+    number, first, count = np.unique(truth["source"], return_index=True, return_counts=True)
+    alone = number[(count == 1) & (truth["morphology"][first] == COMPACT)]
+    found, times = np.unique(owner, return_counts=True)
+    return np.flatnonzero(np.isin(owner, np.intersect1d(alone, found[times == 1])))
+
+
+def _strangers(
+    rows: "QTable", image: "SkyImage", corner: tuple[float, float, float], generator: Generator
+) -> "QTable":
+    """Copies of sources at places anywhere in a window of an image (x, y of its corner, side)."""
+    made = rows.copy()
+    x0, y0, side = corner
+    x, y = generator.uniform(0.0, side, (2, len(made))) + np.array([[x0], [y0]])
+    ra, dec = positions(image, x, y)
+    for name, values in {"x": x, "y": y, "ra": ra, "dec": dec}.items():
+        made[name][:] = values * made[name].unit
+    made["island_id"][:] = -1 - np.arange(len(made))
+    return made
 
 
 def fit_model(sets: Sequence[PairSet], *, units: int = UNITS, seed: int = 0) -> PairModel:

@@ -78,9 +78,7 @@ class AssociateRefinement(RefinementStage):
         gt=0.0,
         le=3.0,
     )
-    bridge: bool = parameter(
-        True, "Whether the image is looked at for emission between the parts."
-    )
+    bridge: bool = parameter(True, "Whether the image is looked at for emission between the parts.")
     limit_significance: float = parameter(
         2.0,
         "Significance of a squared size without the beam below which an upper limit is given.",
@@ -116,18 +114,14 @@ class AssociateRefinement(RefinementStage):
         shift = np.log(self.probability / (1.0 - self.probability))
         group = self.group(parts, first, second, log_odds - shift)
         chance = membership(group, first, second, log_odds)
-        made = merge_sources(
-            catalogue, parts, group, chance, significance=self.limit_significance
-        )
+        made = merge_sources(catalogue, parts, group, chance, significance=self.limit_significance)
         context.note(
             "cataloguing.associate",
             {"parts": len(parts), "pairs": len(first), "sources": len(made.sources)},
         )
         return made
 
-    def group(
-        self, parts: Parts, first: Integers, second: Integers, log_odds: Floats
-    ) -> Integers:
+    def group(self, parts: Parts, first: Integers, second: Integers, log_odds: Floats) -> Integers:
         """Group parts by the log-odds of pairs, within the largest extent."""
         reach = self.largest * float(np.nanmedian(parts.beam_size)) if len(parts) else 0.0
 

@@ -160,8 +160,12 @@ def find_pairs(parts: Parts, radius: float) -> tuple[Integers, Integers]:
     from scipy.spatial import cKDTree
 
     beam = parts.beam_size
-    known = np.isfinite(parts.vectors).all(1) & np.isfinite(beam) & np.isfinite(parts.shape[:, 0, 0])
-    rows = np.flatnonzero(known & np.isfinite(parts.total) & (parts.total > 0.0) & (parts.snr > 0.0))
+    known = (
+        np.isfinite(parts.vectors).all(1) & np.isfinite(beam) & np.isfinite(parts.shape[:, 0, 0])
+    )
+    rows = np.flatnonzero(
+        known & np.isfinite(parts.total) & (parts.total > 0.0) & (parts.snr > 0.0)
+    )
     if len(rows) < 2:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     reach = radius * float(beam[rows].max())

@@ -46,7 +46,7 @@ from cyclades.stages.core.source import MemorySource
 
 BEAM = 5.4
 """Arcsec, of FIRST."""
-DENSITIES = {4400.0: range(40000, 40060), 150.0: range(41000, 41016)}
+DENSITIES = {4400.0: range(40000, 40040), 150.0: range(41000, 41010)}
 """Beam areas a source above 6 rms, and the seeds of the fields."""
 SEPARATIONS = (2.0, 5.0, 10.0, 20.0)
 """Beams."""
@@ -206,9 +206,7 @@ def share(hits: int, number: int) -> str:
     return f"{hits / number:.3f} [{float(low):.3f}, {float(high):.3f}]"
 
 
-def doubles(
-    table: ComparisonTable, owner: Integers, beam: float
-) -> list[tuple[float, Integers]]:
+def doubles(table: ComparisonTable, owner: Integers, beam: float) -> list[tuple[float, Integers]]:
     """Separation in beams and rows of the true objects that were found as several sources."""
     made = []
     sources = source_groups(table)
@@ -238,9 +236,7 @@ def simulated_rows(beams: float, seeds: range, output: Path) -> list[dict]:
         beam = float(np.sqrt(np.prod(table.beam)))
         after = source_groups(from_catalogue(associated(catalogue, field.image)))
         owner = object_rows(table, truth, beam)
-        number, first, count = np.unique(
-            truth["source"], return_index=True, return_counts=True
-        )
+        number, first, count = np.unique(truth["source"], return_index=True, return_counts=True)
         single = number[(count == 1) & (truth["morphology"][first] == COMPACT)]
         fields.append((table, after, owner, doubles(table, owner, beam), single, beam))
     lengths = {
