@@ -262,7 +262,7 @@ def pair_features(
         "same_island": 1.0 * (parts.island[first] == parts.island[second]),
         "bridge": np.zeros(len(first)) if bridge is None else bridge(parts, first, second),
     }
-    return np.nan_to_num(np.stack([columns[name] for name in FEATURES], -1))
+    return np.asarray(np.nan_to_num(np.stack([columns[name] for name in FEATURES], -1)))
 
 
 def _log(values: Floats) -> Floats:
@@ -340,4 +340,5 @@ class _Neighbourhood:
         """Parts nearer to one end than the other end is, as the logarithm of one more."""
         step = self.parts.vectors[self.third] - self.parts.vectors[end[self.pair]]
         closer = np.linalg.norm(step, axis=-1) < self.apart[self.pair]
-        return np.log10(1.0 + np.bincount(self.pair[closer], minlength=len(self.first)))
+        number = np.bincount(self.pair[closer], minlength=len(self.first))
+        return np.asarray(np.log10(1.0 + number))

@@ -46,7 +46,7 @@ from cyclades.stages.core.source import MemorySource
 
 BEAM = 5.4
 """Arcsec, of FIRST."""
-DENSITIES = {4400.0: range(40000, 40040), 150.0: range(41000, 41010)}
+DENSITIES = {4400.0: range(40000, 40100), 150.0: range(41000, 41010)}
 """Beam areas a source above 6 rms, and the seeds of the fields."""
 SEPARATIONS = (2.0, 5.0, 10.0, 20.0)
 """Beams."""
