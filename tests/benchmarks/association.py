@@ -53,7 +53,7 @@ SEPARATIONS = (2.0, 5.0, 10.0, 20.0)
 SEPARATION_AT, FLUX_AT, FLUX_POWER, RATIO = 100.0 / 5.4, 100.0 / 0.15, 0.5, 4.0
 """Pairs of FIRST: up to 100 arcsec at 100 mJy together, and as the root of the flux; fluxes
 within a factor of four. Here in beams of 5.4 arcsec and rms of 0.15 mJy."""
-INJECTED_FIELDS = 40
+INJECTED_FIELDS = 50
 
 Rule = Callable[[ComparisonTable], Integers]
 
