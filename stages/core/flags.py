@@ -30,6 +30,7 @@ class Flag(IntFlag):
     BACKGROUND_UNCERTAIN = 262144
     ARTEFACT = 524288
     NOT_CLASSIFIED = 1048576
+    ASSOCIATED = 2097152
 
 
 DESCRIPTIONS: dict[Flag, str] = {
@@ -63,6 +64,8 @@ DESCRIPTIONS: dict[Flag, str] = {
     Flag.NOT_CLASSIFIED: "no class could be looked for: the source is cut by the edge or blank "
     "pixels, shows nothing above the clip, is outshone by a neighbour, or is seen by too coarse a "
     "beam",
+    Flag.ASSOCIATED: "put together from several sources of the catalogue, by a model of which "
+    "lobes and cores belong together",
 }
 
 

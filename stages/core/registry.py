@@ -39,6 +39,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "cataloguing": {
         "components": "cyclades.stages.cataloguing.components:ComponentsCatalogue",
+        "associate": "cyclades.stages.cataloguing.associate:AssociateRefinement",
         "classifier": "cyclades.stages.cataloguing.classifier:ClassifierRefinement",
     },
 }

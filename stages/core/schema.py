@@ -8,7 +8,7 @@ another meaning raises the major one.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-SCHEMA_VERSION = "1.1.0"
+SCHEMA_VERSION = "1.2.0"
 TABLES = ("components", "sources", "islands")
 
 _ALL = TABLES
@@ -513,6 +513,72 @@ EXTRA_COLUMNS: tuple[ColumnSpec, ...] = (
         "distance of a source's features from those of its nearest neighbours, in deviations of "
         "the catalogue; NaN without a picture",
         ("sources",),
+    ),
+    _C(
+        "n_parts",
+        "",
+        "meta.number",
+        "sources of the catalogue before association that were put together to this one",
+        ("sources",),
+        "i4",
+    ),
+    _C(
+        "association_probability",
+        "",
+        "stat.probability",
+        "probability that the parts are one source, of the least certain one; NaN of a single part",
+        ("sources",),
+    ),
+    _C(
+        "largest_angular_size",
+        SIZE,
+        "phys.angSize",
+        "largest distance between the half-maximum contours of two components without the beam, "
+        "or the major axis of a single one",
+        ("sources",),
+    ),
+    _C(
+        "host_type",
+        "",
+        "meta.code",
+        "what the host position is: core, a compact component near the middle; centre, the "
+        "source's own position",
+        ("sources",),
+        "str",
+    ),
+    _C(
+        "host_ra",
+        "deg",
+        "pos.eq.ra",
+        "right ascension where the host galaxy may be, ICRS",
+        ("sources",),
+        "f8",
+        True,
+    ),
+    _C(
+        "host_dec",
+        "deg",
+        "pos.eq.dec",
+        "declination where the host galaxy may be, ICRS",
+        ("sources",),
+        "f8",
+        True,
+    ),
+    _C(
+        "host_x",
+        "pix",
+        "pos.cartesian.x;instr.det",
+        "column where the host galaxy may be",
+        ("sources",),
+        "f8",
+    ),
+    _C(
+        "host_y",
+        "pix",
+        "pos.cartesian.y;instr.det",
+        "row where the host galaxy may be",
+        ("sources",),
+        "f8",
     ),
 )
 """Columns that only some characterizers and measurements give; they follow the others."""

@@ -115,7 +115,7 @@ def test_what_cannot_be_read_says_so(tmp_path):
 
 
 def test_a_file_of_every_version_is_kept():
-    assert {"1.0.0", "1.1.0", SCHEMA_VERSION} <= KEPT.keys()
+    assert {"1.0.0", "1.1.0", "1.2.0", SCHEMA_VERSION} <= KEPT.keys()
 
 
 @pytest.mark.parametrize("version", KEPT)
@@ -140,6 +140,18 @@ def test_similarity_and_oddness_came_with_1_1_0():
         assert sources[name].info.description == spec.description
         assert sources[name].info.meta["ucd"] == spec.ucd
     assert not {"similarity", "oddness"} & set(read_catalogue(KEPT["1.0.0"]).sources.colnames)
+
+
+def test_associations_came_with_1_2_0():
+    sources = read_catalogue(KEPT["1.2.0"]).sources
+    assert list(sources["n_parts"]) == [2, 1, 1]
+    assert list(sources["host_type"]) == ["core", "centre", "centre"]
+    np.testing.assert_array_equal(sources["association_probability"], [0.75, np.nan, np.nan])
+    for name in ("largest_angular_size", "host_ra", "host_dec", "host_x", "host_y"):
+        spec = column("sources", name)
+        assert sources[name].info.description == spec.description
+        assert sources[name].info.meta["ucd"] == spec.ucd
+    assert "n_parts" not in read_catalogue(KEPT["1.1.0"]).sources.colnames
 
 
 @pytest.mark.parametrize(("version", "readable"), [("1.9.3", True), ("2.0.0", False), ("", False)])
