@@ -43,8 +43,8 @@ PUBLISHED = {
     "yolov8l": _caesar("YOLOv8-l, best", 0.773, 0.902, 0.883, 0.519),
     "yolo11n": _caesar("YOLO11-n pre-trained", 0.763, 0.889, 0.869, 0.567),
 }
-"""By the name that the option ``published`` of a detector takes. Only figures that could be checked
-are here: two of Sortino et al. (2023, Experimental Astronomy 56, 293), and those of the public
+"""By the name that the option ``published`` of a detector takes. They are two of
+Sortino et al. (2023, Experimental Astronomy 56, 293), at second hand, and those of the public
 caesar-yolo, whose class ``extended-multisland`` is ``multi-component`` here."""
 
 DIFFERENCES = (
