@@ -5,7 +5,9 @@ import pytest
 
 from cyclades.stages.cataloguing.components import ComponentsCatalogue
 from cyclades.stages.characterization.gaussian import GaussianCharacterization
+from cyclades.stages.characterization.regions import Region
 from cyclades.stages.characterization.wavelets import (
+    fit_anew,
     smoothing_sigma,
     wavelet_kernel,
     wavelet_noise,
@@ -265,3 +267,27 @@ def test_the_same_bytes_for_any_number_of_workers():
     assert "wavelet" in results[0].fit_type
     assert results[0].total.tobytes() == results[1].total.tobytes()
     assert results[0].total_share.tobytes() == results[1].total_share.tobytes()
+
+
+def test_an_island_is_modelled_though_a_component_left_its_pixels():
+    """One that was fitted into a neighbour's pixels starts again from where it was found."""
+    y, x = np.mgrid[:60, :60]
+    value = sum(
+        40.0 * np.exp(-0.5 * ((x - x0) ** 2 + (y - y0) ** 2) / 9.0)
+        for x0, y0 in ((20, 30), (32, 30))
+    )
+    usable = x < 45
+    everywhere = np.ones(value.shape, bool)
+    factor, origin = np.eye(2) * 3.0, np.array([20.0, 30.0])
+    region = Region((0, 0), value, np.ones(value.shape), usable, usable, everywhere, factor, origin)
+    bounds = np.array([[6.0, 0.0, 0.0, 3.0], [6.0, 4.0, 0.0, 3.0]])
+    strayed = np.array([[40.0, 0.0, 0.0, 1.0, 0.0, 1.0], [70.0, 10.0, 0.0, 0.05, 0.0, 0.05]])
+    assert region.held(strayed).tolist() == [True, False]
+    assert not region.beyond(strayed).any()
+    found = fit_anew(region, strayed, bounds, 12)
+    np.testing.assert_allclose(found[:, 0], 40.0, rtol=1e-3)
+    np.testing.assert_allclose(found[:, 1:3], [[0.0, 0.0], [4.0, 0.0]], atol=1e-3)
+    assert region.misfit(found) < 1e-3 * region.misfit(strayed)
+    # outside of all pixels nothing tells its shape
+    strayed[1, 1] = 20.0
+    assert region.beyond(strayed).tolist() == [False, True]
