@@ -174,9 +174,12 @@ def catalogue_document() -> str:
 
 def documents() -> dict[str, str]:
     """Return the generated pages of the documentation, by file name."""
+    from cyclades.pipeline.cli import cli
+    from cyclades.pipeline.commands.document import command_lines
     from cyclades.pipeline.simulation.reference import options_document
 
     return {
+        "cli.md": command_lines(cli),
         "stages.md": stages_document(),
         "catalogue.md": catalogue_document(),
         "simulation-options.md": options_document(),
