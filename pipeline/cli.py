@@ -17,6 +17,7 @@ from cyclades.pipeline.commands.completion import completion
 from cyclades.pipeline.commands.config import config
 from cyclades.pipeline.commands.evaluate import evaluate
 from cyclades.pipeline.commands.export import export
+from cyclades.pipeline.commands.fetch import fetch
 from cyclades.pipeline.commands.inverted import inverted
 from cyclades.pipeline.commands.measure import measure
 from cyclades.pipeline.commands.pretrain import pretrain
@@ -111,6 +112,7 @@ cli.add_command(completion)
 cli.add_command(config)
 cli.add_command(evaluate)
 cli.add_command(export)
+cli.add_command(fetch)
 cli.add_command(inverted)
 cli.add_command(measure)
 cli.add_command(pretrain)

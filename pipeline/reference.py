@@ -177,12 +177,14 @@ def documents() -> dict[str, str]:
     from cyclades.pipeline.cli import cli
     from cyclades.pipeline.commands.document import command_lines
     from cyclades.pipeline.simulation.reference import options_document
+    from cyclades.pipeline.surveys.reference import surveys_document
 
     return {
         "cli.md": command_lines(cli),
         "stages.md": stages_document(),
         "catalogue.md": catalogue_document(),
         "simulation-options.md": options_document(),
+        "surveys.md": surveys_document(),
     }
 
 

@@ -77,8 +77,9 @@ def compare(
 ) -> None:
     """Compare catalogues with a truth, and with each other.
 
-    One CATALOGUE is enough with --truth. Catalogues of cyclades, Aegean, PyBDSF, Selavy, LoTSS,
-    RACS and VLASS are recognised by their columns.
+    One CATALOGUE is enough with --truth. Catalogues of cyclades, Aegean, PyBDSF, Selavy, and
+    of FIRST, NVSS, SUMSS, VLASS, RACS and LoTSS (as published or as VizieR gives them) are
+    recognised by their columns.
     """
     frequency = None if challenge is None else int(challenge)
     if fields is not None:

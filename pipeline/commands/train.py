@@ -65,16 +65,16 @@ def train(
     """
     from cyclades.stages.core.errors import ConfigurationError
 
+    options = read_options(config, assignments)
+    if dry_run:
+        say_run(as_json, options, output, "training.yaml", restart)
+        return
     try:
         from cyclades.pipeline.training.trainer import train as run
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"Training needs the package {error.name!r}; install cyclades[learned]."
         ) from error
-    options = read_options(config, assignments)
-    if dry_run:
-        say_run(as_json, options, output, "training.yaml", restart)
-        return
     finish_or_say(lambda: run(options, output, restart=restart), output, as_json)
 
 
