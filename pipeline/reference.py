@@ -176,11 +176,13 @@ def documents() -> dict[str, str]:
     """Return the generated pages of the documentation, by file name."""
     from cyclades.pipeline.cli import cli
     from cyclades.pipeline.commands.document import command_lines
+    from cyclades.pipeline.migration.reference import migration_document
     from cyclades.pipeline.simulation.reference import options_document
     from cyclades.pipeline.surveys.reference import surveys_document
 
     return {
         "cli.md": command_lines(cli),
+        "migration-options.md": migration_document(),
         "stages.md": stages_document(),
         "catalogue.md": catalogue_document(),
         "simulation-options.md": options_document(),

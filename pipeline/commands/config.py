@@ -17,15 +17,25 @@ def config() -> None:
     epilog=examples(
         "cyclades config show > route.yaml",
         "cyclades config show --route yolo --set detection.probability=0.6",
+        "cyclades config show --like 'aegean --seedclip 6 --floodclip 4'",
     )
 )
 @route_options
 @json_option
 def show(
-    route: str | None, config: Path | None, assignments: tuple[str, ...], as_json: bool
+    route: str | None,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    like: str | None,
+    as_json: bool,
 ) -> None:
     """Print the effective configuration with every parameter, as YAML."""
-    made = configuration(route, config, assignments)
+    given = None
+    if like is not None:
+        from cyclades.pipeline.migration.like import read_like
+
+        given = read_like(like).mapping
+    made = configuration(route, config, assignments, like=given)
     if as_json:
         print_json(made.to_mapping())
     else:

@@ -42,6 +42,12 @@ def route_options(command: Any) -> Any:
     """Add the options that choose and change a configuration."""
     for option in (
         click.option(
+            "--like",
+            metavar="FINDER",
+            help="Do as another source finder does: aegean or pybdsf, with its options if there "
+            "are any, as 'aegean --seedclip 6' or 'pybdsf rms_box=(60,15)', or a file of them.",
+        ),
+        click.option(
             "--set",
             "assignments",
             multiple=True,
@@ -68,13 +74,21 @@ def configuration(
     assignments: Iterable[str],
     image: dict[str, Any] | None = None,
     maps: tuple[Path, Path] | None = None,
+    like: dict[str, Any] | None = None,
 ) -> "RouteConfig":
-    """Join a route or a file, the image options and the assignments, in this order."""
+    """Join a route or a file, the image options and the assignments, in this order.
+
+    What another source finder's options come to (`like`) stands in for the route.
+    """
     from cyclades.pipeline.config import DEFAULT_ROUTE, RouteConfig, load, override
 
     if route is not None and file is not None:
         raise ConfigurationError("Give --route or --config, not both.")
+    if like is not None and (route is not None or file is not None):
+        raise ConfigurationError("Give --like, --route or --config, not two of them.")
     mapping, name = load(file if file is not None else route or DEFAULT_ROUTE)
+    if like is not None:
+        mapping, name = dict(like), "--like"
     given = {key: value for key, value in (image or {}).items() if value is not None}
     if given:
         mapping["image"] = {**(mapping.get("image") or {}), **given}

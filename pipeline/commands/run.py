@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         "cyclades run *.fits -o results --formats votable,ds9 --workers 4",
         "cyclades run field.fits -o results --route yolo --beam 5.4arcsec",
         "cyclades run field.fits -o results --set detection.seed_threshold=5 --dry-run",
+        "cyclades run field.fits -o results --like 'pybdsf thresh_pix=6 rms_box=(60,15)'",
     )
 )
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -102,6 +103,7 @@ def run(
     route: str | None,
     config: Path | None,
     assignments: tuple[str, ...],
+    like: str | None,
     formats: tuple[str, ...],
     columns: tuple[str, ...],
     products: tuple[str, ...],
@@ -135,7 +137,23 @@ def run(
     options: dict[str, Any] = {"beam": beam, "frequency": frequency}
     options |= {name: str(path) for name, path in files.items() if path is not None}
     maps = None if background is None or rms is None else (background, rms)
-    pipeline = Pipeline(configuration(route, config, assignments, options, maps))
+    given = None
+    if like is not None:
+        from cyclades.pipeline.migration.like import read_like
+
+        read = read_like(like)
+        # maps beside an image can stand in the configuration of that image only
+        given = read.for_image(images[0]) if len(set(images)) == 1 else read.mapping
+        columns, workers = (*columns, *read.columns), workers or read.workers
+        for note in () if quiet else read.notes:
+            click.echo(f"{read.finder}'s {note}", err=True)
+        if read.autoload and given is read.mapping and not quiet:
+            click.echo(
+                "no maps are loaded by themselves: give one image, with X_bkg.fits and "
+                "X_rms.fits beside it, or --background and --rms.",
+                err=True,
+            )
+    pipeline = Pipeline(configuration(route, config, assignments, options, maps, given))
     written = {"formats": formats, "products": products, "columns": columns}
     if dry_run:
         return _say_what_would_run(pipeline, images, output, as_json, written)
