@@ -69,6 +69,9 @@ def _false(value: Any) -> bool:
     return str(value).lower() in ("false", "0", "no", "none", "")
 
 
+_NO_MASK = 1e6
+"""Neither leaves sources out of its maps but by clipping: where there is much extended emission,
+that raises the rms and decides how much of it is found."""
 _STEP = "our maps have a step of their own, a fraction of the box"
 _MEASURE = "use 'cyclades measure --catalogue CATALOGUE'"
 
@@ -77,9 +80,11 @@ AEGEAN = Finder(
     "Aegean and BANE",
     {
         # BANE's box is five steps of four beams
-        "background": {"name": "grid", "box_beams": 20.0},
+        "background": {"name": "grid", "box_beams": 20.0, "mask_seed_threshold": _NO_MASK},
         "detection": {"name": "islands", "seed_threshold": 5.0, "flood_threshold": 4.0},
-        "characterization": {"name": "gaussian", "added_components": 0, "wavelet_components": 0},
+        "characterization": {
+            "name": "gaussian", "added_components": 0, "wavelet_components": 0, "artefacts": "flag",
+        },
         "cataloguing": ["components"],
     },
     ("aegean",),
@@ -134,9 +139,11 @@ PYBDSF = Finder(
     "pybdsf",
     "PyBDSF",
     {
-        "background": {"name": "grid"},
+        "background": {"name": "grid", "mask_seed_threshold": _NO_MASK},
         "detection": {"name": "islands", "seed_threshold": 5.0, "flood_threshold": 3.0},
-        "characterization": {"name": "gaussian", "wavelet_components": 0},
+        "characterization": {
+            "name": "gaussian", "wavelet_components": 0, "artefacts": "flag",
+        },
         "cataloguing": ["components"],
     },
     ("pybdsf",),
@@ -165,8 +172,7 @@ PYBDSF = Finder(
         Option("catalog_type", "--columns",
                convert=lambda v: {"srl": "pybdsf_srl", "gaul": "pybdsf_gaul"}.get(str(v), "pybdsf"),
                note="both srl and gaul where it is not given"),
-        Option("adaptive_rms_box", note="the rms follows noise near sources by itself: known "
-               "sources are masked"),
+        Option("adaptive_rms_box", note="take the classical route, whose maps leave sources out"),
         Option("rms_box_bright", note="as adaptive_rms_box"),
         Option("adaptive_thresh", note="as adaptive_rms_box"),
         Option("rms_map", note="the rms is always a map"),
