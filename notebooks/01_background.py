@@ -155,7 +155,7 @@ with tempfile.TemporaryDirectory() as folder:
     }
 
 # %%
-from cyclades.pipeline.comparison.compare import compare  # noqa: E402
+from cyclades.pipeline.comparison.compare import compare
 
 comparison = compare(catalogues, field.truth, field.image)
 summary = comparison.summary["catalogue", "completeness", "reliability", "f1"]
