@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from cyclades.pipeline.chain import Pipeline, Progress
 from cyclades.pipeline.products import check_products, file_names, image_stem, prepare_directory
@@ -45,6 +46,10 @@ class Outcome:
     seconds: float = 0.0
     error: str = ""
 
+    def facts(self) -> dict[str, Any]:
+        """Return the outcome as plain values."""
+        return {**vars(self), "image": str(self.image), "files": [str(f) for f in self.files]}
+
 
 def plan(
     images: Sequence[str | Path],
@@ -59,8 +64,7 @@ def plan(
     Raises
     ------
     OutputError
-        Where two inputs would write the same files, an output would replace an input, or the
-        directory cannot be written to.
+        Where two inputs would write the same files, or an output would replace an input.
     ConfigurationError
         For an unknown format or product.
     """
@@ -83,7 +87,6 @@ def plan(
                     "run them with different --output directories."
                 )
             made_by[output] = path
-    prepare_directory(directory)
     return {path: image_stem(path) for path in paths}
 
 
@@ -131,7 +134,9 @@ def run_batch(
     options = {
         "formats": tuple(formats), "products": tuple(products), "columns": tuple(columns),
     }  # fmt: skip
-    for path, stem in plan(images, directory, **options).items():
+    planned = plan(images, directory, **options)
+    prepare_directory(directory)
+    for path, stem in planned.items():
         start = time.perf_counter()
         try:
             result = pipeline.run(path, workers=workers, device=device, progress=progress)
