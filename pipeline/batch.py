@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from cyclades.pipeline.chain import Pipeline, Progress
 from cyclades.pipeline.products import check_products, file_names, image_stem, prepare_directory
@@ -46,12 +45,30 @@ class Outcome:
     seconds: float = 0.0
     error: str = ""
 
-    def facts(self) -> dict[str, Any]:
-        """Return the outcome as plain values."""
-        return {**vars(self), "image": str(self.image), "files": [str(f) for f in self.files]}
-
 
 def plan(
+    images: Sequence[str | Path],
+    directory: str | Path,
+    *,
+    formats: Sequence[str] = ("fits",),
+    products: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> dict[Path, str]:
+    """Return ``{image: stem of its outputs}`` after checking that they can be written.
+
+    Raises
+    ------
+    OutputError
+        As `check_outputs`, or where the directory cannot be written to.
+    ConfigurationError
+        For an unknown format or product.
+    """
+    stems = check_outputs(images, directory, formats=formats, products=products, columns=columns)
+    prepare_directory(directory)
+    return stems
+
+
+def check_outputs(
     images: Sequence[str | Path],
     directory: str | Path,
     *,
@@ -134,9 +151,7 @@ def run_batch(
     options = {
         "formats": tuple(formats), "products": tuple(products), "columns": tuple(columns),
     }  # fmt: skip
-    planned = plan(images, directory, **options)
-    prepare_directory(directory)
-    for path, stem in planned.items():
+    for path, stem in plan(images, directory, **options).items():
         start = time.perf_counter()
         try:
             result = pipeline.run(path, workers=workers, device=device, progress=progress)

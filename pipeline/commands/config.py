@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cyclades.pipeline.commands.routes import configuration, route_options
+from cyclades.pipeline.commands.route import configuration, like_option, route_options
 from cyclades.pipeline.commands.terminal import USER_ERROR, examples, json_option, print_json
 
 
@@ -21,6 +21,7 @@ def config() -> None:
     )
 )
 @route_options
+@like_option
 @json_option
 def show(
     route: str | None,

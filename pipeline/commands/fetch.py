@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cyclades.pipeline.commands.routes import complete_names, names
+from cyclades.pipeline.commands.route import complete_names, names
 from cyclades.pipeline.commands.terminal import (
     USER_ERROR,
     complain,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cyclades.pipeline.commands.routes import (
+from cyclades.pipeline.commands.route import (
     complete_names,
     configuration,
+    like_option,
     names,
     route_options,
 )
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     "--output", "-o", required=True, type=click.Path(path_type=Path), help="Directory for results."
 )
 @route_options
+@like_option
 @click.option(
     "--formats",
     callback=names,
@@ -163,7 +165,7 @@ def run(
     )  # fmt: skip
     failed = [outcome for outcome in outcomes if outcome.error]
     if as_json:
-        print_json({"images": [outcome.facts() for outcome in outcomes], "failed": len(failed)})
+        print_json({"images": [vars(outcome) for outcome in outcomes], "failed": len(failed)})
     if len(failed) == 1 == len(images):
         complain(failed[0].error)
     elif failed:
@@ -223,7 +225,7 @@ def _say_what_would_run(
     written: dict[str, tuple[str, ...]],
 ) -> int:
     """Open every image, check what can be checked without its pixels, and print the plan."""
-    from cyclades.pipeline.batch import plan
+    from cyclades.pipeline.batch import check_outputs
     from cyclades.pipeline.products import file_names
 
     config = pipeline.config
@@ -235,7 +237,7 @@ def _say_what_would_run(
     }
     facts: list[dict[str, Any]] = []
     lines, files, wrong = [], [], []
-    for image, stem in plan(images, output, **written).items():
+    for image, stem in check_outputs(images, output, **written).items():
         try:
             source = pipeline.check(image)
         except CycladesError as error:

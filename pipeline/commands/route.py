@@ -38,15 +38,17 @@ def _complete_route(context: click.Context, option: click.Parameter, incomplete:
     return [name for name in routes() if name.startswith(incomplete)]
 
 
+like_option = click.option(
+    "--like",
+    metavar="FINDER",
+    help="Do as another source finder does: aegean or pybdsf, with its options if there are any, "
+    "as 'aegean --seedclip 6' or 'pybdsf rms_box=(60,15)', or a file of them.",
+)
+
+
 def route_options(command: Any) -> Any:
     """Add the options that choose and change a configuration."""
     for option in (
-        click.option(
-            "--like",
-            metavar="FINDER",
-            help="Do as another source finder does: aegean or pybdsf, with its options if there "
-            "are any, as 'aegean --seedclip 6' or 'pybdsf rms_box=(60,15)', or a file of them.",
-        ),
         click.option(
             "--set",
             "assignments",
