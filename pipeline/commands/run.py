@@ -141,20 +141,8 @@ def run(
     maps = None if background is None or rms is None else (background, rms)
     given = None
     if like is not None:
-        from cyclades.pipeline.migration.like import read_like
-
-        read = read_like(like)
-        # maps beside an image can stand in the configuration of that image only
-        given = read.for_image(images[0]) if len(set(images)) == 1 else read.mapping
-        columns, workers = (*columns, *read.columns), workers or read.workers
-        for note in () if quiet else read.notes:
-            click.echo(f"{read.finder}'s {note}", err=True)
-        if read.autoload and given is read.mapping and not quiet:
-            click.echo(
-                "no maps are loaded by themselves: give one image, with X_bkg.fits and "
-                "X_rms.fits beside it, or --background and --rms.",
-                err=True,
-            )
+        given, further, threads = _likeness(like, images, quiet)
+        columns, workers = (*columns, *further), workers or threads
     pipeline = Pipeline(configuration(route, config, assignments, options, maps, given))
     written = {"formats": formats, "products": products, "columns": columns}
     if dry_run:
@@ -176,6 +164,26 @@ def run(
     return USER_ERROR if failed else 0
 
 
+def _likeness(
+    like: str, images: Sequence[Path], quiet: bool
+) -> tuple[dict[str, Any], tuple[str, ...], int | None]:
+    """Read --like: sections of a configuration, columns and workers; say what is not followed."""
+    from cyclades.pipeline.migration.like import read_like
+
+    read = read_like(like)
+    # maps beside an image can stand in the configuration of that image only
+    mapping = read.for_image(images[0]) if len(set(images)) == 1 else read.mapping
+    notes = [f"{read.finder}'s {note}" for note in read.notes]
+    if read.autoload and mapping is read.mapping:
+        notes.append(
+            "no maps are loaded by themselves: give one image, with X_bkg.fits and X_rms.fits "
+            "beside it, or --background and --rms."
+        )
+    for note in () if quiet else notes:
+        click.echo(note, err=True)
+    return mapping, read.columns, read.workers
+
+
 def _run_all(
     pipeline: "Pipeline",
     images: Sequence[Path],
@@ -194,7 +202,7 @@ def _run_all(
 
     outcomes = []
     steps = 6 * len(dict.fromkeys(images))
-    with tqdm(total=steps, disable=None if shown else True, leave=False) as bar:
+    with tqdm(total=steps, unit="stage", disable=None if shown else True, leave=False) as bar:
 
         def show(label: str) -> None:
             bar.set_description(label)
