@@ -1,6 +1,7 @@
 """Where to look: a position, by coordinates or a name, and the size of a square."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,17 +80,16 @@ def parse_position(text: str) -> tuple[float, float]:
         numbers = [float(word) for word in words]
     except ValueError:
         numbers = []
+    sexagesimal = len(numbers) == 6 or re.fullmatch(
+        r"\d[\d\s.,:hdms+-]*[:hd][\d\s.,:hdms+-]*", text
+    )
+    if len(numbers) != 2 and not sexagesimal:
+        return _resolve(text)
     try:
-        if len(numbers) == 2:
-            place = SkyCoord(*numbers, unit="deg")
-        elif words and words[0][0].isdigit() and any(sign in text for sign in ":hd") and (
-            not any(c.isalpha() and c not in "hdms" for c in text)
-        ):  # fmt: skip
-            place = SkyCoord(text.replace(",", " "), unit=(u.hourangle, u.deg))
-        elif len(numbers) == 6:
+        if sexagesimal:
             place = SkyCoord(" ".join(words), unit=(u.hourangle, u.deg))
         else:
-            return _resolve(text)
+            place = SkyCoord(*numbers, unit="deg")
     except ValueError as error:
         raise InputError(
             f"The position {text!r} cannot be read ({str(error).splitlines()[0].rstrip('.')}); "

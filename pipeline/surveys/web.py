@@ -35,6 +35,7 @@ class Session(requests.Session):
         # queries are sent by POST and change nothing on the server, so they may be repeated
         retry = Retry(
             RETRIES,
+            connect=min(RETRIES, 1),  # who is not there will not be there in a moment
             backoff_factor=BACKOFF,
             status_forcelist=(429, 500, 502, 503, 504),
             allowed_methods=None,

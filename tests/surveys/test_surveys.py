@@ -215,6 +215,7 @@ def test_too_many_rows_for_one_answer(server, tmp_path, capsys):
         (["--survey", "NVSS", "--position", "1,2", "--size", "3"], "--size 10arcmin"),
         (["--survey", "NVSS", "--position", "1,2", "--size", "40deg"], "between 0 and 20deg"),
         (["--survey", "NVSS", "--position", "1,95"], "cannot be read"),
+        (["--survey", "NVSS", "--position", "12:61:00 +12:00:00"], "cannot be read"),
         (["--survey", "SUMSS", "--position", "1,50"], "does not reach declination"),
         (["--survey", "NVSS", "--position", "1,2", "--products", "cube"], "catalogue, image"),
         (["--survey", "FIRST", "--position", "1,2", "--size", "9deg", "--products", "image"],
@@ -249,7 +250,10 @@ def test_names_are_resolved(server):
             parse_position("Nowhere")
     with (
         sesame_url.set(["http://127.0.0.1:9/"]),
-        pytest.raises(InputError, match=r"Sesame cannot be reached.*give coordinates"),
+        pytest.raises(
+            InputError,
+            match=r"^The name 'M 87'[^;]*Sesame cannot be reached[^;]*; give coordinates[^;]*$",
+        ),
     ):
         parse_position("M 87")
 
