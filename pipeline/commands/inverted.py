@@ -38,6 +38,8 @@ def inverted(
     sources are left out. Below 20 negatives in all images together the answer says so: give more
     images.
     """
+    from tqdm import tqdm
+
     from cyclades.pipeline.chain import Pipeline
     from cyclades.pipeline.comparison.without_truth import inverted_rate
     from cyclades.stages.core.io import read_image
@@ -45,7 +47,8 @@ def inverted(
     planes = [read_image(image, beam=beam) for image in images]
     found = {}
     for name in [route.strip() for route in routes.split(",") if route.strip()]:
-        rate = inverted_rate(Pipeline.from_route(name), planes, workers=workers)
+        shown = tqdm(planes, desc=name, unit="image", disable=None, leave=False)
+        rate = inverted_rate(Pipeline.from_route(name), shown, workers=workers)
         found[name] = {
             "percentage": rate.percentage,
             "interval": rate.interval,
