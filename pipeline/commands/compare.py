@@ -102,14 +102,7 @@ def compare(
 
     if not catalogues:
         raise InputError("There is no catalogue to compare; give one, or a list with --fields.")
-    named: dict[str, Path] = {}
-    for argument in catalogues:
-        label, path = _labelled(argument)
-        if label in named:
-            raise InputError(
-                f"More than one catalogue is called {label!r}; name each as LABEL=FILE."
-            )
-        named[label] = path
+    named = _named(catalogues)
     comparison = compare_catalogues(
         named, truth, image, deep=deep, rms=rms, columns=columns, challenge=frequency
     )
@@ -149,6 +142,22 @@ def _say(comparison: "Comparison", pages: list[Path], as_json: bool) -> None:
     click.echo(comparison.format())
     for page in pages:
         click.echo(page)
+
+
+def _named(arguments: tuple[str, ...]) -> dict[str, Path]:
+    """Label the catalogues: as given, by their files, or by their folders where files are alike."""
+    pairs = [_labelled(argument) for argument in arguments]
+    folders = [path.resolve().parent.name for _, path in pairs]
+    if len({label for label, _ in pairs}) == 1 < len(pairs) == len(set(folders)):
+        pairs = [(folder, path) for folder, (_, path) in zip(folders, pairs, strict=True)]
+    named: dict[str, Path] = {}
+    for label, path in pairs:
+        if label in named:
+            raise InputError(
+                f"More than one catalogue is called {label!r}; name each as LABEL=FILE."
+            )
+        named[label] = path
+    return named
 
 
 def _labelled(argument: str) -> tuple[str, Path]:

@@ -121,6 +121,17 @@ def test_json_of_commands(simulated, tmp_path, capsys):
     assert "yolo" in [row["name"] for row in told(capsys, "weights")["weights"]]
 
 
+def test_catalogues_of_one_name_are_called_by_their_folders(simulated, tmp_path, capsys):
+    assert cyclades("run", simulated, "-o", tmp_path / "one", "-q") == 0
+    (tmp_path / "two").mkdir()
+    files = [tmp_path / name / "field.catalogue.fits" for name in ("one", "two")]
+    files[1].write_bytes(files[0].read_bytes())
+    (row,) = told(capsys, "compare", *files)["agreement"]
+    assert {row["first"], row["second"]} == {"one", "two"}
+    assert cyclades("compare", files[0], files[0]) == 2
+    assert "LABEL=FILE" in capsys.readouterr().err
+
+
 def test_a_failed_image_is_in_the_json_and_in_the_exit_code(tmp_path, simulated, capsys):
     code = cyclades("run", tmp_path / "none.fits", simulated, "-o", tmp_path, "--json")
     assert code == 2
