@@ -73,12 +73,11 @@ def fetch_rows(survey: Survey, region: Region) -> "Table":
                     "service gives at once; give a smaller --size."
                 ) from error
             found.append(answer.to_table())
-    with warnings.catch_warnings():
+    with answering(f"{held.service} ({survey.name})", url), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        table = vstack(
-            [rows for rows in found if len(rows)] or found[:1], metadata_conflicts="silent"
-        )
-    table = table[_inside(table, survey, region)] if len(table) else table
+        parts = [rows for rows in found if len(rows)] or found[:1]
+        table = vstack(parts, metadata_conflicts="silent")
+        table = table[_inside(table, survey, region)] if len(table) else table
     if not len(table):
         raise InputError(
             f"{survey.name} has no sources within {region.size:.3g} degrees around "

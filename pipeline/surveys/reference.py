@@ -46,6 +46,9 @@ cosec |declination| arcsec. Images by SkyView and hips2fits are resampled, which
 to a pixel: use them to look and to compare catalogues, not to measure faint sources. RACS images
 as observed need an account at CASDA.
 
+The tests ask a local server that answers in the services' formats, so a service that changes is
+found by its users first: please report what no longer works.
+
 The addresses:
 
 | service | address |
