@@ -47,12 +47,6 @@ class Holes:
     significance: Floats
     beams: float
 
-    def density(self, significance: Floats | float) -> Floats:
-        """Holes at least so significant per square, with half a hole more than were found."""
-        held = np.sort(self.significance)
-        count = len(held) - np.searchsorted(held, significance, side="left")
-        return np.asarray((count + 0.5) / (self.beams + 1.0))
-
     def deepest(self, x: Floats, y: Floats, radius: float) -> Floats:
         """Depth of the deepest hole within a radius (pixels) of each place; 0 without one."""
         from scipy.spatial import cKDTree

@@ -41,9 +41,7 @@ FEATURES: dict[str, int] = {
     "smoothed": FREE,
     "over_near_holes": RISING,
     "over_wide_holes": RISING,
-    "mirror": FALLING,
     "bright_rows": RISING,
-    "tail": FALLING,
 }
 """Features, and how the probability may change with each, all others equal. Those that change with
 a row's peak all rise or fall so that a higher S/N never makes a row less likely."""
@@ -56,8 +54,6 @@ GLARE_SLOPE = 1.5
 """Sidelobes fall with about this power of the distance."""
 BRIGHT = 7.0
 """S/N of rows whose density tells how rich in sources an image is."""
-TAIL = 4.0
-"""Significance of holes whose number tells how far the noise is from Gaussian."""
 _EDGE = int(Flag.EDGE | Flag.BLANK_NEIGHBOUR)
 
 
@@ -113,9 +109,7 @@ def row_features(table: "QTable", psf: "PointSpread | None", holes: Holes) -> Fl
             "smoothed": (flags & int(Flag.SMOOTHED)) != 0,
             "over_near_holes": _over(snr, rms, holes, x, y, HOLES_NEAR * beam),
             "over_wide_holes": _over(snr, rms, holes, x, y, HOLES_WIDE * beam),
-            "mirror": _log(holes.density(snr)),
             "bright_rows": np.full(n, _log((np.sum(snr >= BRIGHT) + 0.5) / (holes.beams + 1.0))),
-            "tail": np.full(n, _log(holes.density(TAIL))),
         }
     made = np.column_stack([np.asarray(features[name], float) for name in FEATURES])
     return np.where(np.isfinite(made), made, np.nan)
