@@ -58,6 +58,11 @@ EVERY = 4
 LEAVES, LEAST, RATE, PENALTY, ROUNDS = 8, 100, 0.08, 30.0, 120
 """Of the trees."""
 FOLDS = 5
+STAY = (0.02, 0.5)
+STRAY = 5.0
+"""Each catalogue is learned from as it is, and once more with a share between these alone of its
+real rows, as of a field with few sources; what is unreal within so many beams of a row that goes,
+goes with it."""
 HIDDEN = {
     "no fit": ("size_error", "chi2", "residual"),
     "no shape": ("size_major", "size_minor", "size_error", "chi2", "residual"),
@@ -152,15 +157,41 @@ def pipelines(seed: int, *, every: int = EVERY) -> "dict[str, Pipeline]":
 
 def labelled_rows(
     catalogue: "Catalogue", truth: "Catalogue", image: "SkyImage", seed: int
-) -> RowSet:
-    """Rows of a catalogue with their features and their truth; parts of sources are left out."""
+) -> tuple[RowSet, RowSet]:
+    """Rows of a catalogue with features and truth, of all and of some; without parts of sources.
+
+    Returns
+    -------
+    whole, thinned : RowSet
+        See `STAY`.
+    """
     psf = image.psf
     assert psf is not None
     table = catalogue.components
-    features = row_features(table, psf, find_holes(MemorySource(image), psf.size))
+    holes = find_holes(MemorySource(image), psf.size)
     real = real_rows(from_catalogue(catalogue), from_catalogue(truth, "truth"))
-    whole = (np.asarray(table["flags"]) & int(Flag.WAVELET | Flag.NEGATIVE)) == 0
-    return RowSet(seed, features[whole], real[whole])
+    generator = np.random.default_rng([seed, 10, len(table)])
+    stay = thinned(table["x"].value, table["y"].value, real, STRAY * psf.size, generator)
+    made = []
+    for rows in (np.arange(len(table)), np.flatnonzero(stay)):
+        features = row_features(table[rows], psf, holes)
+        whole = (np.asarray(table["flags"])[rows] & int(Flag.WAVELET | Flag.NEGATIVE)) == 0
+        made.append(RowSet(seed, features[whole], real[rows][whole]))
+    return made[0], made[1]
+
+
+def thinned(
+    x: Floats, y: Floats, real: NDArray[np.bool_], reach: float, generator: Generator
+) -> NDArray[np.bool_]:
+    """Rows that stay: a random share of the real ones, and unreal ones far from those that go."""
+    from scipy.spatial import cKDTree
+
+    share = float(np.exp(generator.uniform(*np.log(STAY))))
+    stay = ~real | (generator.random(len(real)) < share)
+    if stay.all():
+        return stay
+    apart = cKDTree(np.column_stack([x, y])[~stay]).query(np.column_stack([x, y]))[0]
+    return stay & (real | (apart > reach))
 
 
 def with_hidden(features: Floats, generator: Generator) -> tuple[Floats, Integers]:
@@ -272,7 +303,7 @@ def row_sets(seeds: Sequence[int]) -> Iterator[RowSet]:
         for pipeline in pipelines(seed).values():
             catalogue = pipeline.run(field.image, workers=1).catalogue
             assert catalogue is not None
-            yield labelled_rows(catalogue, field.truth.catalogue, field.image, seed)
+            yield from labelled_rows(catalogue, field.truth.catalogue, field.image, seed)
         print(f"{seed}", flush=True)
 
 

@@ -382,7 +382,11 @@ def test_exported_trees_give_the_probabilities_of_scikit_learn():
 def test_a_small_training_learns_and_hides_features():
     require("learned")
     made, catalogue = field(62)
-    rows = labelled_rows(catalogue, made.truth.catalogue, made.image, 62)
+    rows, some = labelled_rows(catalogue, made.truth.catalogue, made.image, 62)
+    assert 0 < len(some.real) < len(rows.real)
+    assert some.real.mean() < rows.real.mean()
+    density = list(FEATURES).index("bright_rows")
+    assert some.features[:, density].max() < rows.features[:, density].min()
     assert rows.features.shape == (len(rows.real), len(FEATURES))
     given, of = with_hidden(rows.features, np.random.default_rng(0))
     assert len(given) == len(of) > len(rows.real)
