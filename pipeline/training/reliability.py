@@ -191,7 +191,7 @@ def thinned(
     if stay.all():
         return stay
     apart = cKDTree(np.column_stack([x, y])[~stay]).query(np.column_stack([x, y]))[0]
-    return stay & (real | (apart > reach))
+    return np.asarray(stay & (real | (apart > reach)))
 
 
 def with_hidden(features: Floats, generator: Generator) -> tuple[Floats, Integers]:
