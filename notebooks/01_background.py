@@ -33,6 +33,7 @@ from astropy.table import Table
 from scipy.ndimage import distance_transform_edt
 
 import cyclades
+from cyclades.pipeline.comparison.compare import compare
 from cyclades.pipeline.panels import panels
 from cyclades.pipeline.samples import write_magpis
 from cyclades.pipeline.simulation.field import FieldOptions, simulate
@@ -155,8 +156,6 @@ with tempfile.TemporaryDirectory() as folder:
     }
 
 # %%
-from cyclades.pipeline.comparison.compare import compare
-
 comparison = compare(catalogues, field.truth, field.image)
 summary = comparison.summary["catalogue", "completeness", "reliability", "f1"]
 for column in summary.colnames[1:]:

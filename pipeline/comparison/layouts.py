@@ -178,7 +178,7 @@ LAYOUTS: tuple[TableLayout, ...] = (
             },
             ra_err=("ra_err", ARCSEC),
             dec_err=("dec_err", ARCSEC),
-            score="detection_score",
+            score="reliability detection_score",
             source="source_id",
             island="island_id",
         ),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from labelling_case import candidates, decisions, field, two_far_apart
 
+from cyclades.pipeline.cli import main
 from cyclades.pipeline.config import RouteConfig
 from cyclades.pipeline.labelling.candidates import edges_of, find_candidates, objects_of
 from cyclades.pipeline.labelling.decisions import (
@@ -192,3 +193,41 @@ def test_what_cannot_be_labelled_is_said():
     deaf = config.replace(detection={"name": "islands", "seed_threshold": 1e9})
     with pytest.raises(InputError, match="nothing to label"):
         find_candidates(field().image, deaf, workers=1)
+
+
+def test_the_command_makes_a_page_and_labels_of_what_it_saved(tmp_path, capsys):
+    prefix = tmp_path / "sky.v2"
+    field().write(prefix)
+    image, out = f"{prefix}.fits", tmp_path / "out"
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main(["label", image, "-o", str(out), *arguments])
+        printed = capsys.readouterr()
+        return stop.value.code, printed.out, printed.err
+
+    code, text, _ = run("--classes", "point,wide", "--json")
+    page = out / "sky.v2.label.html"
+    assert (code, json.loads(text)["files"]) == (0, [str(page)])
+    data = page.read_text().split('id="report-data">')[1].split("</script>")[0]
+    told = json.loads(data)
+    assert told["classes"] == ["point", "wide"]
+    assert len(told["objects"]) == json.loads(text)["candidates"]
+    saved = {k: told[k] for k in ("format", "version", "image", "identity", "configuration")}
+    saved |= {"classes": told["classes"], "objects": [
+        {"candidates": [0, 1], "state": "accepted", "kind": "wide"},
+        {"candidates": [2], "state": "rejected"},
+    ]}  # fmt: skip
+    file = tmp_path / "d.json"
+    file.write_text(json.dumps(saved))
+    code, text, _ = run("--decisions", str(file), "--json")
+    assert code == 0
+    assert {k: json.loads(text)[k] for k in ("accepted", "rejected", "merged")} == {
+        "accepted": 1, "rejected": 1, "merged": 1,
+    }  # fmt: skip
+    made = read_catalogue(out / "sky.v2.labels.catalogue.fits")
+    assert made.sources["morphology"].tolist() == ["wide"]
+    code, _, error = run("--decisions", str(file), "--route", "yolo")
+    assert (code, "leave these options out" in error) == (2, True)
+    code, _, error = run("--decisions", str(tmp_path / "none.json"))
+    assert (code, "no such file" in error) == (2, True)

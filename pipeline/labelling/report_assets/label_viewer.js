@@ -1,7 +1,7 @@
 "use strict";
 /* The image with the outlines of objects on it, coloured by what was decided. */
 
-const OPEN = "#E69F00", REJECTED = "#7d8790";
+const OPEN = "#E69F00", REJECTED = "#8b1a1a";
 
 class LabelViewer extends Viewer {
   /* candidates: edges and boxes; state: objects and what is chosen. */
