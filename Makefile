@@ -38,7 +38,7 @@ docs: $(VENV)/.core
 
 # these pages and the reference from docstrings, as HTML; a warning is a failure
 site: $(VENV)/.site
-	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/site
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html -d build/doctrees docs build/site
 	@echo "The site is build/site/index.html"
 
 # both halves of every notebook as the one that was changed last

@@ -9,6 +9,8 @@ from typing import Any
 # nothing is computed here, and compiling what is imported would take longer than the pages
 os.environ["NUMBA_DISABLE_JIT"] = "1"
 
+from docutils import nodes
+from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.ext.autodoc.mock import _MockObject
 
@@ -48,6 +50,10 @@ viewcode_line_numbers = True
 
 html_theme = "furo"
 html_title = f"Cyclades {__version__}"
+html_static_path = ["_static"]
+html_css_files = ["cyclades.css"]
+html_math_renderer = "mathml"
+toc_object_entries_show_parents = "hide"
 html_show_sourcelink = False
 copybutton_exclude = ".linenos, .gp, .go"
 
@@ -65,10 +71,11 @@ def stage_classes(app: Sphinx, page: str, source: list[str]) -> None:
     for kind, names in BUILT_IN.items():
         blocks.append(f"## {kind}\n")
         for name, place in names.items():
-            members = ", ".join(m for m in METHODS if m in vars(stage_class(kind, name)))
+            own = [m for m in METHODS if m in vars(stage_class(kind, name))]
+            members = f"   :members: {', '.join(own)}\n" if own else ""
             blocks.append(
                 f"### {kind}: {name}\n\n```{{eval-rst}}\n.. autoclass:: "
-                f"{place.replace(':', '.')}\n   :members: {members}\n```\n"
+                f"{place.replace(':', '.')}\n{members}```\n"
             )
     source[0] += "\n" + "\n".join(blocks)
 
@@ -97,11 +104,20 @@ def navigation(app: Sphinx, page: str, source: list[str]) -> None:
     )
     if page == "how-to/index":
         lists = "\n".join(path.read_text("utf-8") for path in folder.glob("**/index.md"))
-        named = re.findall(r"^(?:\.\./)?([\w-]+)\*?$", lists, re.M)
+        named = re.findall(r"^(?:.+ <)?(?:\.\./)?([\w-]+)\*?>?$", lists, re.M)
         new = [p.stem for p in folder.glob("*.md") if not p.stem.startswith(("index", *named))]
         if new:
             entries = "\n".join(f"../{name}" for name in sorted(new))
             source[0] += f"\n```{{toctree}}\n:maxdepth: 1\n:caption: More\n\n{entries}\n```\n"
+
+
+def formula(writer: Any, node: Any) -> None:
+    """Write a formula as MathML, which browsers draw without scripts from elsewhere."""
+    block = isinstance(node, nodes.math_block)
+    writer.body.append('<div class="math">' if block else "<span>")
+    writer.body.append(convert(node.astext(), display="block" if block else "inline"))
+    writer.body.append("</div>" if block else "</span>")
+    raise nodes.SkipNode
 
 
 def plain_signature(
@@ -119,3 +135,4 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", outer_links)
     app.connect("source-read", navigation)
     app.connect("autodoc-process-signature", plain_signature)
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
