@@ -12,6 +12,7 @@ MODULES = {
     "efficientdet": ("torch", "effdet"),
     "pretraining": ("torch", "lightly"),
     "notebooks": ("jupytext", "ipykernel"),
+    "docs": ("sphinx", "myst_parser", "numpydoc", "furo", "sphinx_copybutton", "latex2mathml"),
 }
 """What each extra brings."""
 
