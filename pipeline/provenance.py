@@ -90,6 +90,7 @@ def record(
     context: "Context",
     timings: Mapping[str, float],
     products: Mapping[str, Any],
+    counts: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Return the provenance of a run as plain values.
 
@@ -105,11 +106,13 @@ def record(
         Seconds of each stage.
     products : mapping
         What the stages made, for the counts.
+    counts : mapping of str to int, optional
+        Counts of a run that does not hold its products.
     """
     path = getattr(source, "path", None)
     entry = describe_file(path) if path is not None else {"path": None}
     detections, components = products.get("detections"), products.get("components")
-    counts: dict[str, int] = {"pixels": source.shape[0] * source.shape[1]}
+    counts = {"pixels": source.shape[0] * source.shape[1], **(counts or {})}
     if "image" in products:
         data = products["image"].data
         # row by row: a mask of the whole plane would be one more of its kind

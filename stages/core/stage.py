@@ -6,7 +6,7 @@ state, so it is cheap to compare, to replace and to send to a worker.
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cyclades.stages.core.image import SkyImage
     from cyclades.stages.core.products import Background, Components, Detections
     from cyclades.stages.core.source import ImageSource
+    from cyclades.stages.core.streaming import Plane
 
 KINDS = ("background", "detection", "characterization", "cataloguing")
 
@@ -48,6 +49,9 @@ class Capabilities(NamedTuple):
     """A detector that says which pixels belong to each detection."""
     gives_summits: bool = False
     """A detector that says where the components of each detection peak."""
+    windows: bool = False
+    """A detector or characterizer whose rows depend on their surroundings alone, once what it
+    needs of the whole image is known (see `DetectionStage.survey`)."""
 
 
 class Stage(BaseModel):
@@ -61,10 +65,24 @@ class Stage(BaseModel):
     capabilities: ClassVar[Capabilities] = Capabilities()
 
 
+class WindowMaps(Protocol):
+    """Maps of a whole image that were measured beforehand, drawn window by window."""
+
+    def window(self, image: "SkyImage") -> "Background":
+        """Return level and rms in a window of the image, as in the maps of the whole image."""
+
+
 class BackgroundStage(Stage):
     """Estimates the level and the rms of an image."""
 
     kind: ClassVar[str] = "background"
+
+    def survey(self, plane: "Plane", *, context: "Context") -> "WindowMaps | None":
+        """Measure a plane that is read by strips; None where the stage cannot.
+
+        The maps of a window are those that `estimate` gives for the whole image.
+        """
+        return None
 
     @abstractmethod
     def estimate(self, image: "SkyImage", *, context: "Context") -> "Background":
@@ -76,6 +94,23 @@ class DetectionStage(Stage):
     """Finds the pixels, boxes or summits of sources."""
 
     kind: ClassVar[str] = "detection"
+
+    def limits(self) -> tuple[float, tuple[int, ...]]:
+        """Significance down to which islands reach, and the signs of sources.
+
+        What reaches it at the edge of a window may belong to an island that the window cuts.
+        """
+        return 3.0, (1,)
+
+    def survey(
+        self, plane: "Plane", maps: "WindowMaps", *, context: "Context"
+    ) -> "DetectionStage | None":
+        """Return the stage with all that it takes from the whole image fixed.
+
+        In a window it then finds what `detect` finds there in the whole image. None where it
+        cannot.
+        """
+        return self if self.capabilities.windows else None
 
     @abstractmethod
     def detect(
