@@ -121,6 +121,13 @@ class ImageOptions(BaseModel):
     blank_zeros: bool | None = parameter(
         None, "Whether exact zeros are blank pixels; decided from the data where left out."
     )
+    window: int | None = parameter(
+        None,
+        "Side of the windows in which the image is worked through, for images larger than memory; "
+        "0 for the image as a whole. By default 4096 for images of more than 8192 x 8192 pixels.",
+        unit="pixels",
+        ge=0,
+    )
 
 
 class FitsSource:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from cyclades.stages.core.catalogue import Catalogue
     from cyclades.stages.core.context import Context
     from cyclades.stages.core.image import SkyImage
@@ -101,6 +104,12 @@ class DetectionStage(Stage):
         What reaches it at the edge of a window may belong to an island that the window cuts.
         """
         return 3.0, (1,)
+
+    def doubtful(self, image: "SkyImage", background: "Background") -> "NDArray[np.int64]":
+        """Boxes ``y0, y1, x0, x1`` in the full image of what may go on outside of a window."""
+        from cyclades.stages.core.windows import doubtful_boxes
+
+        return doubtful_boxes(image, background, *self.limits())
 
     def survey(
         self, plane: "Plane", maps: "WindowMaps", *, context: "Context"
