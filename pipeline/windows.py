@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from cyclades.pipeline.config import RouteConfig
     from cyclades.stages.core.catalogue import Catalogue
     from cyclades.stages.core.source import ImageSource
-    from cyclades.stages.core.stage import DetectionStage, WindowMaps
+    from cyclades.stages.core.stage import PreparedDetection, WindowMaps
 
 logger = logging.getLogger("cyclades.pipeline")
 
@@ -80,7 +80,7 @@ class Survey:
     maps : WindowMaps
         Background.
     noise : NoiseAutocorrelation
-    detection : DetectionStage
+    detection : PreparedDetection
         With all that it takes from the whole image fixed.
     seed : int
     """
@@ -89,7 +89,7 @@ class Survey:
     plane: Plane
     maps: "WindowMaps"
     noise: NoiseAutocorrelation
-    detection: "DetectionStage"
+    detection: "PreparedDetection"
     seed: int = 0
 
     @property

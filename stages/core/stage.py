@@ -93,6 +93,18 @@ class BackgroundStage(Stage):
         raise NotImplementedError
 
 
+class PreparedDetection(Protocol):
+    """A detection with all that it takes from the whole image fixed, for windows of it."""
+
+    def detect(
+        self, image: "SkyImage", background: "Background", *, context: "Context"
+    ) -> "Detections":
+        """Return what lies in a window, as in the whole image."""
+
+    def doubtful(self, image: "SkyImage", background: "Background") -> "NDArray[np.int64]":
+        """Boxes ``y0, y1, x0, x1`` in the full image of what may go on outside of a window."""
+
+
 class DetectionStage(Stage):
     """Finds the pixels, boxes or summits of sources."""
 
@@ -113,7 +125,7 @@ class DetectionStage(Stage):
 
     def survey(
         self, plane: "Plane", maps: "WindowMaps", *, context: "Context"
-    ) -> "DetectionStage | None":
+    ) -> "PreparedDetection | None":
         """Return the stage with all that it takes from the whole image fixed.
 
         In a window it then finds what `detect` finds there in the whole image. None where it

@@ -70,6 +70,29 @@ class Plane:
         return self.source.window(Box(rows.start, rows.stop, 0, self.shape[1]))
 
 
+@dataclass(frozen=True, eq=False)
+class LazyPixels:
+    """The pixels of a plane, read where they are asked for.
+
+    Parameters
+    ----------
+    plane : Plane
+    """
+
+    plane: Plane
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.plane.shape
+
+    def __getitem__(self, part: tuple[slice, slice]) -> NDArray[np.float32]:
+        rows, columns = part
+        return self.plane.source.window(
+            Box(rows.start, rows.stop, columns.start, columns.stop)
+        ).data
+
+
 def in_order(run: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
     """Results of a function in the order of its arguments, by threads.
 
