@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cyclades.pipeline.windowed_maps import WindowedMaps
     from cyclades.stages.core.catalogue import Catalogue
     from cyclades.stages.core.products import Background, Components, Detections
 
@@ -61,6 +62,8 @@ class Result:
         Complete, with segments and summits, once characterization ran.
     components : Components, optional
     catalogue : Catalogue, optional
+    windows : WindowedMaps, optional
+        What maps are made from after a run in windows, which holds no other product.
     """
 
     config: RouteConfig
@@ -70,6 +73,7 @@ class Result:
     detections: "Detections | None" = None
     components: "Components | None" = None
     catalogue: "Catalogue | None" = None
+    windows: "WindowedMaps | None" = None
 
     def __repr__(self) -> str:
         held = ("image", "background", "detections", "components", "catalogue")
@@ -381,7 +385,10 @@ class _Run:
             self.context.note("windows", f"not used, since {found}")
             return False
         self.context.note("windows", {"size": size})
-        catalogue, self.counts = windowed_catalogue(found, size, self.context, report)
+        from cyclades.pipeline.windowed_maps import WindowedMaps
+
+        catalogue, gaussians, self.counts = windowed_catalogue(found, size, self.context, report)
+        self.products["windows"] = WindowedMaps(found, gaussians)
         self._refine(catalogue)
         self.timings[labels[-1]] = time.perf_counter() - start[0]
         return True
@@ -474,5 +481,5 @@ class _Run:
         )
         made = self.products
         if not keep:
-            made = {key: value for key, value in made.items() if key == "catalogue"}
+            made = {key: value for key, value in made.items() if key in ("catalogue", "windows")}
         return Result(config=self.config, provenance=provenance, **made)

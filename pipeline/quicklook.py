@@ -2,13 +2,13 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.core.geometry import shape_from_covariance
+from cyclades.stages.core.geometry import Floats, shape_from_covariance
 
 if TYPE_CHECKING:
     from cyclades.pipeline.chain import Result
@@ -20,12 +20,44 @@ FLOOR, CEILING = 3.0, 300.0
 """Limits of the image's stretch below and above the background, in units of the rms."""
 
 
-def shrink(data: NDArray[np.float32], largest: int = LARGEST) -> NDArray[np.float32]:
+class Picture(NamedTuple):
+    """What a quick-look shows.
+
+    Parameters
+    ----------
+    image : SkyImage
+        Coordinates, unit and name.
+    shape : (ny, nx)
+        Of the full image.
+    planes : tuple of ndarray
+        The image and its residual, shrunk or not.
+    level, rms : float
+        Typical ones.
+    top : float
+        Brightest pixel.
+    components : tuple of ndarray
+        Peak, x, y, shape (n,), and covariances, shape (n, 2, 2), in pixels.
+    """
+
+    image: "SkyImage"
+    shape: tuple[int, int]
+    planes: tuple[NDArray[np.float32], NDArray[np.float32]]
+    level: float
+    rms: float
+    top: float
+    components: tuple[Floats, Floats, Floats, Floats]
+
+
+def shrink(
+    data: NDArray[np.float32], largest: int = LARGEST, step: int | None = None
+) -> NDArray[np.float32]:
     """Average blocks of pixels so that no side is longer than `largest`; NaN is left out.
 
-    The last block of a row or column may hold fewer pixels.
+    The last block of a row or column may hold fewer pixels. `step` gives the side of a block
+    instead.
     """
-    step = -(-max(data.shape) // largest)
+    if step is None:
+        step = -(-max(data.shape) // largest)
     if step == 1:
         return data
     good = np.isfinite(data)
@@ -50,32 +82,44 @@ def draw(result: "Result", path: str | Path) -> None:
     InputError
         Where the result does not hold the image and its components.
     """
+    image, background, found = result.image, result.background, result.components
+    if image is None or background is None or found is None:
+        raise InputError("A quick-look needs the image and its components; run the whole chain.")
+    top = float(np.nanmax(image.data)) if np.isfinite(image.data).any() else -np.inf
+    components = (found.peak, found.x, found.y, found.shape_covariance)
+    draw_picture(
+        Picture(
+            image, image.shape, (image.data, result.residual), median_of(background.level, 0.0),
+            median_of(background.rms, 1.0), top, components,
+        ),
+        path,
+    )  # fmt: skip
+
+
+def draw_picture(picture: Picture, path: str | Path) -> None:
+    """Draw a picture to a PNG file; see `draw`."""
     from astropy.visualization import AsinhStretch, ImageNormalize
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    image, background = result.image, result.background
-    if image is None or background is None or result.components is None:
-        raise InputError("A quick-look needs the image and its components; run the whole chain.")
-    rms = _median(background.rms, 1.0)
-    level = _median(background.level, 0.0)
-    top = float(np.nanmax(image.data)) if np.isfinite(image.data).any() else level + rms
+    image, rms, level = picture.image, picture.rms, picture.level
+    top = picture.top if np.isfinite(picture.top) else level + rms
     low, high = level - FLOOR * rms, min(max(top, level + 10 * rms), level + CEILING * rms)
     stretch = AsinhStretch(FLOOR * rms / (high - low))
     norms = (
         ImageNormalize(vmin=low, vmax=high, stretch=stretch),
         Normalize(vmin=-5 * rms, vmax=5 * rms),
     )
-    ny, nx = image.shape
+    ny, nx = picture.shape
     height = float(np.clip(6.5 * ny / nx, 3.5, 11.0))
     figure = Figure(figsize=(16, height + 1.0), layout="constrained")
     FigureCanvasAgg(figure)
-    titles = (f"{image.name}: {len(result.components)} components", "residual")
+    titles = (f"{image.name}: {len(picture.components[0])} components", "residual")
     with warnings.catch_warnings():
         # grid lines of curved projections may run out of the sky
         warnings.simplefilter("ignore")
-        for number, data in enumerate((image.data, result.residual)):
+        for number, data in enumerate(picture.planes):
             axes = _axes(figure, number, image)
             shown = axes.imshow(
                 shrink(data),
@@ -90,12 +134,12 @@ def draw(result: "Result", path: str | Path) -> None:
             unit = "" if image.unit is None else image.unit.to_string()
             figure.colorbar(shown, ax=axes, shrink=0.85, label=unit)
             if number == 0:
-                _ellipses(axes, result)
+                _ellipses(axes, *picture.components)
             axes.set(xlim=(-0.5, nx - 0.5), ylim=(-0.5, ny - 0.5))
         figure.savefig(path, dpi=100, format="png")
 
 
-def _median(values: NDArray[np.float32], default: float) -> float:
+def median_of(values: NDArray[np.float32], default: float) -> float:
     """Median of the finite values of a map, thinned out; the default without any or for zero."""
     step = max(1, max(values.shape) // 500)
     finite = values[::step, ::step]
@@ -115,23 +159,21 @@ def _axes(figure: Any, number: int, image: "SkyImage") -> Any:
     return axes
 
 
-def _ellipses(axes: Any, result: "Result") -> None:
+def _ellipses(axes: Any, peak: Floats, x: Floats, y: Floats, shapes: Floats) -> None:
     """Draw the FWHM ellipses of the components in pixel coordinates."""
     from matplotlib.collections import EllipseCollection
 
-    components = result.components
-    assert components is not None
-    major, minor, angle = shape_from_covariance(components.shape_covariance)
-    drawn = np.isfinite(major + components.x + components.y)
-    width = 1.0 if len(components) < 300 else 0.5
-    for chosen, style in ((components.peak >= 0, "solid"), (components.peak < 0, "dashed")):
+    major, minor, angle = shape_from_covariance(shapes)
+    drawn = np.isfinite(major + x + y)
+    width = 1.0 if len(x) < 300 else 0.5
+    for chosen, style in ((peak >= 0, "solid"), (peak < 0, "dashed")):
         rows = drawn & chosen
         axes.add_collection(
             EllipseCollection(
                 # the first axis points along (sin, cos) of the position angle in (x, y)
                 major[rows], minor[rows], 90.0 - angle[rows],
                 units="xy",
-                offsets=np.stack([components.x[rows], components.y[rows]], -1),
+                offsets=np.stack([x[rows], y[rows]], -1),
                 offset_transform=axes.transData,
                 facecolors="none",
                 edgecolors="cyan",

@@ -69,7 +69,9 @@ class RowsFile:
         for name in file.schema_arrow.names:
             column = file.read([name]).column(0)
             if name in shapes:
-                flat = np.concatenate([np.zeros(0), *(c.flatten().to_numpy() for c in column.chunks)])
+                flat = np.concatenate(
+                    [np.zeros(0), *(c.flatten().to_numpy() for c in column.chunks)]
+                )
                 values[name] = flat.reshape(-1, *shapes[name])
             elif str(column.type) == "string":
                 values[name] = np.array(column.to_pylist(), dtype=str)

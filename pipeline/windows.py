@@ -25,10 +25,9 @@ from cyclades.pipeline.rows_file import RowsFile, Values
 from cyclades.stages.cataloguing.components import ComponentsCatalogue, extra_values
 from cyclades.stages.cataloguing.rows import component_values, island_values, take
 from cyclades.stages.core.context import Context
-from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.noise import NoiseAutocorrelation, measure_noise
-from cyclades.stages.core.products import Background, Detections
+from cyclades.stages.core.products import Background, Detections, Floats
 from cyclades.stages.core.segments import complete_detections, significance_map
 from cyclades.stages.core.streaming import Plane
 from cyclades.stages.core.tiling import Box, Window, full_box, grid
@@ -58,6 +57,9 @@ HALO = 40.0
 """Beams that are read around a window."""
 LEAST_HALO = 64
 """Pixels that are read around a window at least."""
+
+NOTES = {"detection_thresholds", "chain.complete_detections"}
+"""What a window notes that holds for the image."""
 
 Report = Callable[[str, float], None]
 
@@ -376,7 +378,7 @@ def measure_windows(survey: Survey, windows: list[Window], workers: int) -> Iter
 
 def windowed_catalogue(
     survey: Survey, size: int, context: Context, report: Report
-) -> tuple["Catalogue", dict[str, int]]:
+) -> tuple["Catalogue", Floats, dict[str, int]]:
     """Measure a surveyed image window by window, and make the catalogue.
 
     Parameters
@@ -392,50 +394,50 @@ def windowed_catalogue(
     Returns
     -------
     catalogue : Catalogue
+    gaussians : ndarray, shape (n, 6)
+        The components as ``peak, x, y, sxx, sxy, syy``.
     counts : dict of str to int
         Blank pixels, islands and components.
     """
     folder = Path(tempfile.mkdtemp(prefix="cyclades.", suffix=".rows"))
-    files = {name: RowsFile(folder / f"{name}.parquet") for name in ("island", "component", "extra")}
+    files = {
+        name: RowsFile(folder / f"{name}.parquet") for name in ("island", "component", "extra")
+    }
     windows = survey.windows(size)
     blank = 0
     report("characterization", 0.0)
     try:
-        done = 0
-        for rows in measure_windows(survey, windows, context.workers):
-            done += 1
+        for number, rows in enumerate(measure_windows(survey, windows, context.workers), 1):
             blank += rows.blank
-            if done == 1 or "detection_thresholds" in rows.notes:
-                for name in ("detection_thresholds", "chain.complete_detections"):
-                    if name in rows.notes:
-                        context.note(name, rows.notes[name])
-            if len(rows.island.get("x", ())):
+            for name in set(rows.notes) & NOTES:
+                context.note(name, rows.notes[name])
+            if rows.island:
                 rows.component["island"] = rows.component["island"] + files["island"].rows
                 for name, file in files.items():
                     if getattr(rows, name):
                         file.append(getattr(rows, name))
-            report("characterization", done / len(windows))
+            report("characterization", number / len(windows))
         report("cataloguing", 0.0)
-        tables = {name: file.read() for name, file in files.items()}
+        island, component, extra = (file.read() for file in files.values())
     finally:
         for file in files.values():
             file.close()
         shutil.rmtree(folder, ignore_errors=True)
-    if not tables["island"]:
-        return empty_catalogue(survey, context), {"blank_pixels": blank, "islands": 0,
-                                                  "components": 0}  # fmt: skip
-    frame = full_frame(survey.plane)
+    counts = {"blank_pixels": blank, "islands": 0, "components": 0}
+    if not island:
+        return empty_catalogue(survey, context), np.zeros((0, 6)), counts
+    counts |= {"islands": len(island["x"]), "components": len(component["x"])}
+    shape = component["shape"]
+    gaussians = np.stack(
+        [component[n] for n in ("peak_flux", "x", "y")]
+        + [shape[:, 0, 0], shape[:, 0, 1], shape[:, 1, 1]],
+        -1,
+    )
     builder = survey.config.cataloguing[0]
     assert isinstance(builder, ComponentsCatalogue)
-    counts = {
-        "blank_pixels": blank,
-        "islands": len(tables["island"]["x"]),
-        "components": len(tables["component"]["x"]),
-    }
-    catalogue = builder.assemble(
-        frame, tables["island"], tables["component"], tables["extra"], context=context
-    )
-    return catalogue, counts
+    frame = full_frame(survey.plane)
+    catalogue = builder.assemble(frame, island, component, extra, context=context)
+    return catalogue, gaussians, counts
 
 
 def full_frame(plane: Plane) -> SkyImage:
@@ -460,17 +462,3 @@ def empty_catalogue(survey: Survey, context: Context) -> "Catalogue":
     builder = survey.config.cataloguing[0]
     assert isinstance(builder, ComponentsCatalogue)
     return builder.build(frame, nothing, found, components, context=context)
-
-
-def refuse_products(products: tuple[str, ...]) -> None:
-    """Refuse maps that a windowed run does not make.
-
-    Raises
-    ------
-    InputError
-    """
-    if products:
-        raise InputError(
-            f"The product {products[0]!r} is not available of an image that is worked through in "
-            "windows; leave it out, or use --set image.window=0 where the image fits into memory."
-        )

@@ -76,7 +76,9 @@ class Axis:
         """
         start, stop = int(self.starts[first]), int(self.stops[last - 1])
         edges = self.edges[first : last + 1] - start
-        return Axis(edges, self.step, self.margin, stop - start - int(edges[-1])), slice(start, stop)
+        return Axis(edges, self.step, self.margin, stop - start - int(edges[-1])), slice(
+            start, stop
+        )
 
     def runs(self) -> list[tuple[slice, slice, int]]:
         """Runs of cells of one length: (cells, pixels, length of a cell)."""

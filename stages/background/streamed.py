@@ -82,13 +82,23 @@ class CellMask:
 
     def pixels(self, rows: slice, columns: slice = slice(None)) -> Booleans:
         """Pixels of some rows and columns of the plane that lie in chosen cells."""
-        at = [
-            np.searchsorted(axis.edges, np.arange(*part.indices(axis.length)), "right") - 1
+        (first, tall), (left, wide) = (
+            _covering(axis.edges, part.indices(axis.length))
             for axis, part in ((self.mesh.y, rows), (self.mesh.x, columns))
-        ]
-        if not self.cells[at[0][0] : at[0][-1] + 1].any():
-            return np.zeros((len(at[0]), len(at[1])), bool)
-        return np.asarray(self.cells[at[0][:, None], at[1]])
+        )
+        chosen = self.cells[first : first + len(tall), left : left + len(wide)]
+        if not chosen.any():
+            return np.zeros((int(tall.sum()), int(wide.sum())), bool)
+        return np.repeat(np.repeat(chosen, wide, axis=1), tall, axis=0)
+
+
+def _covering(
+    edges: NDArray[np.int64], part: tuple[int, int, int]
+) -> tuple[int, NDArray[np.int64]]:
+    """First of the cells that cover a part of an axis, and how many of its pixels each has."""
+    first = int(np.searchsorted(edges, part[0], "right")) - 1
+    last = int(np.searchsorted(edges, part[1], "left"))
+    return first, np.diff(np.clip(edges[first : last + 1], part[0], part[1]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -137,9 +137,7 @@ class ComponentsCatalogue(CataloguingStage):
             _complete(image, values, context.notes)
         units = ImageUnits.of(image.unit, beam=image.psf is not None, sky=sky)
         return Catalogue(
-            make_table(
-                "components", component, units, sky=sky, extra=take(extra, order)
-            ),
+            make_table("components", component, units, sky=sky, extra=take(extra, order)),
             make_table("sources", source, units, sky=sky),
             make_table("islands", island, units, sky=sky),
             image_meta(image),

@@ -182,6 +182,7 @@ def noise_autocorrelation(
     if isinstance(context.whole_image_noise, NoiseAutocorrelation):
         return context.whole_image_noise
     key = ("noise autocorrelation", id(image.data), id(background.level))
+
     # The arrays are kept with the value so that their ids stay theirs as long as the key lives.
     def significance(box: Box) -> NDArray[np.float32]:
         noise = image.data[box.slices] - background.level[box.slices]

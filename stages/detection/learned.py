@@ -129,9 +129,7 @@ class LearnedDetection(DetectionStage):
         objects, spec = self._look(image, context, keep)
         return as_detections(objects, spec, image)
 
-    def survey(
-        self, plane: Plane, maps: "WindowMaps", *, context: "Context"
-    ) -> "FoundDetection":
+    def survey(self, plane: Plane, maps: "WindowMaps", *, context: "Context") -> "FoundDetection":
         """Find everything in a plane that is read tile by tile; windows get their part of it."""
         objects, spec = self._look(plane, context, False)
         return FoundDetection(objects, spec, plane.shape, self.name)
@@ -332,9 +330,7 @@ class FoundDetection:
                 own = (y - y0) * image.shape[1] + x - x0
             inside.append(own)
         boxes = objects.boxes - np.array([x0, y0, x0, y0], float)
-        return as_detections(
-            objects._replace(boxes=boxes, pixels=tuple(inside)), self.spec, image
-        )
+        return as_detections(objects._replace(boxes=boxes, pixels=tuple(inside)), self.spec, image)
 
     def doubtful(self, image: "SkyImage", background: "Background") -> Integers:
         """Boxes ``y0, y1, x0, x1`` of the objects that a window cuts."""

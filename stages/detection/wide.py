@@ -189,9 +189,7 @@ def look_again(
     return _joined(objects.take(~absorbed), found, rows, likely, pixels, image.shape), block
 
 
-def _shrunk(
-    image: "SkyImage | Plane", block: int, smoothing: float, boxes: Floats
-) -> CoarseImage:
+def _shrunk(image: "SkyImage | Plane", block: int, smoothing: float, boxes: Floats) -> CoarseImage:
     """The shrunk image without the sources in boxes."""
     if isinstance(image, Plane):
         return CoarseImage.of_strips(image, block, smoothing, boxes)
