@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cyclades import __version__
+from cyclades.stages.core.remote import RemoteFile, as_file
 
 if TYPE_CHECKING:
     from cyclades.pipeline.config import RouteConfig
@@ -45,8 +46,13 @@ def versions() -> dict[str, str]:
 
 
 def describe_file(path: str | Path) -> dict[str, Any]:
-    """Return path, size in bytes and SHA-256 checksum of a file."""
-    file = Path(path)
+    """Return path, size in bytes and SHA-256 checksum of a file.
+
+    A file at an address is not fetched for its checksum, which is then None.
+    """
+    file = as_file(path)
+    if isinstance(file, RemoteFile):
+        return {"path": str(file), "size": file.stat().st_size, "sha256": None}
     with file.open("rb", buffering=0) as stream:
         digest = hashlib.file_digest(stream, "sha256")
     return {

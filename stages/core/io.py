@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.registry import suggestion
+from cyclades.stages.core.remote import as_file
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.core.tiling import Box, full_box
 
@@ -139,7 +140,7 @@ class FitsSource:
     Parameters
     ----------
     path : str or Path
-        FITS file.
+        FITS file, or the address of one (http, https, s3), of which only windows are fetched.
     options : ImageOptions
         How to read it.
     mask, weight : ndarray, shape (ny, nx), optional
@@ -161,7 +162,7 @@ class FitsSource:
     ) -> None:
         from cyclades.stages.core.planes import open_plane
 
-        self.path = Path(path).expanduser()
+        self.path = as_file(path)
         self.options = options or ImageOptions()
         if self.options.beam is not None and self.options.psf is not None:
             raise InputError(

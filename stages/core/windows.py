@@ -92,12 +92,8 @@ def _with_margin(boxes: Integers, margin: Floats) -> Integers:
 
 def meeting(boxes: Integers, box: Integers | Box) -> NDArray[np.bool_]:
     """Which boxes have pixels in common with one."""
-    return (
-        (boxes[:, 0] < box[1])
-        & (boxes[:, 1] > box[0])
-        & (boxes[:, 2] < box[3])
-        & (boxes[:, 3] > box[2])
-    )
+    met = (boxes[:, 0] < box[1]) & (boxes[:, 1] > box[0])
+    return np.asarray(met & (boxes[:, 2] < box[3]) & (boxes[:, 3] > box[2]))
 
 
 def certain(
@@ -193,7 +189,7 @@ def doubtful_boxes(
         _edge_groups(image.data, background.level, background.rms, float(flood), float(s), sides)
         for s in signs
     ]
-    return np.concatenate(found) + np.array([box.y0, box.y0, box.x0, box.x0])
+    return np.asarray(np.concatenate(found) + np.array([box.y0, box.y0, box.x0, box.x0]))
 
 
 @njit(
