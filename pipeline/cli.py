@@ -168,6 +168,12 @@ def _configuration(
     help="The only part to keep: a FITS mask, DS9 regions or a MOC.",
 )
 @click.option("--weight", type=click.Path(path_type=Path), help="FITS map of relative weights.")
+@click.option(
+    "--window",
+    type=click.IntRange(min=0),
+    help="Side in pixels of the windows that a huge image is worked through in; 0 for none.  "
+    "[default: 4096 beyond 8192 x 8192 pixels]",
+)
 @click.option("--background", type=click.Path(path_type=Path), help="Background map of your own.")
 @click.option("--rms", type=click.Path(path_type=Path), help="Noise map of your own.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
@@ -191,6 +197,7 @@ def run(
     mask: Path | None,
     include: Path | None,
     weight: Path | None,
+    window: int | None,
     background: Path | None,
     rms: Path | None,
     workers: int | None,
@@ -215,6 +222,7 @@ def run(
     options = {
         "beam": beam,
         "frequency": frequency,
+        "window": window,
         **{
             name: None if path is None else str(path)
             for name, path in {

@@ -343,7 +343,7 @@ def joined_rows(
         for kind in ("island", "component", "extra")
         for names in [getattr(parts[0], kind) if parts else ()]
     ]
-    return Rows(*tables, blank, dict(notes or {}))
+    return Rows(tables[0], tables[1], tables[2], blank, dict(notes or {}))
 
 
 _survey: list[Survey] = []

@@ -98,7 +98,8 @@ def _covering(
     """First of the cells that cover a part of an axis, and how many of its pixels each has."""
     first = int(np.searchsorted(edges, part[0], "right")) - 1
     last = int(np.searchsorted(edges, part[1], "left"))
-    return first, np.diff(np.clip(edges[first : last + 1], part[0], part[1]))
+    inside: NDArray[np.int64] = np.clip(edges[first : last + 1], part[0], part[1])
+    return first, inside[1:] - inside[:-1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -169,7 +169,7 @@ class FitsSource:
                 f"{self.path.name}: a beam and a varying psf are both given; leave one of them out."
             )
         self._plane = open_plane(
-            self.path, extension=self.options.extension, plane=self.options.plane
+            str(self.path), extension=self.options.extension, plane=self.options.plane
         )
         self._arrays = (mask, weight)
         for label, array in (("mask", mask), ("weight", weight)):

@@ -187,7 +187,13 @@ def open_plane(
         One sentence for a file that is missing, not FITS, truncated, or without a usable image,
         and for a cube of which no plane was chosen.
     """
-    path = as_file(path)
+    return _open_plane(as_file(path), extension, plane)
+
+
+def _open_plane(
+    path: Path | RemoteFile, extension: int | str | None, plane: tuple[int, ...]
+) -> FitsPlane:
+    """See `open_plane`."""
     if path.is_dir():
         raise InputError(f"{path}: this is a folder; export a CASA image with exportfits first.")
     with quiet(), _open(path) as file:

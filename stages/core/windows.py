@@ -117,6 +117,7 @@ def certain(
     highest = np.minimum(needed[:, 1::2], high)
     inside = (lowest >= np.array([window.y0, window.x0])).all(1)
     inside &= (highest <= np.array([window.y1, window.x1])).all(1)
+    inside = np.asarray(inside, bool)
     looked_at = grown(places.boxes, MARGIN, beam, 1.0)
     for box in bearing_boxes(doubtful, beam):
         inside &= ~meeting(looked_at, box)

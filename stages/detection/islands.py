@@ -144,7 +144,8 @@ class IslandsDetection(DetectionStage):
             return positive, negative, number
 
         found = list(in_order(one, plane.strips(), context.workers))
-        peaks, negative = (joined_peaks([part[i] for part in found])[1] for i in (0, 1))
+        _, peaks = joined_peaks([part[0] for part in found])
+        _, negative = joined_peaks([part[1] for part in found])
         area = float(sum(part[2] for part in found))
         rate = self.false_discovery_rate
         seed = threshold_for_rate(peaks, context.whole_image_noise, area, rate, negative)

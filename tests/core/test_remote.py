@@ -28,7 +28,7 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *arguments):
         """Say nothing."""
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         """Send the part of a file that the header asks for."""
         path = Path(self.translate_path(self.path))
         if not path.is_file():
