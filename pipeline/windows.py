@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from cyclades.pipeline.rows_file import RowsFile, Values
 from cyclades.stages.cataloguing.components import ComponentsCatalogue, extra_values
 from cyclades.stages.cataloguing.rows import component_values, island_values, take
 from cyclades.stages.core.context import Context
+from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.noise import NoiseAutocorrelation, measure_noise
 from cyclades.stages.core.products import Background, Detections, Floats
@@ -372,6 +374,12 @@ def measure_windows(survey: Survey, windows: list[Window], workers: int) -> Iter
     pool = ProcessPoolExecutor(number, start, _start_worker, (survey,))
     try:
         yield from pool.map(_measure_window, windows)
+    except BrokenProcessPool as error:
+        raise InputError(
+            "A worker process ended before its time, for want of memory as a rule: use fewer "
+            "--workers or a smaller --window; a script of your own must start its work below "
+            'if __name__ == "__main__".'
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -46,6 +46,10 @@ class RemoteFile:
         """Return the file itself."""
         return self
 
+    def resolve(self) -> "RemoteFile":
+        """Return the file itself."""
+        return self
+
     def open(self, mode: str = "rb") -> Any:
         """Open it for reading.
 
