@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cyclades.pipeline.windowed_maps import WindowedMaps
     from cyclades.stages.core.catalogue import Catalogue
     from cyclades.stages.core.products import Background, Components, Detections
 
@@ -61,6 +62,8 @@ class Result:
         Complete, with segments and summits, once characterization ran.
     components : Components, optional
     catalogue : Catalogue, optional
+    windows : WindowedMaps, optional
+        What maps are made from after a run in windows, which holds no other product.
     """
 
     config: RouteConfig
@@ -70,6 +73,7 @@ class Result:
     detections: "Detections | None" = None
     components: "Components | None" = None
     catalogue: "Catalogue | None" = None
+    windows: "WindowedMaps | None" = None
 
     def __repr__(self) -> str:
         held = ("image", "background", "detections", "components", "catalogue")
@@ -298,6 +302,8 @@ class Pipeline:
         if last == KINDS[-1]:
             self._prepare(context)
         run = _Run(self.config, source, context, progress)
+        if last == KINDS[-1] and run.in_windows():
+            return run.result(keep=False)
         run.advance(last)
         return run.result(keep=keep)
 
@@ -361,6 +367,42 @@ class _Run:
     progress: Progress | None
     timings: dict[str, float] = field(default_factory=dict)
     products: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def in_windows(self) -> bool:
+        """Run window by window where the image is large, or the configuration says so."""
+        from cyclades.pipeline.windows import cannot, make_survey, window_size, windowed_catalogue
+
+        size = window_size(self.config, self.source)
+        if not size:
+            return False
+        start = [time.perf_counter()]
+        labels: list[str] = []
+
+        def report(label: str, share: float) -> None:
+            now = time.perf_counter()
+            if share == 0.0:
+                if labels:
+                    self.timings[labels[-1]] = now - start[0]
+                labels.append(label)
+                start[0] = now
+            if self.progress is not None:
+                self.progress(f"{label} {100 * share:.0f} %" if share else label)
+
+        reason = cannot(self.config)
+        found = reason or make_survey(self.config, self.source, self.context, report)
+        if isinstance(found, str):
+            logger.warning("%s: no windows, since %s.", self.source.name, found)
+            self.context.note("windows", f"not used, since {found}")
+            return False
+        self.context.note("windows", {"size": size})
+        from cyclades.pipeline.windowed_maps import WindowedMaps
+
+        catalogue, gaussians, self.counts = windowed_catalogue(found, size, self.context, report)
+        self.products["windows"] = WindowedMaps(found, gaussians)
+        self._refine(catalogue)
+        self.timings[labels[-1]] = time.perf_counter() - start[0]
+        return True
 
     def advance(self, last: str, first: str = KINDS[0]) -> None:
         """Run the stages in order from `first` up to `last`."""
@@ -421,11 +463,16 @@ class _Run:
 
     def _cataloguing(self) -> None:
         p = self.products
-        builder, *refinements = self.config.cataloguing
-        catalogue = cast(CataloguingStage, builder).build(
-            p["image"], p["background"], p["detections"], p["components"], context=self.context
+        builder = self.config.cataloguing[0]
+        self._refine(
+            cast(CataloguingStage, builder).build(
+                p["image"], p["background"], p["detections"], p["components"], context=self.context
+            )
         )
-        for stage in cast("list[RefinementStage]", refinements):
+
+    def _refine(self, catalogue: "Catalogue") -> None:
+        """Run the refinements on the merged catalogue."""
+        for stage in cast("tuple[RefinementStage, ...]", self.config.cataloguing[1:]):
             absent = [c for c in stage.needs if c not in catalogue.components.colnames]
             if absent:
                 raise ConfigurationError(
@@ -434,14 +481,16 @@ class _Run:
                 )
             catalogue = stage.refine(catalogue, self.source, context=self.context)
         meta = {**catalogue.meta, "configuration": self.config.to_mapping()}
-        p["catalogue"] = catalogue.replace(meta=meta)
+        self.products["catalogue"] = catalogue.replace(meta=meta)
 
     def result(self, *, keep: bool) -> Result:
         """Join what was made and the record of how."""
         from cyclades.pipeline.provenance import record
 
-        provenance = record(self.config, self.source, self.context, self.timings, self.products)
+        provenance = record(
+            self.config, self.source, self.context, self.timings, self.products, self.counts
+        )
         made = self.products
         if not keep:
-            made = {key: value for key, value in made.items() if key == "catalogue"}
+            made = {key: value for key, value in made.items() if key in ("catalogue", "windows")}
         return Result(config=self.config, provenance=provenance, **made)

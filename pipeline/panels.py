@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclades.stages.core.geometry import shape_from_covariance
+from cyclades.stages.core.geometry import Floats, shape_from_covariance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,12 +24,16 @@ BLANK = "0.7"
 """Grey of pixels without a value."""
 
 
-def shrink(data: NDArray[np.float32], largest: int = LARGEST) -> NDArray[np.float32]:
+def shrink(
+    data: NDArray[np.float32], largest: int = LARGEST, step: int | None = None
+) -> NDArray[np.float32]:
     """Average blocks of pixels so that no side is longer than `largest`; NaN is left out.
 
-    The last block of a row or column may hold fewer pixels.
+    The last block of a row or column may hold fewer pixels. `step` gives the side of a block
+    instead.
     """
-    step = -(-max(data.shape) // largest)
+    if step is None:
+        step = -(-max(data.shape) // largest)
     if step == 1:
         return data
     good = np.isfinite(data)
@@ -42,19 +46,19 @@ def shrink(data: NDArray[np.float32], largest: int = LARGEST) -> NDArray[np.floa
         return np.asarray(total / number, np.float32)
 
 
-def sky_stretch(data: Plane, rms: float, level: float = 0.0) -> "Normalize":
+def sky_stretch(top: float, rms: float, level: float = 0.0) -> "Normalize":
     """Return an asinh stretch in which the noise is seen and bright sources keep their shape.
 
     Parameters
     ----------
-    data : ndarray
-        NaN is left out.
+    top : float
+        Brightest pixel; NaN or minus infinity where there is none.
     rms, level : float
         Of the background.
     """
     from astropy.visualization import AsinhStretch, ImageNormalize
 
-    top = float(np.nanmax(data)) if np.isfinite(data).any() else level + rms
+    top = top if np.isfinite(top) else level + rms
     low, high = level - FLOOR * rms, min(max(top, level + 10 * rms), level + CEILING * rms)
     stretch: Normalize = ImageNormalize(
         vmin=low, vmax=high, stretch=AsinhStretch(FLOOR * rms / (high - low))
@@ -62,7 +66,19 @@ def sky_stretch(data: Plane, rms: float, level: float = 0.0) -> "Normalize":
     return stretch
 
 
-def show(axes: "Axes", data: Plane, norm: "Normalize", *, difference: bool = False) -> Any:
+def brightest(data: Plane) -> float:
+    """Return the largest finite value; minus infinity where there is none."""
+    return float(np.nanmax(data)) if np.isfinite(data).any() else -np.inf
+
+
+def show(
+    axes: "Axes",
+    data: Plane,
+    norm: "Normalize",
+    *,
+    difference: bool = False,
+    shape: tuple[int, int] | None = None,
+) -> Any:
     """Draw a plane in its own pixel coordinates, large ones averaged down, blanks grey.
 
     Parameters
@@ -72,13 +88,15 @@ def show(axes: "Axes", data: Plane, norm: "Normalize", *, difference: bool = Fal
     norm : matplotlib Normalize
     difference : bool
         Whether zero is in the middle: blue below, red above.
+    shape : (ny, nx), optional
+        Of the full image, where the plane was averaged down before.
 
     Returns
     -------
     AxesImage
         For a colour bar.
     """
-    ny, nx = data.shape
+    ny, nx = data.shape if shape is None else shape
     shown = axes.imshow(
         shrink(np.asarray(data, np.float32)),
         origin="lower",
@@ -137,7 +155,7 @@ def panels(
     )  # fmt: skip
     norm: Normalize
     if limit is None:
-        norm = sky_stretch(np.concatenate([np.ravel(p) for p in planes.values()]), rms, level)
+        norm = sky_stretch(max(map(brightest, planes.values())), rms, level)
     else:
         norm = Normalize(level - limit * rms, level + limit * rms)
     made: dict[str, Axes] = {}
@@ -167,20 +185,35 @@ def draw_ellipses(
     width : float, optional
         Of the lines, points; thinner by default where there are many.
     """
+    draw_shapes(
+        axes, components.peak, components.x, components.y, components.shape_covariance, color, width
+    )
+
+
+def draw_shapes(
+    axes: "Axes",
+    peak: Floats,
+    x: Floats,
+    y: Floats,
+    covariance: Floats,
+    color: str = "cyan",
+    width: float | None = None,
+) -> None:
+    """Draw FWHM ellipses given by covariances, shape (n, 2, 2); see `draw_ellipses`."""
     from matplotlib.collections import EllipseCollection
 
-    major, minor, angle = shape_from_covariance(components.shape_covariance)
-    drawn = np.isfinite(major + components.x + components.y)
+    major, minor, angle = shape_from_covariance(covariance)
+    drawn = np.isfinite(major + x + y)
     if width is None:
-        width = 1.0 if len(components) < 300 else 0.5
-    for chosen, style in ((components.peak >= 0, "solid"), (components.peak < 0, "dashed")):
+        width = 1.0 if len(x) < 300 else 0.5
+    for chosen, style in ((peak >= 0, "solid"), (peak < 0, "dashed")):
         rows = drawn & chosen
         axes.add_collection(
             EllipseCollection(
                 # the first axis points along (sin, cos) of the position angle in (x, y)
                 major[rows], minor[rows], 90.0 - angle[rows],
                 units="xy",
-                offsets=np.stack([components.x[rows], components.y[rows]], -1),
+                offsets=np.stack([x[rows], y[rows]], -1),
                 offset_transform=axes.transData,
                 facecolors="none",
                 edgecolors=color,

@@ -145,16 +145,17 @@ def write_map(name: str, result: "Result", path: Path) -> None:
     from cyclades import __version__
     from cyclades.stages.core.headers import product_header
 
-    assert result.image is not None
     product = PRODUCTS[name]
-    data = make_map(name, result)
-    header = product_header(
-        result.image, None if product.in_image_unit else u.dimensionless_unscaled
-    )
+    image = result.image if result.windows is None else result.windows.frame
+    assert image is not None
+    header = product_header(image, None if product.in_image_unit else u.dimensionless_unscaled)
     header["PRODUCT"] = (name, product.description[:45])
     header["CREATOR"] = f"cyclades {__version__}"
-    header["IMAGE"] = result.image.name[:68]
-    fits.PrimaryHDU(data, header).writeto(path)
+    header["IMAGE"] = image.name[:68]
+    if result.windows is not None:
+        result.windows.write(name, path, header)
+        return
+    fits.PrimaryHDU(make_map(name, result), header).writeto(path)
 
 
 def file_names(
@@ -265,7 +266,10 @@ def _write_one(what: str, result: "Result", path: Path) -> None:
     elif what == QUICKLOOK:
         from cyclades.pipeline.quicklook import draw
 
-        draw(result, path)
+        if result.windows is not None:
+            result.windows.draw(path)
+        else:
+            draw(result, path)
     elif what in PRODUCTS:
         write_map(what, result, path)
     elif what == "catalogue:moc":

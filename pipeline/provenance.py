@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cyclades import __version__
+from cyclades.stages.core.remote import RemoteFile, as_file
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -47,8 +48,13 @@ def versions() -> dict[str, str]:
 
 
 def describe_file(path: str | Path) -> dict[str, Any]:
-    """Return path, size in bytes and SHA-256 checksum of a file."""
-    file = Path(path)
+    """Return path, size in bytes and SHA-256 checksum of a file.
+
+    A file at an address is not fetched for its checksum, which is then None.
+    """
+    file = as_file(path)
+    if isinstance(file, RemoteFile):
+        return {"path": str(file), "size": file.stat().st_size, "sha256": None}
     with file.open("rb", buffering=0) as stream:
         digest = hashlib.file_digest(stream, "sha256")
     return {
@@ -98,6 +104,7 @@ def record(
     context: "Context",
     timings: Mapping[str, float],
     products: Mapping[str, Any],
+    counts: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Return the provenance of a run as plain values.
 
@@ -113,11 +120,13 @@ def record(
         Seconds of each stage.
     products : mapping
         What the stages made, for the counts.
+    counts : mapping of str to int, optional
+        Counts of a run that does not hold its products.
     """
     path = getattr(source, "path", None)
     entry = describe_file(path) if path is not None else {"path": None}
     detections, components = products.get("detections"), products.get("components")
-    counts: dict[str, int] = {"pixels": source.shape[0] * source.shape[1]}
+    counts = {"pixels": source.shape[0] * source.shape[1], **(counts or {})}
     if "image" in products:
         data = products["image"].data
         # row by row: a mask of the whole plane would be one more of its kind

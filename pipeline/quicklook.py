@@ -2,17 +2,46 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclades.pipeline.panels import draw_ellipses, show, sky_stretch
+from cyclades.pipeline.panels import brightest, draw_shapes, show, sky_stretch
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.geometry import Floats
 
 if TYPE_CHECKING:
     from cyclades.pipeline.chain import Result
     from cyclades.stages.core.image import SkyImage
+
+
+class Picture(NamedTuple):
+    """What a quick-look shows.
+
+    Parameters
+    ----------
+    image : SkyImage
+        Coordinates, unit and name.
+    shape : (ny, nx)
+        Of the full image.
+    planes : tuple of ndarray
+        The image and its residual, shrunk or not.
+    level, rms : float
+        Typical ones.
+    top : float
+        Brightest pixel.
+    components : tuple of ndarray
+        Peak, x, y, shape (n,), and covariances, shape (n, 2, 2), in pixels.
+    """
+
+    image: "SkyImage"
+    shape: tuple[int, int]
+    planes: tuple[NDArray[np.float32], NDArray[np.float32]]
+    level: float
+    rms: float
+    top: float
+    components: tuple[Floats, Floats, Floats, Floats]
 
 
 def draw(result: "Result", path: str | Path) -> None:
@@ -27,37 +56,48 @@ def draw(result: "Result", path: str | Path) -> None:
     InputError
         Where the result does not hold the image and its components.
     """
+    image, background, found = result.image, result.background, result.components
+    if image is None or background is None or found is None:
+        raise InputError("A quick-look needs the image and its components; run the whole chain.")
+    components = (found.peak, found.x, found.y, found.shape_covariance)
+    draw_picture(
+        Picture(
+            image, image.shape, (image.data, result.residual), median_of(background.level, 0.0),
+            median_of(background.rms, 1.0), brightest(image.data), components,
+        ),
+        path,
+    )  # fmt: skip
+
+
+def draw_picture(picture: Picture, path: str | Path) -> None:
+    """Draw a picture to a PNG file; see `draw`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    image, background = result.image, result.background
-    if image is None or background is None or result.components is None:
-        raise InputError("A quick-look needs the image and its components; run the whole chain.")
-    rms = _median(background.rms, 1.0)
-    level = _median(background.level, 0.0)
-    norms = (sky_stretch(image.data, rms, level), Normalize(vmin=-5 * rms, vmax=5 * rms))
-    ny, nx = image.shape
+    image, rms, level = picture.image, picture.rms, picture.level
+    norms = (sky_stretch(picture.top, rms, level), Normalize(vmin=-5 * rms, vmax=5 * rms))
+    ny, nx = picture.shape
     height = float(np.clip(6.5 * ny / nx, 3.5, 11.0))
     figure = Figure(figsize=(16, height + 1.0), layout="constrained")
     FigureCanvasAgg(figure)
-    titles = (f"{image.name}: {len(result.components)} components", "residual")
+    titles = (f"{image.name}: {len(picture.components[0])} components", "residual")
     with warnings.catch_warnings():
         # grid lines of curved projections may run out of the sky
         warnings.simplefilter("ignore")
-        for number, data in enumerate((image.data, result.residual)):
+        for number, data in enumerate(picture.planes):
             axes = _axes(figure, number, image)
-            shown = show(axes, data, norms[number], difference=number == 1)
+            shown = show(axes, data, norms[number], difference=number == 1, shape=(ny, nx))
             axes.set_title(titles[number])
             unit = "" if image.unit is None else image.unit.to_string()
             figure.colorbar(shown, ax=axes, shrink=0.85, label=unit)
             if number == 0:
-                draw_ellipses(axes, result.components)
+                draw_shapes(axes, *picture.components)
             axes.set(xlim=(-0.5, nx - 0.5), ylim=(-0.5, ny - 0.5))
         figure.savefig(path, dpi=100, format="png")
 
 
-def _median(values: NDArray[np.float32], default: float) -> float:
+def median_of(values: NDArray[np.float32], default: float) -> float:
     """Median of the finite values of a map, thinned out; the default without any or for zero."""
     step = max(1, max(values.shape) // 500)
     finite = values[::step, ::step]

@@ -89,6 +89,12 @@ if TYPE_CHECKING:
     help="The only part to keep: a FITS mask, DS9 regions or a MOC.",
 )
 @click.option("--weight", type=click.Path(path_type=Path), help="FITS map of relative weights.")
+@click.option(
+    "--window",
+    type=click.IntRange(min=0),
+    help="Side in pixels of the windows that a huge image is worked through in; 0 for none.  "
+    "[default: 4096 beyond 8192 x 8192 pixels]",
+)
 @click.option("--background", type=click.Path(path_type=Path), help="Background map of your own.")
 @click.option("--rms", type=click.Path(path_type=Path), help="Noise map of your own.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
@@ -115,6 +121,7 @@ def run(
     mask: Path | None,
     include: Path | None,
     weight: Path | None,
+    window: int | None,
     background: Path | None,
     rms: Path | None,
     workers: int | None,
@@ -136,7 +143,7 @@ def run(
     if (background is None) != (rms is None):
         raise ConfigurationError("Give --background and --rms together, or neither.")
     files = {"psf": psf, "mask": mask, "include": include, "weight": weight}
-    options: dict[str, Any] = {"beam": beam, "frequency": frequency}
+    options: dict[str, Any] = {"beam": beam, "frequency": frequency, "window": window}
     options |= {name: str(path) for name, path in files.items() if path is not None}
     maps = None if background is None or rms is None else (background, rms)
     given = None

@@ -22,7 +22,8 @@ from cyclades.stages.core.context import Context
 from cyclades.stages.core.geometry import shape_from_covariance
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.products import Background
-from cyclades.stages.core.stage import BackgroundStage, parameter
+from cyclades.stages.core.stage import BackgroundStage, WindowMaps, parameter
+from cyclades.stages.core.streaming import Plane
 
 DEFAULT_BOX = 64
 """Side of a box in pixels where no beam is known."""
@@ -71,7 +72,7 @@ class MeshBackground(BackgroundStage):
         3.0, "Deviation down to which a region left out reaches.", unit="local rms", gt=0
     )
 
-    def box(self, image: SkyImage) -> int:
+    def box(self, image: SkyImage | Plane) -> int:
         """Side of a box in pixels."""
         if self.box_size is not None:
             return self.box_size
@@ -79,7 +80,7 @@ class MeshBackground(BackgroundStage):
             return DEFAULT_BOX
         return max(3, round(self.box_beams * image.psf.size))
 
-    def mesh(self, image: SkyImage) -> Mesh:
+    def mesh(self, image: SkyImage | Plane) -> Mesh:
         """Return boxes side by side, to be read twice a beam: the noise holds no more."""
         return Mesh.anchored(image.shape, image.origin, self.box(image), stride=stride(image.psf))
 
@@ -164,6 +165,12 @@ class MeshBackground(BackgroundStage):
             level[blank] = np.nan
             rms[blank] = np.nan
         return Background(level, rms, uncertain)
+
+    def survey(self, plane: Plane, *, context: Context) -> WindowMaps | None:
+        """Measure a plane that is read by strips, for the same maps in little memory."""
+        from cyclades.stages.background.streamed import stream
+
+        return stream(self, plane, context)
 
     def source_pixels(
         self,

@@ -1,6 +1,7 @@
 """Noise that rises within a few pixels of blank ones, where no box can follow it."""
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,16 +50,58 @@ def edge_factor(
     """
     if not blank.any():
         return None
-    width = max(1.0, 0.5 * fwhm)
-    bins = max(1, round(REACH * box / width))
-    distance = _distance(blank)
-    near = (distance > 0) & (distance <= 1.5 * bins * width)
-    values = (data[near] - level[near]) / rms[near]
-    number = np.minimum((np.ceil(distance[near] / width) - 1).astype(int), bins)
+    distance = blank_distance(blank)
+    steps = Steps.of(box, fwhm)
+    found = steps.values(distance, data, level, rms)
+    rises = steps.rises(*found, area)
+    return steps.factor(distance, rises) if rises else None
+
+
+class Steps(NamedTuple):
+    """Distances from the blank pixels at which the noise is looked at: `bins` of a width.
+
+    Those half as far again, in one more bin, are taken for a measure of the rest.
+    """
+
+    width: float
+    bins: int
+
+    @classmethod
+    def of(cls, box: int, fwhm: float) -> "Steps":
+        """Half a beam wide, out to `REACH` boxes."""
+        width = max(1.0, 0.5 * fwhm)
+        return cls(width, max(1, round(REACH * box / width)))
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a part of a plane that decide on its distances, as far as they count."""
+        return int(np.ceil(1.5 * 1.5 * self.bins * self.width)) + 2
+
+    def values(
+        self, distance: Map, data: Map, level: Map, rms: Map
+    ) -> tuple[Map, NDArray[np.int64]]:
+        """Significances of the pixels that are near enough, and the number of the bin of each."""
+        near = (distance > 0) & (distance <= 1.5 * self.bins * self.width)
+        values = (data[near] - level[near]) / rms[near]
+        number = np.ceil(distance[near] / self.width) - 1
+        return values, np.minimum(number.astype(np.int64), self.bins)
+
+    def rises(self, values: Map, number: NDArray[np.int64], area: float) -> list[float]:
+        """Ratios of the scatter to that of the rest, as far inwards as it is higher."""
+        return _rises(values, number, self.bins, area)
+
+    def factor(self, distance: Map, rises: list[float]) -> Map:
+        """Factor of the rms at distances from the nearest blank pixel."""
+        middles = self.width * (np.arange(len(rises) + 1) + 0.5)
+        return np.asarray(np.exp(np.interp(distance, middles, np.log([*rises, 1.0]))), np.float32)
+
+
+def _rises(values: Map, number: NDArray[np.int64], bins: int, area: float) -> list[float]:
+    """See `Steps.rises`."""
     order = np.argsort(number, kind="stable")
     values, starts = values[order], np.searchsorted(number[order], np.arange(bins + 2))
     if (starts[-1] - starts[-2]) / area < LEAST_BEAMS:
-        return None
+        return []
     rest = clipped(values[starts[-2] :])[1]
     rises: list[float] = []
     for first, end in pairwise(starts[:-1]):
@@ -69,14 +112,10 @@ def edge_factor(
         if ratio < max(LEAST_RISE, 1.0 + SIGMAS * ratio / np.sqrt(2.0 * beams)):
             break
         rises.append(ratio)
-    if not rises:
-        return None
-    middles = width * (np.arange(len(rises) + 1) + 0.5)
-    factor = np.exp(np.interp(distance, middles, np.log([*rises, 1.0])))
-    return np.asarray(factor, np.float32)
+    return rises
 
 
-def _distance(blank: NDArray[np.bool_]) -> Map:
+def blank_distance(blank: NDArray[np.bool_]) -> Map:
     """Distance to the nearest blank pixel, 8 % too short at most; ten times faster than exact."""
     from scipy.ndimage import distance_transform_cdt
 

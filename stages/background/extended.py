@@ -19,6 +19,9 @@ MOSTLY_SOURCE = 0.5
 LEAST_CELLS = 100
 """Running means below which their scatter is not trusted."""
 
+AROUND = 0.5
+"""Side in boxes of the square around a pixel in which the level's certainty is judged."""
+
 UNCERTAIN = 0.4
 """Masked part of a square of half a box above which the level in it was taken from elsewhere; a
 single source of a third of a box in diameter fills as much."""
@@ -60,24 +63,49 @@ def extended_mask(
     -------
     ndarray of bool, shape (ny, nx)
     """
-    cells, width = _cells(usable.shape, origin, box, MEAN)
-    known, counted, total = (
-        _spread(sums, width) for sums in cells.sums(significance, usable, sources)
-    )
+    cells, width = fine_cells(usable.shape, origin, box, MEAN)
+    mean, covered = running_means(cells.sums(significance, usable, sources), width)
+    return cells.expand(outstanding(mean, covered, seed=seed, flood=flood))
+
+
+def running_means(sums: Floats, width: int) -> tuple[Map, NDArray[np.bool_]]:
+    """Means over squares of cells, and where most of a square is left out.
+
+    Parameters
+    ----------
+    sums : ndarray, shape (3, ny, nx)
+        Of each cell, as `Mesh.sums` gives them.
+    width : int
+        Side of a square in cells, odd.
+
+    Returns
+    -------
+    mean : ndarray of float32, shape (ny, nx)
+        NaN where most, or all, is left out.
+    covered : ndarray of bool, shape (ny, nx)
+    """
+    known, counted, total = (spread(plane, width) for plane in sums)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = total / counted
         covered = counted < (1.0 - MOSTLY_SOURCE) * known
     # a running sum leaves rounding errors where there is nothing
     mean[covered | (counted * width**2 < 0.5)] = np.nan
+    return mean.astype(np.float32), covered
+
+
+def outstanding(
+    mean: Map, covered: NDArray[np.bool_], *, seed: float, flood: float
+) -> NDArray[np.bool_]:
+    """Cells that are covered, or whose means stand out of the scatter of all of them."""
     values = mean[np.isfinite(mean)]
     found = covered
     if values.size >= LEAST_CELLS:
-        middle = np.median(values)
-        scatter = 1.4826 * np.median(np.abs(values - middle))
+        middle = float(np.median(values))
+        scatter = 1.4826 * float(np.median(np.abs(values - middle)))
         if scatter > 0.0:
             deviation = np.asarray((mean - middle) / scatter, np.float32)
             found = found | source_mask(deviation, seed=seed, flood=flood, grow=0)
-    return cells.expand(found)
+    return found
 
 
 def uncertain_pixels(
@@ -99,12 +127,12 @@ def uncertain_pixels(
     ndarray of bool, shape (ny, nx), or None
         None where there are none.
     """
-    cells, width = _cells(sources.shape, origin, box, 0.5)
-    found = _spread(cells.counts(sources), width) > UNCERTAIN * cells.y.step * cells.x.step
+    cells, width = fine_cells(sources.shape, origin, box, AROUND)
+    found = spread(cells.counts(sources), width) > UNCERTAIN * cells.y.step * cells.x.step
     return cells.expand(found) if found.any() else None
 
 
-def _cells(
+def fine_cells(
     shape: tuple[int, ...], origin: tuple[int, int], box: int, boxes: float
 ) -> tuple[Mesh, int]:
     """Fine cells, and the odd number of them that is nearest to a length in boxes."""
@@ -112,7 +140,7 @@ def _cells(
     return Mesh.anchored((shape[0], shape[1]), origin, step), 2 * int(0.5 * boxes * box / step) + 1
 
 
-def _spread(sums: Floats, width: int) -> Floats:
+def spread(sums: Floats, width: int) -> Floats:
     """Running means of sums, as if there were nothing beyond the border."""
     from scipy.ndimage import uniform_filter
 

@@ -10,6 +10,7 @@ from cyclades.stages.background.base import MeshBackground, clipping_correction,
 from cyclades.stages.background.mesh import Floats, Map, Mesh
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.stage import parameter
+from cyclades.stages.core.streaming import Plane
 
 MINIMUM_FRACTION = 0.25
 """Of usable pixels in a box, over the pixels of a whole box."""
@@ -26,7 +27,7 @@ class GridBackground(MeshBackground):
     )
     clip: float = parameter(3.0, "Values beyond this are clipped.", unit="rms of a box", ge=1.5)
 
-    def mesh(self, image: SkyImage) -> Mesh:
+    def mesh(self, image: SkyImage | Plane) -> Mesh:
         """Return boxes that overlap by half, read twice a beam: the noise holds no more."""
         step = max(1, self.box(image) // 2)
         margin = (self.box(image) - step) // 2

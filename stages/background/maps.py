@@ -1,5 +1,6 @@
 """Background and rms maps of the user's own, from FITS files."""
 
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -13,7 +14,8 @@ from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.io import absolute_path, open_image
 from cyclades.stages.core.products import Background
-from cyclades.stages.core.stage import parameter
+from cyclades.stages.core.stage import WindowMaps, parameter
+from cyclades.stages.core.streaming import Plane
 
 
 class MapsBackground(GridBackground):
@@ -43,16 +45,52 @@ class MapsBackground(GridBackground):
             name: None if path is None else read_map(path, image, name)
             for name, path in (("background", self.level), ("rms", self.rms))
         }
-        level, rms, uncertain = given["background"], given["rms"], None
+        level, rms = given["background"], given["rms"]
         if level is None or rms is None:
             estimated = super().estimate(image, context=context, sources=sources)
-            if level is None:
-                level, uncertain = estimated.level, estimated.uncertain
-            rms = estimated.rms if rms is None else rms
-        with np.errstate(invalid="ignore"):
-            good = np.isfinite(image.data) & np.isfinite(level) & (rms > 0) & (rms < np.inf)
-        nan = np.float32(np.nan)
-        return Background(np.where(good, level, nan), np.where(good, rms, nan), uncertain)
+            return joined(image, level, rms, estimated)
+        return joined(image, level, rms)
+
+    def survey(self, plane: Plane, *, context: Context) -> WindowMaps | None:
+        """Estimate what is left out on a plane that is read by strips."""
+        if self.level is not None and self.rms is not None:
+            return WindowsOfMaps(self)
+        maps = super().survey(plane, context=context)
+        return None if maps is None else WindowsOfMaps(self, maps)
+
+
+@dataclass(frozen=True)
+class WindowsOfMaps:
+    """Windows of the given maps, and of those that were estimated instead of a missing one."""
+
+    stage: MapsBackground
+    estimated: WindowMaps | None = None
+
+    def window(self, image: SkyImage) -> Background:
+        """Return the maps of a window."""
+        level, rms = (
+            None if path is None else read_map(path, image, name)
+            for name, path in (("background", self.stage.level), ("rms", self.stage.rms))
+        )
+        return joined(
+            image, level, rms, None if self.estimated is None else self.estimated.window(image)
+        )
+
+
+def joined(
+    image: SkyImage, level: Map | None, rms: Map | None, estimated: Background | None = None
+) -> Background:
+    """Maps that are given, and estimates in place of one that is not."""
+    uncertain = None
+    if level is None or rms is None:
+        assert estimated is not None
+        if level is None:
+            level, uncertain = estimated.level, estimated.uncertain
+        rms = estimated.rms if rms is None else rms
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(image.data) & np.isfinite(level) & (rms > 0) & (rms < np.inf)
+    nan = np.float32(np.nan)
+    return Background(np.where(good, level, nan), np.where(good, rms, nan), uncertain)
 
 
 def read_map(path: str, image: SkyImage, name: str) -> Map:

@@ -24,11 +24,14 @@ class Axis:
         Nominal length of a cell; the first and the last may be shorter.
     margin : int
         Pixels by which the box of a cell reaches beyond it on both sides (overlapping boxes).
+    beyond : int
+        Pixels of the plane behind the last cell, in a part of it that was cut out.
     """
 
     edges: NDArray[np.int64]
     step: int
     margin: int = 0
+    beyond: int = 0
 
     @classmethod
     def anchored(cls, start: int, length: int, step: int, margin: int = 0) -> "Axis":
@@ -59,12 +62,23 @@ class Axis:
     @property
     def stops(self) -> NDArray[np.int64]:
         """End of each cell's box."""
-        return np.minimum(self.edges[1:] + self.margin, self.length)
+        return np.minimum(self.edges[1:] + self.margin, self.length + self.beyond)
 
     @property
     def centres(self) -> Floats:
         """Mean pixel position of each cell's box."""
         return np.asarray(0.5 * (self.starts + self.stops - 1.0))
+
+    def part(self, first: int, last: int) -> tuple["Axis", slice]:
+        """Return cells `first` to `last` - 1 as an axis of their own, and the pixels it counts.
+
+        The pixels are those of the cells' boxes, margins included.
+        """
+        start, stop = int(self.starts[first]), int(self.stops[last - 1])
+        edges = self.edges[first : last + 1] - start
+        return Axis(edges, self.step, self.margin, stop - start - int(edges[-1])), slice(
+            start, stop
+        )
 
     def runs(self) -> list[tuple[slice, slice, int]]:
         """Runs of cells of one length: (cells, pixels, length of a cell)."""
@@ -287,14 +301,29 @@ class Mesh:
         """
         return self.surface(cells).draw(out, add=add)
 
-    def surface(self, cells: Floats) -> Surface:
-        """Smooth map through finite cell values (see `interpolate`), to be drawn."""
+    def surface(self, cells: Floats, part: tuple[slice, slice] | None = None) -> Surface:
+        """Smooth map through finite cell values (see `interpolate`), to be drawn.
+
+        Parameters
+        ----------
+        cells : ndarray, shape of the mesh
+        part : (slice, slice), optional
+            Rows and columns of the plane that are to be drawn, all by default; the values there
+            are the same.
+        """
         middle = float(np.median(cells))
         along_y, along_x = self.y.spline(), self.x.spline()
         rows = along_y.nodes(cells - middle)
+        inside = slice(None)
+        if part is not None:
+            before = along_y.before[part[0]]
+            needed = slice(int(before[0]), int(before[-1]) + 2)
+            rows = np.ascontiguousarray(rows[:, needed])
+            along_y = Spline(along_y.places, before - needed.start, along_y.weights[part[0]])
+            inside = part[1]
         turned = rows.reshape(-1, len(self.x)).T.astype(float)
-        columns = along_x.evaluate(along_x.nodes(turned))
-        nodes = np.ascontiguousarray(columns.T).reshape(2, len(self.y), -1)
+        columns = along_x.evaluate(along_x.nodes(turned), rows=inside)
+        nodes = np.ascontiguousarray(columns.T).reshape(2, rows.shape[1], -1)
         return Surface(along_y, nodes, middle)
 
 

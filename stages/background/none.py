@@ -1,15 +1,18 @@
 """A constant level, for images whose background is known; the rms is mapped all the same."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.background.grid import GridBackground
+from cyclades.stages.background.mesh import Map
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.products import Background
-from cyclades.stages.core.stage import parameter
+from cyclades.stages.core.stage import WindowMaps, parameter
+from cyclades.stages.core.streaming import Plane
 
 
 class NoBackground(GridBackground):
@@ -30,5 +33,25 @@ class NoBackground(GridBackground):
     ) -> Background:
         """Return the constant level and the rms map, NaN where the image is blank."""
         rms = super().estimate(image, context=context, sources=sources).rms
+        return self._with(rms)
+
+    def survey(self, plane: Plane, *, context: Context) -> WindowMaps | None:
+        """Measure the rms of a plane that is read by strips."""
+        maps = super().survey(plane, context=context)
+        return None if maps is None else ConstantLevel(self, maps)
+
+    def _with(self, rms: Map) -> Background:
         level = np.where(np.isfinite(rms), np.float32(self.level), np.float32(np.nan))
         return Background(level, rms)
+
+
+@dataclass(frozen=True, eq=False)
+class ConstantLevel:
+    """The maps of a stage, with the level that it gives."""
+
+    stage: NoBackground
+    maps: WindowMaps
+
+    def window(self, image: SkyImage) -> Background:
+        """Return the maps of a window."""
+        return self.stage._with(self.maps.window(image).rms)

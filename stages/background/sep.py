@@ -8,7 +8,10 @@ from numpy.typing import NDArray
 
 from cyclades.stages.background.base import MeshBackground, gaussian_scale, measure_cells
 from cyclades.stages.background.mesh import Floats, Map, Mesh
+from cyclades.stages.core.context import Context
 from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.stage import WindowMaps
+from cyclades.stages.core.streaming import Plane
 
 
 class SepBackground(MeshBackground):
@@ -17,9 +20,17 @@ class SepBackground(MeshBackground):
     name: ClassVar[str] = "sep"
     summary: ClassVar[str] = "SExtractor's mesh of clipped modes, by sep; the fastest"
 
-    def mesh(self, image: SkyImage) -> Mesh:
+    def mesh(self, image: SkyImage | Plane) -> Mesh:
         """Return boxes side by side, all pixels read: the mode needs many."""
         return Mesh.anchored(image.shape, image.origin, self.box(image))
+
+    def survey(self, plane: Plane, *, context: Context) -> WindowMaps | None:
+        """Measure a plane by strips where a box has a pixel in its middle.
+
+        Otherwise the values of cells, read beside their middles from splines, depend a little on
+        the cells around them, and thus on the strip.
+        """
+        return super().survey(plane, context=context) if self.box(plane) % 2 else None
 
     def statistics(self, data: Map, usable: NDArray[np.bool_], mesh: Mesh) -> tuple[Floats, Floats]:
         """Return sep's location and scale of each cell (see `MeshBackground.statistics`)."""

@@ -86,14 +86,42 @@ class ComponentsCatalogue(CataloguingStage):
                 f"{image.name}: the catalogue needs the pixels of every detection; "
                 "pass the detections through complete_detections first."
             )
-        sky = image.wcs is not None
         island = island_values(image, background, detections, detections.segments)
+        component = component_values(image, background, detections, components)
+        rank = np.zeros(len(detections), np.int64)
+        rank[detections.islands] = np.arange(len(detections.islands))
+        component["island"] = rank[component["island"]]
+        extra = extra_values(image, components)
+        return self.assemble(image, island, component, extra, context=context)
+
+    def assemble(
+        self,
+        image: "SkyImage",
+        island: Values,
+        component: Values,
+        extra: Values,
+        *,
+        context: "Context",
+    ) -> Catalogue:
+        """Return the three linked tables of rows that were measured, whole or window by window.
+
+        Parameters
+        ----------
+        image : SkyImage
+            Gives coordinates, beam and units; its pixels are not looked at.
+        island, component : dict
+            Columns as of `island_values` and `component_values`, in pixels of `image`; the column
+            ``island`` of the components counts the rows of the islands.
+        extra : dict
+            Further columns of the components, in the units of the catalogue.
+        context : Context
+            As for `build`.
+        """
+        sky = image.wcs is not None
         order = row_order(island, sky=sky)
         island = take(island, order)
-        rank = np.zeros(len(detections), np.int64)
-        rank[detections.islands[order]] = np.arange(len(order))
-
-        component = component_values(image, background, detections, components)
+        rank = np.zeros(len(order), np.int64)
+        rank[order] = np.arange(len(order))
         component["island"] = rank[component["island"]]
         component["flags"] = component["flags"] | island["flags"][component["island"]]
         order = row_order(component, sky=sky)
@@ -109,9 +137,7 @@ class ComponentsCatalogue(CataloguingStage):
             _complete(image, values, context.notes)
         units = ImageUnits.of(image.unit, beam=image.psf is not None, sky=sky)
         return Catalogue(
-            make_table(
-                "components", component, units, sky=sky, extra=_extra(image, components, order)
-            ),
+            make_table("components", component, units, sky=sky, extra=take(extra, order)),
             make_table("sources", source, units, sky=sky),
             make_table("islands", island, units, sky=sky),
             image_meta(image),
@@ -200,11 +226,11 @@ def _complete(image: "SkyImage", values: Values, notes: dict[str, Any]) -> None:
         values["flags"] = values["flags"] | np.where(lost, int(Flag.NO_SKY_POSITION), 0)
 
 
-def _extra(image: "SkyImage", components: "Components", order: Integers) -> Values:
-    """Further columns of the characterizer, in the order and the units of the catalogue."""
-    extra = {name: np.asarray(value)[order] for name, value in components.extra.items()}
+def extra_values(image: "SkyImage", components: "Components") -> Values:
+    """Further columns of the characterizer, in the units of the catalogue."""
+    extra: Values = {name: np.asarray(value) for name, value in components.extra.items()}
     if per_pixel(image.unit) and image.psf is not None:
-        area = image.psf.areas(components.x, components.y)[order]
+        area = image.psf.areas(components.x, components.y)
         for name in extra:
             if column("components", name).unit == FLUX:
                 extra[name] = extra[name] * area

@@ -70,7 +70,7 @@ def holes(image: SkyImage, background: Background, side: int) -> tuple[Floats, F
     Parameters
     ----------
     side : int
-        Of a square, in pixels.
+        Of a square, in pixels; squares are anchored at pixel (0, 0) of the full image.
 
     Returns
     -------
@@ -86,7 +86,8 @@ def holes(image: SkyImage, background: Background, side: int) -> tuple[Floats, F
         y, x = np.nonzero(depth > HOLE)
         found.append(np.column_stack([x, y + first, depth[y, x]]))
     pixels = np.concatenate(found)
-    square = pixels[:, 1] // side * image.shape[1] + pixels[:, 0] // side
+    y, x = (pixels[:, 1 - i] + image.origin[i] for i in (0, 1))
+    square = y // side * image.full_shape[1] + x // side
     order = np.lexsort((-pixels[:, 2], square))
     deepest = order[np.unique(square[order], return_index=True)[1]]
     x, y, depth = pixels[deepest].T

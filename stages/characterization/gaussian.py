@@ -118,7 +118,7 @@ class GaussianCharacterization(CharacterizationStage):
     summary: ClassVar[str] = (
         "Joint Gaussian fits of each island, with errors for the measured noise correlation."
     )
-    capabilities: ClassVar[Capabilities] = Capabilities(needs_beam=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(needs_beam=True, windows=True)
 
     fit_radius: float = parameter(
         0.8,

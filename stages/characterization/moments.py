@@ -71,7 +71,7 @@ class MomentsCharacterization(CharacterizationStage):
 
     name: ClassVar[str] = "moments"
     summary: ClassVar[str] = "isophotal moments, windowed positions, aperture and Kron fluxes"
-    capabilities: ClassVar[Capabilities] = Capabilities()
+    capabilities: ClassVar[Capabilities] = Capabilities(windows=True)
 
     aperture_beams: float = parameter(
         2.5,

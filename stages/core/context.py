@@ -37,6 +37,8 @@ class Context(AbstractContextManager["Context"]):
         threshold derived from a false-discovery rate); the provenance record keeps it.
     listener : callable, optional
         Told the share of its work that a stage has done; see `report`.
+    whole_image_noise : NoiseAutocorrelation, optional
+        That of the whole image, where stages run on windows of it.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Context(AbstractContextManager["Context"]):
         self.device = device
         self.notes: dict[str, Any] = {}
         self.listener: Callable[[float], None] | None = None
+        self.whole_image_noise: Any = None
         self._cache: OrderedDict[Hashable, Any] = OrderedDict()
         self._cache_items = cache_items
         self._prefix = ""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.registry import suggestion
+from cyclades.stages.core.remote import as_file
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.core.tiling import Box, full_box
 
@@ -121,6 +122,13 @@ class ImageOptions(BaseModel):
     blank_zeros: bool | None = parameter(
         None, "Whether exact zeros are blank pixels; decided from the data where left out."
     )
+    window: int | None = parameter(
+        None,
+        "Side of the windows in which the image is worked through, for images larger than memory; "
+        "0 for the image as a whole. By default 4096 for images of more than 8192 x 8192 pixels.",
+        unit="pixels",
+        ge=0,
+    )
 
 
 class FitsSource:
@@ -132,7 +140,7 @@ class FitsSource:
     Parameters
     ----------
     path : str or Path
-        FITS file.
+        FITS file, or the address of one (http, https, s3), of which only windows are fetched.
     options : ImageOptions
         How to read it.
     mask, weight : ndarray, shape (ny, nx), optional
@@ -154,14 +162,14 @@ class FitsSource:
     ) -> None:
         from cyclades.stages.core.planes import open_plane
 
-        self.path = Path(path).expanduser()
+        self.path = as_file(path)
         self.options = options or ImageOptions()
         if self.options.beam is not None and self.options.psf is not None:
             raise InputError(
                 f"{self.path.name}: a beam and a varying psf are both given; leave one of them out."
             )
         self._plane = open_plane(
-            self.path, extension=self.options.extension, plane=self.options.plane
+            str(self.path), extension=self.options.extension, plane=self.options.plane
         )
         self._arrays = (mask, weight)
         for label, array in (("mask", mask), ("weight", weight)):

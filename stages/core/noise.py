@@ -5,12 +5,13 @@ errors of a fit are, how many noise peaks exceed a threshold, and how significan
 given size is; it is measured here once, from the image itself, with the sources masked.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.geometry import SIGMA_TO_FWHM, Floats, inverse
 from cyclades.stages.core.image import SkyImage
@@ -175,30 +176,58 @@ def noise_autocorrelation(
     The sources are masked (islands above 4.5 rms, down to 2.5 rms, grown by a beam). Where fewer
     than `MINIMUM_BEAMS` beam areas of noise remain, or what remains does not look like noise, the
     beam itself is taken (the autocorrelation of a naturally weighted image), or white noise
-    where there is no beam; the run's notes say which.
+    where there is no beam; the run's notes say which. In a window of an image it is that of the
+    whole image, where the run has measured it.
     """
+    if isinstance(context.whole_image_noise, NoiseAutocorrelation):
+        return context.whole_image_noise
     key = ("noise autocorrelation", id(image.data), id(background.level))
+
     # The arrays are kept with the value so that their ids stay theirs as long as the key lives.
+    def significance(box: Box) -> NDArray[np.float32]:
+        noise = image.data[box.slices] - background.level[box.slices]
+        noise /= background.rms[box.slices]
+        return noise
+
     return context.cached(
-        key, lambda: (_measure(image, background, context), image.data, background.level)
+        key,
+        lambda: (
+            measure_noise(image.shape, image.psf, significance, context),
+            image.data,
+            background.level,
+        ),
     )[0]
 
 
-def _measure(image: SkyImage, background: Background, context: Context) -> NoiseAutocorrelation:
-    covariance = None if image.psf is None else image.psf.covariance
-    size = 3.0 if image.psf is None else image.psf.size
+def measure_noise(
+    shape: tuple[int, int],
+    psf: PointSpread | None,
+    significance: Callable[[Box], NDArray[np.float32]],
+    context: Context,
+) -> NoiseAutocorrelation:
+    """Measure the noise autocorrelation in blocks of an image; see `noise_autocorrelation`.
+
+    Parameters
+    ----------
+    shape : (ny, nx)
+        Of the image.
+    psf : PointSpread, optional
+    significance : callable
+        Gives (data - level) / rms of a box of the image, as a new array.
+    context : Context
+    """
+    covariance = None if psf is None else psf.covariance
+    size = 3.0 if psf is None else psf.size
     reach = int(np.clip(np.ceil(REACH_BEAMS * size), 3, 40))
-    area = 1.0 if image.psf is None else image.psf.area
+    area = 1.0 if psf is None else psf.area
     grown = int(np.ceil(size))
 
     def noise_in(box: Box) -> NDArray[np.float32]:
-        cut = box.slices
-        noise = image.data[cut] - background.level[cut]
-        noise /= background.rms[cut]
+        noise = significance(box)
         noise[source_mask(noise, grow=grown)] = np.nan
         return noise
 
-    blocks = (noise_in(box) for box in _blocks(image.shape))
+    blocks = (noise_in(box) for box in _blocks(shape))
     products, pairs, usable = measure_autocorrelation(blocks, reach)
     values = None
     if usable > MINIMUM_BEAMS * area and pairs.min() > 0.5 and products[reach, reach] > 0:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cyclades.stages.core.beam_shape import BeamShape
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.headers import celestial_wcs, clean_header, header_beam, table_beam
+from cyclades.stages.core.remote import RemoteFile, as_file
 from cyclades.stages.core.tiling import Box, full_box
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class FitsPlane:
 
     Parameters
     ----------
-    path : pathlib.Path
+    path : pathlib.Path or RemoteFile
         The file.
     hdu : int
         Number of the extension.
@@ -68,7 +69,7 @@ class FitsPlane:
         Value that stands for blank in an integer image; NaN where there is none.
     """
 
-    path: Path
+    path: Path | RemoteFile
     hdu: int
     header: "Header"
     shape: tuple[int, int]
@@ -129,9 +130,13 @@ class FitsPlane:
 
 
 @contextmanager
-def _open(path: Path, mapped: bool = False) -> Iterator["HDUList"]:
+def _open(path: Path | RemoteFile, mapped: bool = False) -> Iterator["HDUList"]:
     from astropy.io import fits
 
+    if isinstance(path, RemoteFile):
+        with _open_remote(path) as file:
+            yield file
+        return
     try:
         file = fits.open(path, mode="readonly", memmap=mapped)
     except FileNotFoundError:
@@ -143,6 +148,21 @@ def _open(path: Path, mapped: bool = False) -> Iterator["HDUList"]:
             raise _damaged(path) from error
         raise InputError(f"{path}: this is not a FITS file.") from error
     with file:
+        yield file
+
+
+@contextmanager
+def _open_remote(path: RemoteFile) -> Iterator["HDUList"]:
+    """Open a file at an address; only what is asked for is fetched."""
+    from astropy.io import fits
+
+    stream = path.open()
+    try:
+        file = fits.open(stream, mode="readonly", memmap=False)
+    except Exception as error:
+        stream.close()
+        raise InputError(f"{path}: this is not a FITS file.") from error
+    with stream, file:
         yield file
 
 
@@ -167,7 +187,13 @@ def open_plane(
         One sentence for a file that is missing, not FITS, truncated, or without a usable image,
         and for a cube of which no plane was chosen.
     """
-    path = Path(path).expanduser()
+    return _open_plane(as_file(path), extension, plane)
+
+
+def _open_plane(
+    path: Path | RemoteFile, extension: int | str | None, plane: tuple[int, ...]
+) -> FitsPlane:
+    """See `open_plane`."""
     if path.is_dir():
         raise InputError(f"{path}: this is a folder; export a CASA image with exportfits first.")
     with quiet(), _open(path) as file:
@@ -210,12 +236,12 @@ def open_plane(
         )
 
 
-def _first_bytes(path: Path) -> bytes:
+def _first_bytes(path: Path | RemoteFile) -> bytes:
     with path.open("rb") as stream:
         return stream.read(6)
 
 
-def _damaged(path: Path) -> InputError:
+def _damaged(path: Path | RemoteFile) -> InputError:
     return InputError(f"{path}: the file is truncated or damaged; fetch or write it again.")
 
 
@@ -246,7 +272,9 @@ def _blank_value(header: "Header") -> float:
     return float(precision(blank) * precision(scale) + precision(zero))
 
 
-def _choose(file: "HDUList", path: Path, extension: int | str | None) -> tuple[Any, int]:
+def _choose(
+    file: "HDUList", path: Path | RemoteFile, extension: int | str | None
+) -> tuple[Any, int]:
     """The HDU asked for, or the first image, and its number."""
     if extension is None:
         for number, hdu in enumerate(file):
@@ -282,7 +310,7 @@ def _listing(file: "HDUList") -> str:
     )
 
 
-def _check_size(file: "HDUList", hdu: Any, path: Path) -> None:
+def _check_size(file: "HDUList", hdu: Any, path: Path | RemoteFile) -> None:
     """Refuse a file that ends before its pixels do (padding after the last may be missing)."""
     info = hdu.fileinfo()
     if info is None or info.get("datLoc") is None:
@@ -301,7 +329,7 @@ def _image_axes(shape: tuple[int, ...], wcs: "WCS | None") -> tuple[int, int]:
 
 
 def _planes(
-    path: Path,
+    path: Path | RemoteFile,
     shape: tuple[int, ...],
     axes: tuple[int, int],
     header: "Header",

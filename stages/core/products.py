@@ -218,6 +218,16 @@ class Detections:
             **cast("Any", {name: value[rows] for name, value in self._optional().items()}),
         )
 
+    def take_islands(self, chosen: NDArray[np.bool_]) -> "Detections":
+        """Return some islands (one value a row of `islands`) with all their rows."""
+        kept = np.zeros(len(self), bool)
+        kept[self.islands] = chosen
+        rows = np.flatnonzero(kept[self.island_of])
+        place = np.cumsum(kept[self.island_of]) - 1
+        parent = self.parent[rows]
+        taken = self.take(rows)
+        return taken.replace(parent=np.where(parent < 0, -1, place[parent]))
+
     @classmethod
     def concatenate(cls, parts: list["Detections"]) -> "Detections":
         """Join complete detections of one image; their sources stay apart."""

@@ -6,16 +6,20 @@ state, so it is cheap to compare, to replace and to send to a worker.
 """
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from cyclades.stages.core.catalogue import Catalogue
     from cyclades.stages.core.context import Context
     from cyclades.stages.core.image import SkyImage
     from cyclades.stages.core.products import Background, Components, Detections
     from cyclades.stages.core.source import ImageSource
+    from cyclades.stages.core.streaming import Plane
 
 KINDS = ("background", "detection", "characterization", "cataloguing")
 
@@ -48,6 +52,9 @@ class Capabilities(NamedTuple):
     """A detector that says which pixels belong to each detection."""
     gives_summits: bool = False
     """A detector that says where the components of each detection peak."""
+    windows: bool = False
+    """A detector or characterizer whose rows depend on their surroundings alone, once what it
+    needs of the whole image is known (see `DetectionStage.survey`)."""
 
 
 class Stage(BaseModel):
@@ -61,10 +68,24 @@ class Stage(BaseModel):
     capabilities: ClassVar[Capabilities] = Capabilities()
 
 
+class WindowMaps(Protocol):
+    """Maps of a whole image that were measured beforehand, drawn window by window."""
+
+    def window(self, image: "SkyImage") -> "Background":
+        """Return level and rms in a window of the image, as in the maps of the whole image."""
+
+
 class BackgroundStage(Stage):
     """Estimates the level and the rms of an image."""
 
     kind: ClassVar[str] = "background"
+
+    def survey(self, plane: "Plane", *, context: "Context") -> "WindowMaps | None":
+        """Measure a plane that is read by strips; None where the stage cannot.
+
+        The maps of a window are those that `estimate` gives for the whole image.
+        """
+        return None
 
     @abstractmethod
     def estimate(self, image: "SkyImage", *, context: "Context") -> "Background":
@@ -72,10 +93,45 @@ class BackgroundStage(Stage):
         raise NotImplementedError
 
 
+class PreparedDetection(Protocol):
+    """A detection with all that it takes from the whole image fixed, for windows of it."""
+
+    def detect(
+        self, image: "SkyImage", background: "Background", *, context: "Context"
+    ) -> "Detections":
+        """Return what lies in a window, as in the whole image."""
+
+    def doubtful(self, image: "SkyImage", background: "Background") -> "NDArray[np.int64]":
+        """Boxes ``y0, y1, x0, x1`` in the full image of what may go on outside of a window."""
+
+
 class DetectionStage(Stage):
     """Finds the pixels, boxes or summits of sources."""
 
     kind: ClassVar[str] = "detection"
+
+    def limits(self) -> tuple[float, tuple[int, ...]]:
+        """Significance down to which islands reach, and the signs of sources.
+
+        What reaches it at the edge of a window may belong to an island that the window cuts.
+        """
+        return 3.0, (1,)
+
+    def doubtful(self, image: "SkyImage", background: "Background") -> "NDArray[np.int64]":
+        """Boxes ``y0, y1, x0, x1`` in the full image of what may go on outside of a window."""
+        from cyclades.stages.core.windows import doubtful_boxes
+
+        return doubtful_boxes(image, background, *self.limits())
+
+    def survey(
+        self, plane: "Plane", maps: "WindowMaps", *, context: "Context"
+    ) -> "PreparedDetection | None":
+        """Return the stage with all that it takes from the whole image fixed.
+
+        In a window it then finds what `detect` finds there in the whole image. None where it
+        cannot.
+        """
+        return self if self.capabilities.windows else None
 
     @abstractmethod
     def detect(

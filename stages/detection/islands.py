@@ -24,7 +24,8 @@ from cyclades.stages.core.segments import (
     significance_map,
     split_islands,
 )
-from cyclades.stages.core.stage import Capabilities, DetectionStage, parameter
+from cyclades.stages.core.stage import Capabilities, DetectionStage, WindowMaps, parameter
+from cyclades.stages.core.streaming import Plane, StripGroups, in_order, joined_peaks
 from cyclades.stages.core.summits import DEFAULT_FWHM, PERSISTENCE, Sharpening, find_summits
 from cyclades.stages.detection.false_discovery import SEARCH_RANGE, threshold_for_rate
 from cyclades.stages.detection.scales import find_smooth_sources
@@ -54,7 +55,9 @@ class IslandsDetection(DetectionStage):
     summary: ClassVar[str] = (
         "Connected pixels above a flood threshold that hold a seed, split at persistent peaks."
     )
-    capabilities: ClassVar[Capabilities] = Capabilities(gives_segments=True, gives_summits=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        gives_segments=True, gives_summits=True, windows=True
+    )
 
     seed_threshold: float | None = parameter(
         None,
@@ -114,6 +117,39 @@ class IslandsDetection(DetectionStage):
             holes = self._signed(-significance, -1, seed, flood, sharpening, image)
             found = _join(found, holes)
         return found
+
+    def limits(self) -> tuple[float, tuple[int, ...]]:
+        """Significance down to which islands reach, and the signs of sources."""
+        seed = SEARCH_RANGE[0] if self.seed_threshold is None else self.seed_threshold
+        return min(self.flood_threshold, seed), (1, -1) if self.negative else (1,)
+
+    def survey(
+        self, plane: Plane, maps: WindowMaps, *, context: Context
+    ) -> "IslandsDetection | None":
+        """Fix the seed threshold from all candidates of a plane that is read by strips.
+
+        None where further scales are searched, whose noise is measured on the whole plane.
+        """
+        if self.scales:
+            return None
+        if self.seed_threshold is not None:
+            return self
+        flood = min(self.flood_threshold, SEARCH_RANGE[0])
+
+        def one(rows: slice) -> tuple[StripGroups, StripGroups, int]:
+            image = plane.rows(rows)
+            significance = significance_map(image, maps.window(image))
+            number = int(np.count_nonzero(np.isfinite(significance)))
+            positive, negative = (StripGroups.find(significance, flood, s)[0] for s in (1, -1))
+            return positive, negative, number
+
+        found = list(in_order(one, plane.strips(), context.workers))
+        _, peaks = joined_peaks([part[0] for part in found])
+        _, negative = joined_peaks([part[1] for part in found])
+        area = float(sum(part[2] for part in found))
+        rate = self.false_discovery_rate
+        seed = threshold_for_rate(peaks, context.whole_image_noise, area, rate, negative)
+        return self.model_copy(update={"seed_threshold": seed})
 
     def threshold(
         self, significance: NDArray[np.float32], noise: NoiseAutocorrelation

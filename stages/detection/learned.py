@@ -5,6 +5,7 @@ import itertools
 import logging
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.products import Detections, Integers, Segments
 from cyclades.stages.core.stage import Capabilities, DetectionStage, parameter
+from cyclades.stages.core.streaming import Plane
+from cyclades.stages.core.tiling import Box
 from cyclades.stages.detection.wide import (
     Look,
     Objects,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from cyclades.stages.core.context import Context
     from cyclades.stages.core.image import SkyImage
     from cyclades.stages.core.products import Background
+    from cyclades.stages.core.stage import WindowMaps
 
 logger = logging.getLogger("cyclades.detection")
 
@@ -49,7 +53,7 @@ class LearnedDetection(DetectionStage):
     that owns its centre. Scores are probabilities of being real, calibrated on simulations.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(needs_weights=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(needs_weights=True, windows=True)
     heads: ClassVar[tuple[str, ...]] = ()
     uses_masks: ClassVar[bool] = True
 
@@ -122,9 +126,21 @@ class LearnedDetection(DetectionStage):
         InputError
             Where the weights are missing, damaged, or of another kind of network.
         """
+        objects, spec = self._look(image, context, keep)
+        return as_detections(objects, spec, image)
+
+    def survey(self, plane: Plane, maps: "WindowMaps", *, context: "Context") -> "FoundDetection":
+        """Find everything in a plane that is read tile by tile; windows get their part of it."""
+        objects, spec = self._look(plane, context, False)
+        return FoundDetection(objects, spec, plane.shape, self.name)
+
+    def _look(
+        self, image: "SkyImage | Plane", context: "Context", keep: bool
+    ) -> tuple[Objects, NetworkSpec]:
+        """Objects in an image, and what the network is."""
         network = self._network(context)
         spec: NetworkSpec = network.spec
-        frame = Frame.of(image, spec)
+        frame = Frame.of(image, spec, context.workers)
         cost = 1.0 + sum(factor**-2.0 for factor in self.coarse)
         found = self._found(
             image, frame, network, context, keep, lambda share: context.report(share / cost)
@@ -141,30 +157,11 @@ class LearnedDetection(DetectionStage):
             look = Look(network, self.tile, self.batch, self.overlap, least)
             objects = self._wide(image, frame, objects, look, context)
         context.report(1.0)
-        segments = None
-        if objects.masks is not None:
-            segments = mask_segments(objects.boxes, objects.masks, image.data)
-        if any(pixels is not None for pixels in objects.pixels):
-            if segments is None:
-                segments = box_segments(objects.boxes, image.shape)
-            segments = Segments.from_lists(
-                [segments[i] if own is None else own for i, own in enumerate(objects.pixels)]
-            )
-        chances = objects.scores[:, list(spec.real_classes)].astype(float)
-        chances /= np.maximum(chances.sum(1, keepdims=True), 1e-9)
-        return Detections(
-            image.shape,
-            objects.boxes - np.array([0.0, 0.0, 1.0, 1.0]),
-            objects.likely,
-            np.full(len(objects.boxes), -1, np.int64),
-            segments=segments,
-            class_probabilities=chances,
-            classes=tuple(spec.classes[i] for i in spec.real_classes),
-        )
+        return objects, spec
 
     def _found(
         self,
-        image: "SkyImage",
+        image: "SkyImage | Plane",
         frame: Frame,
         network: Any,
         context: "Context",
@@ -202,7 +199,12 @@ class LearnedDetection(DetectionStage):
         return Objects(boxes, likely[rows], found.scores[rows], masks, (None,) * len(rows))
 
     def _wide(
-        self, image: "SkyImage", frame: Frame, objects: Objects, look: Look, context: "Context"
+        self,
+        image: "SkyImage | Plane",
+        frame: Frame,
+        objects: Objects,
+        look: Look,
+        context: "Context",
     ) -> Objects:
         """Look again at the shrunk image, for objects wider than tiles show whole."""
         shares = np.array([1.0, *(factor**-2.0 for factor in self.coarse)])
@@ -267,6 +269,87 @@ class LearnedDetection(DetectionStage):
             f"The detection {self.name!r} needs ONNX Runtime or torch; install cyclades[onnx] "
             "(some tens of megabytes) or cyclades[learned]."
         )
+
+
+def as_detections(objects: Objects, spec: NetworkSpec, image: "SkyImage") -> Detections:
+    """Detections of objects in pixels of an image."""
+    segments = None
+    if objects.masks is not None:
+        segments = mask_segments(objects.boxes, objects.masks, image.data)
+    if any(pixels is not None for pixels in objects.pixels):
+        if segments is None:
+            segments = box_segments(objects.boxes, image.shape)
+        segments = Segments.from_lists(
+            [segments[i] if own is None else own for i, own in enumerate(objects.pixels)]
+        )
+    chances = objects.scores[:, list(spec.real_classes)].astype(float)
+    chances /= np.maximum(chances.sum(1, keepdims=True), 1e-9)
+    return Detections(
+        image.shape,
+        objects.boxes - np.array([0.0, 0.0, 1.0, 1.0]),
+        objects.likely,
+        np.full(len(objects.boxes), -1, np.int64),
+        segments=segments,
+        class_probabilities=chances,
+        classes=tuple(spec.classes[i] for i in spec.real_classes),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class FoundDetection:
+    """What a network found in a whole image, for any window of it.
+
+    Parameters
+    ----------
+    objects : Objects
+        In pixels of the full image.
+    spec : NetworkSpec
+    shape : (ny, nx)
+        Of the full image.
+    name : str
+        Of the detection.
+    """
+
+    objects: Objects
+    spec: NetworkSpec
+    shape: tuple[int, int]
+    name: str
+
+    def detect(
+        self, image: "SkyImage", background: "Background", *, context: "Context"
+    ) -> Detections:
+        """Return the objects that lie in a window as a whole."""
+        window = image.box
+        rows = np.flatnonzero(self._inside(window))
+        objects = self.objects.take(rows)
+        y0, x0 = image.origin
+        inside = []
+        for own in objects.pixels:
+            if own is not None:
+                y, x = np.divmod(own, self.shape[1])
+                own = (y - y0) * image.shape[1] + x - x0
+            inside.append(own)
+        boxes = objects.boxes - np.array([x0, y0, x0, y0], float)
+        return as_detections(objects._replace(boxes=boxes, pixels=tuple(inside)), self.spec, image)
+
+    def doubtful(self, image: "SkyImage", background: "Background") -> Integers:
+        """Boxes ``y0, y1, x0, x1`` of the objects that a window cuts."""
+        window, boxes = image.box, self._whole_pixels()
+        cut = ~self._inside(window)
+        cut &= (boxes[:, 0] < window.y1) & (boxes[:, 1] > window.y0)
+        cut &= (boxes[:, 2] < window.x1) & (boxes[:, 3] > window.x0)
+        return boxes[cut]
+
+    def _whole_pixels(self) -> Integers:
+        """Boxes ``y0, y1, x0, x1`` of all pixels that objects touch."""
+        low = np.floor(self.objects.boxes[:, [1, 0]]).astype(np.int64)
+        high = np.ceil(self.objects.boxes[:, [3, 2]]).astype(np.int64)
+        return np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], -1)
+
+    def _inside(self, window: Box) -> NDArray[np.bool_]:
+        boxes = self._whole_pixels()
+        inside = (boxes[:, 0] >= window.y0) & (boxes[:, 1] <= window.y1)
+        return np.asarray(inside & (boxes[:, 2] >= window.x0) & (boxes[:, 3] <= window.x1))
 
 
 def mask_segments(

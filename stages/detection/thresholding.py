@@ -15,7 +15,9 @@ from cyclades.stages.detection.islands import find_islands
 class ThresholdDetection(DetectionStage):
     """Base of the detectors that threshold the significance and part blends by branches."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(gives_segments=True, gives_summits=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        gives_segments=True, gives_summits=True, windows=True
+    )
 
     threshold: float = parameter(
         3.0, "Significance above which pixels belong to an island.", unit="local rms", gt=0
@@ -33,6 +35,10 @@ class ThresholdDetection(DetectionStage):
         ge=0,
         le=1,
     )
+
+    def limits(self) -> tuple[float, tuple[int, ...]]:
+        """Significance down to which islands reach, and the signs of sources."""
+        return self.threshold, (1,)
 
     def detect(self, image: SkyImage, background: Background, *, context: Context) -> Detections:
         """Return complete detections: islands and, for blends, their objects."""

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.core.products import Floats, Integers, Segments
+from cyclades.stages.core.streaming import LazyPixels, Plane
 from cyclades.stages.networks.coarse import (
     SMALL,
     CoarseImage,
+    Usable,
     bright_cells,
     footprint,
     mask_boxes,
@@ -100,7 +102,7 @@ class Look(NamedTuple):
 
 
 def look_again(
-    image: "SkyImage",
+    image: "SkyImage | Plane",
     frame: Frame,
     objects: Objects,
     look: Look,
@@ -112,7 +114,7 @@ def look_again(
 
     Parameters
     ----------
-    image : SkyImage
+    image : SkyImage or Plane
     frame : Frame
         The image as the network saw it first.
     objects : Objects
@@ -139,18 +141,12 @@ def look_again(
     if max(image.shape) < least_side:
         return objects, 0
     small = objects.longest() <= SMALL * block
-    left_out = mask_boxes(objects.boxes[small], image.shape)
-
-    def shrunk() -> CoarseImage:
-        return CoarseImage.of(image.data, image.origin, block, smoothing_of(spec), left_out)
-
-    coarse = shrunk()
+    coarse = _shrunk(image, block, smoothing_of(spec), objects.boxes[small])
     seen = coarse.frame(spec)
     whole = np.zeros(len(small), bool)
     whole[~small] = parted(coarse, _typical(seen.normalisation.noise), objects.boxes[~small])
     if whole.any():
-        left_out |= mask_boxes(objects.boxes[whole], image.shape)
-        coarse = shrunk()
+        coarse = _shrunk(image, block, smoothing_of(spec), objects.boxes[small | whole])
         seen = coarse.frame(spec)
     found = find_objects(seen, look.network, look.side, look.batch, report)
     if not len(found.boxes):
@@ -185,12 +181,27 @@ def look_again(
                 cells |= bright
         taken |= cells
         accepted.append((int(row), cells))
-    usable = np.isfinite(image.data) & ~mask_boxes(objects.boxes[~absorbed], image.shape, 0)
+    usable = _usable(image, objects.boxes[~absorbed])
     lists = [pixels_of(coarse, cells, usable) for _, cells in accepted]
     kept = [i for i, pixels in enumerate(lists) if len(pixels)]
     rows = np.array([accepted[i][0] for i in kept], np.int64)
     pixels = [lists[i] for i in kept]
     return _joined(objects.take(~absorbed), found, rows, likely, pixels, image.shape), block
+
+
+def _shrunk(image: "SkyImage | Plane", block: int, smoothing: float, boxes: Floats) -> CoarseImage:
+    """The shrunk image without the sources in boxes."""
+    if isinstance(image, Plane):
+        return CoarseImage.of_strips(image, block, smoothing, boxes)
+    left_out = mask_boxes(boxes, image.shape)
+    return CoarseImage.of(image.data, image.origin, block, smoothing, left_out)
+
+
+def _usable(image: "SkyImage | Plane", boxes: Floats) -> NDArray[np.bool_] | Usable:
+    """Pixels that are not blank and in none of some boxes."""
+    if isinstance(image, Plane):
+        return Usable(LazyPixels(image), boxes)
+    return np.isfinite(image.data) & ~mask_boxes(boxes, image.shape, 0)
 
 
 def _joined(

@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cyclades.stages.core.streaming import LazyPixels, Plane, in_order
 from cyclades.stages.networks.inputs import Normalisation
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.tiles import Frame
@@ -88,14 +89,51 @@ class CoarseImage(NamedTuple):
         left_out : ndarray of bool, shape (ny, nx), optional
             Pixels of sources that do not count; the smoothing fills them from around.
         """
+        skipped = np.zeros((0, 0), np.bool_) if left_out is None else left_out
+        sums = _block_sums(
+            np.ascontiguousarray(image, np.float32), skipped, corner[0], corner[1], block
+        )
+        return cls._of_sums(sums, corner, block, smoothing)
+
+    @classmethod
+    def of_strips(
+        cls, plane: Plane, block: int, smoothing: float, left_out: Boxes, threads: int = 1
+    ) -> "CoarseImage":
+        """Average and smooth a plane that is read by strips.
+
+        Parameters
+        ----------
+        plane, block, smoothing
+            As for `of`.
+        left_out : ndarray, shape (n, 4)
+            Boxes of sources, grown by `mask_boxes`.
+        threads : int
+        """
+
+        def one(rows: slice) -> tuple[NDArray[np.float32], ...]:
+            data = plane.rows(rows).data
+            shifted = left_out - np.array([0.0, rows.start, 0.0, rows.start])
+            near = (shifted[:, 3] > -block - 2.0) & (shifted[:, 1] < len(data) + block + 2.0)
+            return _block_sums(data, mask_boxes(shifted[near], data.shape), 0, 0, block)
+
+        found = list(in_order(one, plane.strips(block), threads))
+        sums = tuple(np.concatenate([part[i] for part in found]) for i in range(4))
+        return cls._of_sums(sums, (0, 0), block, smoothing)
+
+    @classmethod
+    def _of_sums(
+        cls,
+        sums: tuple[NDArray[np.float32], ...],
+        corner: tuple[int, int],
+        block: int,
+        smoothing: float,
+    ) -> "CoarseImage":
+        """Smooth the sums of blocks, and divide them by what counts."""
         from scipy import ndimage
 
         from cyclades.stages.core.geometry import SIGMA_TO_FWHM
 
-        skipped = np.zeros((0, 0), np.bool_) if left_out is None else left_out
-        total, used, known, whole = _block_sums(
-            np.ascontiguousarray(image, np.float32), skipped, corner[0], corner[1], block
-        )
+        total, used, known, whole = sums
         sigma = smoothing / SIGMA_TO_FWHM
         total, used = (ndimage.gaussian_filter(a, sigma, mode="constant") for a in (total, used))
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -243,13 +281,14 @@ def bright_cells(
     return cells
 
 
-def pixels_of(coarse: CoarseImage, cells: Mask, usable: Mask) -> NDArray[np.int64]:
+def pixels_of(coarse: CoarseImage, cells: Mask, usable: "Mask | Usable") -> NDArray[np.int64]:
     """Flat indices of the usable pixels of an image that lie in cells, or beside them.
 
     Parameters
     ----------
     cells : ndarray of bool, shape of the plane
     usable : ndarray of bool, shape (ny, nx)
+        Or what gives parts of one.
     """
     from scipy import ndimage
 
@@ -262,9 +301,28 @@ def pixels_of(coarse: CoarseImage, cells: Mask, usable: Mask) -> NDArray[np.int6
     if not (y.size and x.size):
         return np.zeros(0, np.int64)
     part = slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
-    inside = grown[rows[part[0]][:, None], columns[part[1]]] & usable[part]
+    inside = grown[rows[part[0]][:, None], columns[part[1]]]
+    inside &= usable.part(*part) if isinstance(usable, Usable) else usable[part]
     found_y, found_x = np.nonzero(inside)
     return np.asarray((found_y + y[0]) * usable.shape[1] + found_x + x[0], np.int64)
+
+
+class Usable(NamedTuple):
+    """Pixels of a plane that are not blank and in none of some boxes, where they are asked for."""
+
+    pixels: LazyPixels
+    boxes: Boxes
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the plane."""
+        return self.pixels.shape
+
+    def part(self, rows: slice, columns: slice) -> Mask:
+        """Those of some rows and columns."""
+        known = np.isfinite(self.pixels[rows, columns])
+        shift = np.array([columns.start, rows.start] * 2)
+        return np.asarray(known & ~mask_boxes(self.boxes - shift, known.shape, 0))
 
 
 def _inside(shape: tuple[int, ...], box: NDArray[np.float64], margin: int) -> tuple[slice, slice]:

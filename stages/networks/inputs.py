@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.registry import suggestion
+from cyclades.stages.core.streaming import Plane as Streamed
+from cyclades.stages.core.streaming import in_order
 
 Plane = NDArray[np.float32]
 
@@ -71,7 +73,32 @@ class Normalisation(NamedTuple):
         if plane.ndim != 2:
             raise ConfigurationError(f"A network takes planes, not arrays of shape {plane.shape}.")
         rows, columns = (_edges(n, mesh, o) for n, o in zip(plane.shape, origin, strict=True))
-        level, noise = _mesh_statistics(plane, rows, columns)
+        return cls._filled_in(*_mesh_statistics(plane, rows, columns), rows, columns)
+
+    @classmethod
+    def measure_strips(cls, plane: Streamed, mesh: int, threads: int = 1) -> "Normalisation":
+        """Measure the mesh of a plane that is read by strips; see `measure`."""
+        rows, columns = (_edges(n, mesh) for n in plane.shape)
+        number = max(1, plane.strips()[0].stop // mesh)
+
+        def one(first: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            edges = rows[first : first + number + 1]
+            data = plane.rows(slice(int(edges[0]), int(edges[-1]))).data
+            return _mesh_statistics(data, edges - edges[0], columns)
+
+        found = list(in_order(one, range(0, len(rows) - 1, number), threads))
+        level, noise = (np.concatenate([part[i] for part in found]) for i in (0, 1))
+        return cls._filled_in(level, noise, rows, columns)
+
+    @classmethod
+    def _filled_in(
+        cls,
+        level: NDArray[np.float64],
+        noise: NDArray[np.float64],
+        rows: NDArray[np.int64],
+        columns: NDArray[np.int64],
+    ) -> "Normalisation":
+        """Give cells without noise that of others."""
         known = noise > 0
         if known.any() and not known.all():
             level, noise = _filled(level, known), _filled(noise, known)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclades.stages.core.streaming import LazyPixels, Plane
 from cyclades.stages.core.tiling import Box
 from cyclades.stages.networks.inputs import Normalisation, stretch
 from cyclades.stages.networks.selection import Found
@@ -77,6 +78,7 @@ class Frame(NamedTuple):
     Parameters
     ----------
     image : ndarray, shape (ny, nx)
+        Or one whose parts are read when they are asked for.
     origin : (y, x)
         Of the image in the full frame.
     scale : float
@@ -84,13 +86,13 @@ class Frame(NamedTuple):
     normalisation : Normalisation
     """
 
-    image: NDArray[np.float32]
+    image: NDArray[np.float32] | LazyPixels
     origin: tuple[int, int]
     scale: float
     normalisation: Normalisation
 
     @classmethod
-    def of(cls, image: "SkyImage", spec: NetworkSpec) -> "Frame":
+    def of(cls, image: "SkyImage | Plane", spec: NetworkSpec, threads: int = 1) -> "Frame":
         """Choose the factor that brings the beam into the network's range, 1 where it is."""
         scale = 1.0
         if image.psf is not None:
@@ -99,6 +101,9 @@ class Frame(NamedTuple):
             scale = float(np.clip(size, low, high) / size)
         # The mesh has the network's scale too: as many beams a cell as in training.
         mesh = max(16, round(spec.input.mesh / scale))
+        if isinstance(image, Plane):
+            measured = Normalisation.measure_strips(image, mesh, threads)
+            return cls(LazyPixels(image), (0, 0), scale, measured)
         made = Normalisation.measure(image.data, mesh, image.origin)
         return cls(image.data, image.origin, scale, made)
 

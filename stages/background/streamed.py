@@ -1,0 +1,502 @@
+"""The mesh estimators on a plane that is read by strips: the same maps, in little memory.
+
+What `MeshBackground.estimate` does to a plane as a whole is done here in sweeps over strips of
+rows. Between them only the values of cells are kept, and the mask of the sources at a bit a pixel;
+the maps themselves are drawn from the cells for any window that is asked for.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclades.stages.background.edges import Steps, blank_distance
+from cyclades.stages.background.extended import (
+    AROUND,
+    MEAN,
+    MOSTLY_SOURCE,
+    UNCERTAIN,
+    fine_cells,
+    outstanding,
+    running_means,
+    spread,
+)
+from cyclades.stages.background.mesh import (
+    Floats,
+    Map,
+    Mesh,
+    Surface,
+    bands,
+    cell_counts,
+    fill_missing,
+    smooth,
+)
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.masking import source_mask
+from cyclades.stages.core.products import Background
+from cyclades.stages.core.streaming import BitMask, Plane, StripGroups, in_order, joined_peaks
+from cyclades.stages.core.tiling import full_box
+
+if TYPE_CHECKING:
+    from cyclades.stages.background.base import MeshBackground
+    from cyclades.stages.core.image import SkyImage
+
+Booleans = NDArray[np.bool_]
+
+
+class Strip(NamedTuple):
+    """Rows of a plane: pixels, which of them count, and the root of their weights."""
+
+    rows: slice
+    data: Map
+    usable: Booleans
+    root: Map | None
+
+    @classmethod
+    def read(cls, plane: Plane, rows: slice) -> "Strip":
+        """Read some rows."""
+        image = plane.rows(rows)
+        return cls(rows, image.data, *usable_pixels(image))
+
+
+def usable_pixels(image: "SkyImage") -> tuple[Booleans, Map | None]:
+    """Pixels that count, and the root of the weights where there are any."""
+    usable = np.isfinite(image.data)
+    if image.weight is None:
+        return usable, None
+    with np.errstate(invalid="ignore"):
+        usable &= np.isfinite(image.weight) & (image.weight > 0)
+        return usable, np.sqrt(image.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class CellMask:
+    """Cells of a fine mesh that are chosen, and the pixels of them."""
+
+    mesh: Mesh
+    cells: Booleans
+
+    def pixels(self, rows: slice, columns: slice = slice(None)) -> Booleans:
+        """Pixels of some rows and columns of the plane that lie in chosen cells."""
+        (first, tall), (left, wide) = (
+            _covering(axis.edges, part.indices(axis.length))
+            for axis, part in ((self.mesh.y, rows), (self.mesh.x, columns))
+        )
+        chosen = self.cells[first : first + len(tall), left : left + len(wide)]
+        if not chosen.any():
+            return np.zeros((int(tall.sum()), int(wide.sum())), bool)
+        return np.repeat(np.repeat(chosen, wide, axis=1), tall, axis=0)
+
+
+def _covering(
+    edges: NDArray[np.int64], part: tuple[int, int, int]
+) -> tuple[int, NDArray[np.int64]]:
+    """First of the cells that cover a part of an axis, and how many of its pixels each has."""
+    first = int(np.searchsorted(edges, part[0], "right")) - 1
+    last = int(np.searchsorted(edges, part[1], "left"))
+    inside: NDArray[np.int64] = np.clip(edges[first : last + 1], part[0], part[1])
+    return first, inside[1:] - inside[:-1]
+
+
+@dataclass(frozen=True, eq=False)
+class MeshMaps:
+    """Level and rms of a whole plane, to be drawn window by window.
+
+    Parameters
+    ----------
+    stage : MeshBackground
+    plane : Plane
+    mesh : Mesh
+    level, refinement, noise : ndarray, shape of the mesh
+        The cells of the level, of what is added to it, and of the logarithm of the rms.
+    floor : float
+        Least rms.
+    uncertain : CellMask, optional
+        Where the level is uncertain.
+    rises : list of float
+        Ratios by which the noise rises towards blank pixels; see `edges.Steps`.
+    """
+
+    stage: "MeshBackground"
+    plane: Plane
+    mesh: Mesh
+    level: Floats
+    refinement: Floats
+    noise: Floats
+    floor: float
+    uncertain: CellMask | None = None
+    rises: tuple[float, ...] = ()
+
+    def window(self, image: "SkyImage") -> Background:
+        """Return the maps of a window of the plane, NaN where it is blank."""
+        usable, root = usable_pixels(image)
+        part = image.box.slices
+        level = self.mesh.surface(self.level, part).draw()
+        self.mesh.surface(self.refinement, part).draw(level, add=True)
+        rms = np.empty_like(level)
+        surface = self.mesh.surface(self.noise, part)
+        for rows in bands(len(rms)):
+            self.stage.rms_rows(surface, root, self.floor, rows, rms[rows])
+        if self.rises:
+            steps = steps_of(self.stage, self.plane)
+            distance = distance_in(self.plane, image, steps)
+            if distance is not None:
+                rms *= steps.factor(distance, list(self.rises))
+        blank = ~usable
+        if blank.any():
+            level[blank] = np.nan
+            rms[blank] = np.nan
+        uncertain = None if self.uncertain is None else self.uncertain.pixels(*part)
+        if uncertain is not None and not uncertain.any():
+            uncertain = None
+        return Background(level, rms, uncertain)
+
+
+def steps_of(stage: "MeshBackground", plane: Plane) -> Steps:
+    """Distances from blank pixels at which the noise of a plane is looked at."""
+    return Steps.of(stage.box(plane), 1.0 if plane.psf is None else plane.psf.size)
+
+
+def distance_in(plane: Plane, image: "SkyImage", steps: Steps) -> Map | None:
+    """Distances of a window's pixels to the nearest blank one; None where none is near."""
+    around = image.box.grow(steps.margin).intersect(full_box(plane.shape))
+    wide = plane.source.window(around)
+    blank = ~usable_pixels(wide)[0]
+    if not blank.any():
+        return None
+    inner = image.box.shift(-around.y0, -around.x0)
+    return blank_distance(blank)[inner.slices]
+
+
+def stream(stage: "MeshBackground", plane: Plane, context: Context) -> MeshMaps | None:
+    """Measure the cells of a whole plane by strips; see `MeshBackground.estimate`.
+
+    Parameters
+    ----------
+    stage : MeshBackground
+    plane : Plane
+    context : Context
+        Its number of workers is that of the threads.
+
+    Returns
+    -------
+    MeshMaps or None
+        None where not one cell has enough pixels.
+
+    Raises
+    ------
+    InputError
+        Where all pixels are blank.
+    """
+    return _Sweeps(stage, plane, context.workers).run()
+
+
+class _Sweeps:
+    """The state of `stream`."""
+
+    def __init__(self, stage: "MeshBackground", plane: Plane, threads: int) -> None:
+        from cyclades.stages.background.base import rough
+
+        self.stage, self.plane, self.threads = stage, plane, threads
+        self.mesh = stage.mesh(plane)
+        self.rough = rough(self.mesh)
+        self.box = stage.box(plane)
+        self.floor = 0.0
+        self.blank = False
+        self.mask = BitMask(plane.shape)
+        self.fine, self.width = fine_cells(plane.shape, plane.origin, self.box, MEAN)
+        self.extended = CellMask(self.fine, np.zeros(self.fine.shape, bool))
+
+    def run(self) -> MeshMaps | None:
+        first = location, scale = self.look()
+        taken = np.zeros(self.mesh.shape, bool)
+        mostly = MOSTLY_SOURCE * self.mesh.y.step * self.mesh.x.step
+        while True:
+            surfaces = self.standing(location, scale)
+            if surfaces is None:
+                return None
+            self.flood(*surfaces)
+            self.extend(*surfaces)
+            location, scale, counts, left = self.look_again()
+            before, taken = taken, counts > mostly
+            if not (taken & ~before).any() or not left:
+                break
+        if not left:
+            # What is masked counts again where nothing else is left, as in a plane at once.
+            self.mask = BitMask(self.plane.shape)
+            location = first[0]
+        if not np.isfinite(location).any():
+            return None
+        level = fill_missing(location)
+        refinement, scale, uncertain = self.refine(level, counted=left)
+        cells = np.where(scale > 0, scale, np.nan)
+        if not (np.isfinite(cells).any() and np.isfinite(refinement).any()):
+            return None
+        noise = smooth(np.log(fill_missing(cells)))
+        maps = MeshMaps(
+            self.stage, self.plane, self.mesh, level, fill_missing(refinement), noise, self.floor,
+            uncertain,
+        )  # fmt: skip
+        return self.with_edges(maps) if self.blank else maps
+
+    def cell_rows(self) -> Iterator[tuple[int, int]]:
+        """First and last cells along y of strips that hold whole boxes."""
+        edges, limit = self.mesh.y.edges, self.plane.strips()[0].stop
+        first = 0
+        for last in range(1, len(edges)):
+            end = last == len(edges) - 1
+            if end or edges[last + 1] - edges[first] > max(limit, 8 * self.mesh.y.step):
+                yield first, last
+                first = last
+
+    def part(self, cells: tuple[int, int], mesh: Mesh) -> tuple[Strip, Mesh]:
+        """Read the boxes of some cells."""
+        axis, rows = mesh.y.part(*cells)
+        return Strip.read(self.plane, rows), Mesh(axis, mesh.x, mesh.stride)
+
+    def left_out(self, rows: slice) -> Booleans:
+        """Pixels of sources in some rows."""
+        return np.asarray(self.mask[rows] | self.extended.pixels(rows))
+
+    def scales(
+        self, data: Map, usable: Booleans, root: Map | None, mesh: Mesh
+    ) -> tuple[Floats, Floats]:
+        """Location and scale of cells, the scale in units of the weights' where there are any."""
+        location, scale = self.stage.statistics(data, usable, mesh)
+        if root is not None:
+            scale = self.stage.statistics(data * root, usable, mesh)[1]
+        return location, scale
+
+    def look(self) -> tuple[Floats, Floats]:
+        """First sweep: statistics of all pixels, the least rms, and whether any is blank."""
+        from cyclades.stages.background.base import noise_floor
+
+        def one(cells: tuple[int, int]) -> tuple[Floats, Floats, float, bool, bool]:
+            strip, mesh = self.part(cells, self.rough)
+            floor = noise_floor(strip.data, strip.usable)
+            location, scale = self.scales(strip.data, strip.usable, strip.root, mesh)
+            return location, scale, floor, bool(strip.usable.any()), bool(strip.usable.all())
+
+        found = list(in_order(one, self.cell_rows(), self.threads))
+        if not any(part[3] for part in found):
+            raise InputError(f"{self.plane.source.name}: the image is all blank.")
+        self.floor = max(part[2] for part in found)
+        self.blank = not all(part[4] for part in found)
+        return np.concatenate([p[0] for p in found]), np.concatenate([p[1] for p in found])
+
+    def standing(self, location: Floats, scale: Floats) -> tuple[Floats, Floats] | None:
+        """Cells of a level and of the logarithm of an rms in which sources stand out."""
+        from cyclades.stages.background.base import without_bumps
+
+        size = 3 if self.mesh.y.margin == 0 else 5
+        location, scale = without_bumps(location, scale, size)
+        scale = np.where(scale > 0, scale, np.nan)
+        if not (np.isfinite(location).any() and np.isfinite(scale).any()):
+            return None
+        return fill_missing(location), smooth(np.log(fill_missing(scale)))
+
+    def significance(self, strip: Strip, level: Floats, noise: Floats) -> Map:
+        """Deviation from the level in units of the rms."""
+        part = (strip.rows, slice(0, self.plane.shape[1]))
+        surface, rms = (self.rough.surface(cells, part) for cells in (level, noise))
+        result = np.empty_like(strip.data)
+        for rows in bands(len(result)):
+            band = np.subtract(strip.data[rows], surface.draw(rows=rows), out=result[rows])
+            with np.errstate(over="ignore", invalid="ignore"):
+                band /= self.stage.rms_rows(rms, strip.root, self.floor, rows)
+        return result
+
+    def flood(self, level: Floats, noise: Floats) -> None:
+        """Flood the sources, over the seams of strips: `flooded` holds them, not yet grown."""
+        seed, flood = self.stage.mask_seed_threshold, self.stage.mask_flood_threshold
+        # "At least" in single precision is "above" the number before.
+        least = np.float32(flood)
+        least = least if float(least) >= flood else np.nextafter(least, np.float32(np.inf))
+        limit = float(np.nextafter(least, np.float32(-np.inf)))
+        self.flooded = BitMask(self.plane.shape)
+        nx = self.plane.shape[1]
+
+        def one(rows: slice) -> tuple[StripGroups, Integers, Integers, slice]:
+            values = np.abs(self.significance(Strip.read(self.plane, rows), level, noise))
+            groups, indices, owner = StripGroups.find(values, limit)
+            seeded = groups.peak >= seed
+            mask = np.zeros(values.shape, bool)
+            mask.ravel()[indices[seeded[owner]]] = True
+            self.flooded[rows] = mask
+            # Of the others, those at a seam may belong to a seeded one.
+            open_ends = np.zeros(len(seeded), bool)
+            open_ends[groups.first[1]] = True
+            open_ends[groups.last[1]] = True
+            waiting = (open_ends & ~seeded)[owner]
+            number = np.cumsum(open_ends) - 1
+            kept = StripGroups(
+                groups.peak[open_ends],
+                (groups.first[0], number[groups.first[1]]),
+                (groups.last[0], number[groups.last[1]]),
+            )
+            return kept, indices[waiting] + rows.start * nx, number[owner[waiting]], rows
+
+        found = list(in_order(one, self.plane.strips(), self.threads))
+        rows, peak = joined_peaks([part[0] for part in found])
+        for (_, pixels, owner, _), joined in zip(found, rows, strict=True):
+            self.flooded.add(pixels[peak[joined[owner]] >= seed])
+
+    def extend(self, level: Floats, noise: Floats) -> None:
+        """Grow what was flooded, and find faint extended sources in what is left."""
+        psf, ny = self.plane.psf, self.plane.shape[0]
+        radius = 2 if psf is None else int(np.ceil(0.5 * psf.size))
+        fine = self.fine
+
+        def one(cells: tuple[int, int]) -> Floats:
+            axis, rows = fine.y.part(*cells)
+            strip = Strip.read(self.plane, rows)
+            around = slice(max(0, rows.start - radius), min(ny, rows.stop + radius))
+            near = self.flooded[around].astype(np.float32)
+            grown = source_mask(near, seed=0.5, flood=0.5, grow=radius)
+            inner = slice(rows.start - around.start, rows.stop - around.start)
+            mask = self.mask[rows] | grown[inner]
+            self.mask[rows] = mask
+            mask |= self.extended.pixels(rows)
+            values = self.significance(strip, level, noise)
+            return Mesh(axis, fine.x).sums(values, strip.usable, mask)
+
+        mean = np.empty(fine.shape, np.float32)
+        covered = np.empty(fine.shape, bool)
+        ends = [*range(0, len(fine.y), max(1, self.plane.strips()[0].stop // fine.y.step))]
+        parts = itertools.pairwise([*ends, len(fine.y)])
+        done = 0
+        for sums, first, last in overlapping(
+            in_order(one, parts, self.threads), self.width // 2, len(fine.y)
+        ):
+            means = running_means(sums, self.width)
+            rows = slice(done, done + last - first)
+            mean[rows], covered[rows] = (plane[first:last] for plane in means)
+            done = rows.stop
+        found = outstanding(
+            mean,
+            covered,
+            seed=self.stage.mask_seed_threshold,
+            flood=self.stage.mask_flood_threshold,
+        )
+        del self.flooded
+        self.extended = CellMask(fine, self.extended.cells | found)
+
+    def look_again(self) -> tuple[Floats, Floats, Floats, bool]:
+        """Statistics without the sources, their pixels in each cell, and whether any are left."""
+
+        def one(cells: tuple[int, int]) -> tuple[Floats, Floats, Floats, bool]:
+            strip, mesh = self.part(cells, self.rough)
+            sources = self.left_out(strip.rows)
+            left = strip.usable > sources
+            location, scale = self.scales(strip.data, left, strip.root, mesh)
+            sources &= strip.usable
+            return location, scale, mesh.counts(sources), bool(left.any())
+
+        found = list(in_order(one, self.cell_rows(), self.threads))
+        location, scale, counts = (np.concatenate([p[i] for p in found]) for i in range(3))
+        return location, scale, counts, any(part[3] for part in found)
+
+    def refine(self, level: Floats, counted: bool) -> tuple[Floats, Floats, CellMask | None]:
+        """Statistics of what the level leaves, and where sources leave too little for it."""
+        fine, width = fine_cells(self.plane.shape, self.plane.origin, self.box, AROUND)
+        sums = np.zeros(fine.shape, np.uint16)
+
+        def one(cells: tuple[int, int]) -> tuple[Floats, Floats, tuple[slice, Floats]]:
+            strip, mesh = self.part(cells, self.mesh)
+            sources = self.left_out(strip.rows)
+            part = (strip.rows, slice(0, self.plane.shape[1]))
+            surface: Surface = self.mesh.surface(level, part)
+            residual = np.empty_like(strip.data)
+            for rows in bands(len(residual)):
+                np.subtract(strip.data[rows], surface.draw(rows=rows), out=residual[rows])
+            left = strip.usable > sources if counted else strip.usable
+            location, scale = self.scales(residual, left, strip.root, mesh)
+            sources &= strip.usable
+            edges = mesh.y.edges
+            own = sources[int(edges[0]) : int(edges[-1])]
+            return location, scale, self.fine_counts(own, strip.rows.start + int(edges[0]), fine)
+
+        locations, scales = [], []
+        for location, scale, (rows, counts) in in_order(one, self.cell_rows(), self.threads):
+            locations.append(location)
+            scales.append(scale)
+            sums[rows] += counts.astype(np.uint16)
+        limit, half = UNCERTAIN * fine.y.step * fine.x.step, width // 2
+        found = np.zeros(fine.shape, bool)
+        for first in range(0, len(sums), 512):
+            low, high = max(0, first - half), min(len(sums), first + 512 + half)
+            means = spread(sums[low:high].astype(float), width)
+            found[first : first + 512] = means[first - low :][:512] > limit
+        uncertain = CellMask(fine, found) if found.any() else None
+        return np.concatenate(locations), np.concatenate(scales), uncertain
+
+    def fine_counts(self, mask: Booleans, start: int, fine: Mesh) -> tuple[slice, Floats]:
+        """Chosen pixels of fine cells in rows from `start` on, which may cut cells in two."""
+        edges = fine.y.edges
+        first = int(np.searchsorted(edges, start, "right")) - 1
+        last = int(np.searchsorted(edges, start + len(mask), "left"))
+        inside = np.clip(edges[first : last + 1] - start, 0, len(mask))
+        counts = cell_counts(np.ascontiguousarray(mask), inside, fine.x.edges)
+        return slice(first, last), counts
+
+    def with_edges(self, maps: MeshMaps) -> MeshMaps:
+        """Add the rise of the noise towards blank pixels."""
+        from dataclasses import replace
+
+        steps = steps_of(self.stage, self.plane)
+        thin = max(1, self.plane.shape[0] * self.plane.shape[1] // 2**26)
+
+        def one(rows: slice) -> tuple[Map, NDArray[np.int64]]:
+            image = self.plane.rows(rows)
+            distance = distance_in(self.plane, image, steps)
+            if distance is None:
+                return np.zeros(0, np.float32), np.zeros(0, np.int64)
+            background = maps.window(image)
+            # The distances of a thin grid of a huge plane tell as much.
+            y, x = np.ogrid[rows, : self.plane.shape[1]]
+            distance = np.where((y + x) % thin == 0, distance, np.float32(0.0))
+            return steps.values(distance, image.data, background.level, background.rms)
+
+        found = list(in_order(one, self.plane.strips(), self.threads))
+        values, number = (np.concatenate([part[i] for part in found]) for i in (0, 1))
+        area = 1.0 if self.plane.psf is None else self.plane.psf.area
+        return replace(maps, rises=tuple(steps.rises(values, number, area / thin)))
+
+
+Integers = NDArray[np.int64]
+
+
+def overlapping(
+    parts: Iterator[Floats], half: int, length: int
+) -> Iterator[tuple[Floats, int, int]]:
+    """Rows of planes that come in parts, with those around them that a running mean wants.
+
+    Parameters
+    ----------
+    parts : iterator of ndarray, shape (k, rows, nx)
+        One below the other, of `length` rows in all.
+    half : int
+        Rows wanted before and after.
+
+    Yields
+    ------
+    rows : ndarray, shape (k, n, nx)
+    first, last : int
+        Those between are complete, and follow the ones before.
+    """
+    held: Floats | None = None
+    # Rows of `held`, counted from the first of all: where it begins, and what is done.
+    start = done = read = 0
+    for part in parts:
+        held = part if held is None else np.concatenate([held, part], axis=1)
+        read += part.shape[1]
+        ready = length if read == length else max(done, read - half)
+        if ready > done:
+            yield held, done - start, ready - start
+        done = ready
+        drop = max(0, done - half - start)
+        held, start = held[:, drop:], start + drop

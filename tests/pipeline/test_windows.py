@@ -1,0 +1,164 @@
+"""One image in windows: the catalogue is that of the whole image, whatever the windows."""
+
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+import cyclades.stages.core.streaming as streaming
+from cyclades.pipeline.chain import Pipeline
+from cyclades.pipeline.rows_file import RowsFile
+from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.image import SkyImage
+from tests.windowed import SHAPE, differences, seamed_sky
+
+
+@pytest.fixture(autouse=True)
+def narrow_strips(monkeypatch):
+    """Strips of 64 rows, so that islands lie over their seams."""
+    monkeypatch.setattr(streaming, "STRIP_PIXELS", 64 * SHAPE[1])
+
+
+@cache
+def whole(route):
+    return pipeline(route).run(seamed_sky(), workers=1)
+
+
+def pipeline(route, **image):
+    chosen = Pipeline.from_route("yolo" if route == "yolo" else "classical")
+    if route == "moments":
+        chosen = chosen.replace(characterization="moments", detection="photutils")
+    if route == "negative":
+        chosen = chosen.replace(detection={"name": "islands", "negative": True}, background="none")
+    return chosen.replace(image=image) if image else chosen
+
+
+def needs(route):
+    if route == "yolo":
+        pytest.importorskip("onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("route", "window"),
+    [
+        ("classical", 128),
+        ("classical", 192),
+        ("classical", 256),
+        ("yolo", 128),
+        ("yolo", 256),
+        ("moments", 192),
+        ("negative", 192),
+    ],
+)
+def test_catalogue_is_that_of_the_whole_image(route, window):
+    needs(route)
+    result = pipeline(route, window=window).run(seamed_sky(), workers=1)
+    assert result.provenance["notes"]["windows"] == {"size": window}
+    assert len(result.catalogue) > 30
+    assert differences(result.catalogue, whole(route).catalogue) == {}
+    counts = result.provenance["counts"]
+    assert counts["blank_pixels"] == whole(route).provenance["counts"]["blank_pixels"]
+    assert counts["components"] == len(result.catalogue)
+
+
+def test_an_island_is_larger_than_the_windows_of_128():
+    islands = whole("classical").catalogue.islands
+    extent = np.maximum(
+        np.asarray(islands["x_max"] - islands["x_min"]),
+        np.asarray(islands["y_max"] - islands["y_min"]),
+    )
+    assert extent.max() > 64
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "seams.fits"
+    image = seamed_sky()
+    header = image.wcs.to_header()
+    header["BUNIT"], header["BMAJ"], header["BMIN"] = "Jy/beam", 10 / 3600, 8 / 3600
+    header["BPA"] = 20.0
+    fits.PrimaryHDU(image.data, header).writeto(path)
+    return path
+
+
+def test_processes_do_not_change_it(file):
+    alone = pipeline("classical", window=192).run(file, workers=1)
+    two = pipeline("classical", window=192).run(file, workers=2)
+    assert differences(two.catalogue, alone.catalogue, relative=0.0) == {}
+    assert len(two.catalogue) > 30
+
+
+def test_files_of_a_windowed_run(file, tmp_path):
+    chosen = pipeline("classical", window=200)
+    result = chosen.run(file, workers=1)
+    out = tmp_path / "out"
+    maps = ("background", "rms", "significance", "model", "residual")
+    written = result.write(out, formats=["parquet"], products=[*maps, "quicklook"])
+    assert (out / "seams.catalogue.fits") in written
+    record = json.loads((out / "seams.provenance.json").read_text())
+    assert record["notes"]["windows"] == {"size": 200}
+    stages = {"background", "detection", "characterization", "cataloguing"}
+    assert set(record["timings"]) == stages
+    at_once = pipeline("classical").run(file, workers=1)
+    at_once.write(tmp_path / "whole", products=maps)
+    for name in maps:
+        with (
+            fits.open(out / f"seams.{name}.fits") as one,
+            fits.open(tmp_path / "whole" / f"seams.{name}.fits") as other,
+        ):
+            assert one[0].header == other[0].header
+            np.testing.assert_allclose(one[0].data, other[0].data, atol=1e-4)
+    with pytest.raises(InputError, match="window"):
+        result.write(tmp_path / "maps", products=["islands"])
+
+
+def test_route_that_needs_the_whole_image_says_so():
+    chosen = pipeline("classical", window=128)
+    chosen = chosen.replace(detection={"name": "islands", "scales": [2]})
+    result = chosen.run(seamed_sky(), workers=1)
+    assert result.provenance["notes"]["windows"].startswith("not used, since the detection")
+    assert result.image is not None
+
+
+def test_image_without_sources_gives_an_empty_catalogue():
+    image = seamed_sky()
+    rng = np.random.default_rng(5)
+    noise = SkyImage(
+        rng.normal(size=(200, 200)).astype(np.float32), unit=image.unit, wcs=image.wcs,
+        psf=image.psf,
+    )  # fmt: skip
+    chosen = pipeline("classical", window=128)
+    chosen = chosen.replace(detection={"name": "islands", "seed_threshold": 20})
+    catalogue = chosen.run(noise, workers=1).catalogue
+    assert len(catalogue) == len(catalogue.islands) == 0
+    assert catalogue.components.colnames == whole("classical").catalogue.components.colnames
+
+
+def test_all_blank_image_is_refused():
+    image = seamed_sky()
+    blank = image.replace(data=np.full(SHAPE, np.nan, np.float32))
+    with pytest.raises(InputError, match="blank"):
+        pipeline("classical", window=128).run(blank, workers=1)
+
+
+def test_rows_come_back_from_disk_as_they_were(tmp_path):
+    rng = np.random.default_rng(2)
+    parts = [
+        {
+            "x": rng.normal(size=n),
+            "n": rng.integers(0, 9, n),
+            "kind": np.array(["a", "bcd"] * n)[:n],
+            "shape": rng.normal(size=(n, 2, 2)),
+        }
+        for n in (3, 1, 4)
+    ]
+    rows = RowsFile(tmp_path / "rows.parquet")
+    for part in parts:
+        rows.append(part)
+    assert rows.rows == 8
+    found = rows.read()
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, np.concatenate([part[name] for part in parts]))
+    assert RowsFile(tmp_path / "none.parquet").read() == {}
