@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.specification import (
+    BACKGROUND_KEY,
     CLASSIFIER_KEY,
     METADATA_KEY,
     NetworkSpec,
@@ -35,6 +36,7 @@ __all__ = [
     "available_offline",
     "describe",
     "fetch",
+    "find_background",
     "find_detector",
     "find_file",
     "find_model",
@@ -236,8 +238,43 @@ def _shipped_folder() -> Path:
 
 def shipped_detectors() -> dict[str, DetectorFile]:
     """Trained detectors that ship with the package, by name."""
+    return {path.stem: DetectorFile(path.stem, path) for path in _shipped(METADATA_KEY)}
+
+
+def _shipped(key: str) -> list[Path]:
+    """Files whose metadata have a key."""
     files = sorted(_shipped_folder().glob("*.safetensors"))
-    return {path.stem: DetectorFile(path.stem, path) for path in files}
+    return [path for path in files if key in read_metadata(path)]
+
+
+def find_background(name_or_path: str) -> Path:
+    """Find the weights of a dense background.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A shipped one's name, or a file.
+
+    Raises
+    ------
+    InputError
+        Where there is none, it is pickled, or a shipped one's hash is wrong.
+    """
+    shipped = {path.stem: path for path in _shipped(BACKGROUND_KEY)}
+    known = shipped.get(name_or_path)
+    if known is not None:
+        digest = _recorded_hashes().get(known.name)
+        if digest is not None:
+            verify(known, digest)
+        return known
+    path = Path(name_or_path).expanduser()
+    refuse_pickled(path)
+    if not path.is_file():
+        raise InputError(
+            f"{name_or_path}: there is no such file of weights of a background; shipped with "
+            f"cyclades: {', '.join(shipped) or 'none'}."
+        )
+    return path
 
 
 def _recorded_hashes() -> dict[str, str]:
