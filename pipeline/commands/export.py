@@ -20,7 +20,12 @@ import click
     is_flag=True,
     help="Write a backbone that the weights leave to a package into the copy too; graphs need it.",
 )
-def export(weights: Path, output: Path | None, half: bool, tile: int | None, whole: bool) -> None:
+@click.option(
+    "--cells", is_flag=True, help="Write the graph that the background dense needs, too (YOLO)."
+)
+def export(
+    weights: Path, output: Path | None, half: bool, tile: int | None, whole: bool, cells: bool
+) -> None:
     """Write the detector WEIGHTS for ONNX Runtime, which runs it without torch.
 
     The graphs are written beside the weights and take their numbers from them. There are none of
@@ -50,6 +55,7 @@ def export(weights: Path, output: Path | None, half: bool, tile: int | None, who
         save_detector(detector, target, half=half)
     paths = [target]
     if detector.spec.trunk is None:
-        paths += export_detector(load_detector(target), target, tile)
+        for wanted in (False, True)[: 1 + cells]:
+            paths += export_detector(load_detector(target), target, tile, cells=wanted)
     for path in paths:
         click.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")

@@ -82,7 +82,7 @@ class CellGrid(NamedTuple):
             edges = np.clip(edges, 0, number).astype(np.int64)
             axes.append(Axis(edges, max(1, round(length))))
             first.append(low)
-        return cls((first[0], first[1]), Mesh(*axes), length**2)
+        return cls((first[0], first[1]), Mesh(axes[0], axes[1]), length**2)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -190,19 +190,19 @@ class LearnedDetection(DetectionStage):
         """
         network = self._network(context, cells=True)
         frame = Frame.of(image, network.spec)
-        found = find_objects(
-            frame, network, self.tile, self.batch, context.report, collect(frame)
-        )
-        look = self._look(image, context)
+        found = find_objects(frame, network, self.tile, self.batch, context.report, collect(frame))
+        look = self._look(image, context, cells=True)
         context.take(_KEPT)
         context.cached(_KEPT, lambda: (look, found))
         spec: NetworkSpec = network.spec
         return spec
 
-    def _look(self, image: "SkyImage", context: "Context") -> tuple[Any, ...]:
+    def _look(
+        self, image: "SkyImage", context: "Context", *, cells: bool = False
+    ) -> tuple[Any, ...]:
         """What two looks that find the very same have in common."""
         path = find_detector(self.weights)
-        runtime = self._runtime(path, context.device)
+        runtime = self._runtime(path, context.device, cells)
         return (str(path), runtime, context.device, self.tile, self.batch, weakref.ref(image))
 
     def _found(
@@ -282,7 +282,7 @@ class LearnedDetection(DetectionStage):
     def _network(self, context: "Context", *, cells: bool = False) -> Any:
         """Return the network of the weights, loaded once a run."""
         path = find_detector(self.weights)
-        runtime = self._runtime(path, context.device)
+        runtime = self._runtime(path, context.device, cells)
         key = ("detector", str(path), runtime, context.device, cells)
         network = context.cached(key, lambda: _load(path, runtime, context, cells))
         head = network.spec.head.name
@@ -293,15 +293,17 @@ class LearnedDetection(DetectionStage):
             )
         return network
 
-    def _runtime(self, path: Path, device: str) -> str:
+    def _runtime(self, path: Path, device: str, cells: bool = False) -> str:
         if self.runtime != "auto":
             return self.runtime
-        exported = has_graphs(path) and importlib.util.find_spec("onnxruntime") is not None
+        exported = (
+            has_graphs(path, cells=cells) and importlib.util.find_spec("onnxruntime") is not None
+        )
         if exported and device == "cpu":
             return "onnx"
         if importlib.util.find_spec("torch") is not None:
             return "torch"
-        if not has_graphs(path):
+        if not has_graphs(path, cells=cells):
             extras = " and ".join(f"cyclades[{one}]" for one in find_head(self.heads[0]).extras)
             raise ConfigurationError(f"The weights {self.weights!r} need torch; install {extras}.")
         raise ConfigurationError(

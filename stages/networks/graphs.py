@@ -93,7 +93,8 @@ class GraphDetector:
         first = next((g for g in graphs if graph_file(weights, g).is_file()), None)
         if first is None:
             raise InputError(
-                f"{weights}: its ONNX graphs are missing; export it with cyclades export, or "
+                f"{weights}: its ONNX graphs are missing; export it with cyclades export"
+                f"{' --cells' if cells else ''}, or "
                 "install cyclades[learned] to run it with torch."
             )
         self._first = self._session(weights, first)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.networks.dense_background import read_background_spec
 from cyclades.stages.networks.specification import (
     BACKGROUND_KEY,
     CLASSIFIER_KEY,
@@ -338,6 +339,10 @@ def listing() -> list[tuple[str, str, str, str, str]]:
             trunk = WEIGHTS.get(spec.trunk.weights)
             offline = "yes" if trunk is not None and available_offline(trunk) else "no"
         rows.append((name, kind, spec.licence, size, offline))
+    for path in _shipped(BACKGROUND_KEY):
+        head = read_background_spec(path)
+        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        rows.append((path.stem, f"background on {head.trunk}", head.licence, size, "yes"))
     for name, entry in WEIGHTS.items():
         offline = "yes" if available_offline(entry) else "no"
         size = f"{entry.megabytes:.1f} MB"
@@ -361,11 +366,15 @@ def describe(name: str) -> str:
     detector = shipped_detectors().get(name)
     if detector is not None:
         return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
+    for path in _shipped(BACKGROUND_KEY):
+        if name == path.stem:
+            return path.with_suffix(".md").read_text(encoding="utf-8")
     entry = WEIGHTS.get(name)
     if entry is None:
         if Path(name).expanduser().is_file():
             return _describe_file(Path(name).expanduser())
-        names = ", ".join([*shipped_detectors(), *WEIGHTS])
+        backgrounds = [path.stem for path in _shipped(BACKGROUND_KEY)]
+        names = ", ".join([*shipped_detectors(), *backgrounds, *WEIGHTS])
         raise InputError(f"There are no weights {name!r}; there are {names}.")
     lines = {
         "what": entry.summary,
