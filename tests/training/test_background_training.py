@@ -1,6 +1,7 @@
 """Learning the head of a dense background."""
 
 import numpy as np
+import pytest
 
 from tests.requirements import require
 
@@ -69,33 +70,34 @@ def test_the_head_without_torch_computes_the_same(tmp_path, monkeypatch):
 
 def test_a_head_learns_what_features_and_pixels_tell():
     fields = [made_up(seed) for seed in range(6)]
-    head = fit_head(fields, steps=100, seed=1, **SMALL)
+    head = fit_head(fields, steps=140, seed=1, **SMALL)
     test = made_up(99, blank=False)
     *given, wanted = batch_of([test])
     with torch.no_grad():
         left = (wanted - head(*given)[:, ::2])[0].numpy()
     for before, after in zip(test.wanted, left, strict=True):
-        assert after.std() < 0.6 * before.std()
+        assert after.std() < 0.75 * before.std()
         assert abs(after.mean()) < 0.02
 
 
 def test_the_likelihood_is_least_at_the_truth_and_its_scatter():
     rng = np.random.default_rng(3)
-    wanted = torch.tensor(rng.normal(0.2, 0.1, (1, 2, 60, 60))).float()
+    wanted = torch.tensor(rng.normal(0.05, 0.05, (1, 2, 60, 60))).float()
     wanted[:, :, :10] = torch.nan
 
-    def loss(value, error):
+    def gradient(value, error):
         made = torch.tensor([value, np.log(error)] * 2).float()
         made = made[None, :, None, None].expand(1, 4, 60, 60).clone().requires_grad_()
-        found = likelihood(made, wanted)
-        found.backward()
+        likelihood(made, wanted).backward()
         return made.grad.sum((0, 2, 3)).numpy()
 
-    # gradients per map; errors of the mean and of the scatter are 0.1 / sqrt(3000)
-    assert np.abs(loss(0.2, 0.1)).max() < 0.05
-    assert (loss(0.25, 0.1)[::2] > 0.1).all()
-    assert (loss(0.2, 0.15)[1::2] > 0.02).all()
-    assert (loss(0.2, 0.07)[1::2] < -0.02).all()
+    # of 3000 cells a map, half of the loss each: standard errors are 0.18 and 0.013
+    at_truth = gradient(0.05, 0.05)
+    assert np.abs(at_truth[::2]).max() < 0.8
+    assert np.abs(at_truth[1::2]).max() < 0.06
+    assert gradient(0.075, 0.05)[::2] == pytest.approx(5.0, abs=0.8)
+    assert gradient(0.05, 0.075)[1::2] == pytest.approx(0.28, abs=0.06)
+    assert gradient(0.05, 0.035)[1::2] == pytest.approx(-0.52, abs=0.12)
 
 
 def test_wanted_corrections_lead_from_the_first_maps_to_the_truth():
