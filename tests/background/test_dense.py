@@ -122,17 +122,20 @@ def test_a_slope_and_a_step_are_followed():
 
 
 def test_a_window_is_cut_from_the_whole():
-    rng = np.random.default_rng(6)
-    data = correlated_noise((1024, 900), rng, np.eye(2) * 4.0).astype(np.float32)
-    image = SkyImage(data)
-    whole = estimate(image)
-    # cells, tiles and boxes are cut anew by edges that lie on none of their grids
-    window = image.window(Box(90, 1024, 150, 900))
-    part = estimate(window)
-    assert window.origin == (90, 150)
-    inner, outer = (slice(400, None), slice(400, None)), (slice(490, None), slice(550, None))
-    assert np.abs(part.level[inner] - whole.level[outer]).max() < 0.02
-    assert np.abs(part.rms[inner] / whole.rms[outer] - 1.0).max() < 0.01
+    data = correlated_noise((1200, 640), np.random.default_rng(6), np.eye(2) * 4.0)
+    image = SkyImage(data.astype(np.float32))
+    whole = estimate(image, tile=512)
+    # its edges lie on no grid of cells, tiles or boxes
+    window = image.cutout(Box(90, 1200, 0, 640))
+    part = estimate(window, tile=512)
+    assert window.origin == (90, 0)
+    cut = whole.level[90:], whole.rms[90:]
+    inner = slice(200, None)
+    assert np.abs(part.level - cut[0])[inner].max() < 0.01
+    assert np.abs(part.rms / cut[1] - 1.0)[inner].max() < 0.01
+    # the same pixels taken for another part of the frame have other cells
+    moved = estimate(image.replace(origin=(7, 5)), tile=512)
+    assert np.abs(moved.level - whole.level).max() > 0.01
 
 
 def test_tiles_leave_no_seams(field, maps):
