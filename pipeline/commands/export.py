@@ -27,6 +27,9 @@ from cyclades.pipeline.commands.terminal import examples, json_option, print_jso
     is_flag=True,
     help="Write a backbone that the weights leave to a package into the copy too; graphs need it.",
 )
+@click.option(
+    "--cells", is_flag=True, help="Write the graph that the background dense needs, too (YOLO)."
+)
 @json_option
 def export(
     weights: Path,
@@ -34,6 +37,7 @@ def export(
     half: bool,
     tile: int | None,
     whole: bool,
+    cells: bool,
     as_json: bool,
 ) -> None:
     """Write the detector WEIGHTS for ONNX Runtime, which runs it without torch.
@@ -65,7 +69,8 @@ def export(
         save_detector(detector, target, half=half)
     paths = [target]
     if detector.spec.trunk is None:
-        paths += export_detector(load_detector(target), target, tile)
+        for wanted in (False, True)[: 1 + cells]:
+            paths += export_detector(load_detector(target), target, tile, cells=wanted)
     if as_json:
         print_json({"files": {str(path): path.stat().st_size for path in paths}})
         return

@@ -23,6 +23,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "none": "cyclades.stages.background.none:NoBackground",
         "maps": "cyclades.stages.background.maps:MapsBackground",
         "masked": "cyclades.stages.background.masked:MaskedBackground",
+        "dense": "cyclades.stages.background.dense:DenseBackground",
     },
     "detection": {
         "islands": "cyclades.stages.detection.islands:IslandsDetection",

@@ -17,6 +17,7 @@ from cyclades.stages.core.errors import ConfigurationError, InputError
 METADATA_KEY = "cyclades"
 PRETRAINED_KEY = "cyclades.backbone"
 CLASSIFIER_KEY = "cyclades.classifier"
+BACKGROUND_KEY = "cyclades.background"
 FORMAT = 1
 SPURIOUS = "spurious"
 """The class of artefacts: what a network puts there is not a source."""

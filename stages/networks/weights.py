@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.networks.dense_background import read_background_spec
 from cyclades.stages.networks.specification import (
+    BACKGROUND_KEY,
     CLASSIFIER_KEY,
     METADATA_KEY,
     NetworkSpec,
@@ -35,6 +37,7 @@ __all__ = [
     "available_offline",
     "describe",
     "fetch",
+    "find_background",
     "find_detector",
     "find_file",
     "find_model",
@@ -236,8 +239,43 @@ def _shipped_folder() -> Path:
 
 def shipped_detectors() -> dict[str, DetectorFile]:
     """Trained detectors that ship with the package, by name."""
+    return {path.stem: DetectorFile(path.stem, path) for path in _shipped(METADATA_KEY)}
+
+
+def _shipped(key: str) -> list[Path]:
+    """Files whose metadata have a key."""
     files = sorted(_shipped_folder().glob("*.safetensors"))
-    return {path.stem: DetectorFile(path.stem, path) for path in files}
+    return [path for path in files if key in read_metadata(path)]
+
+
+def find_background(name_or_path: str) -> Path:
+    """Find the weights of a dense background.
+
+    Parameters
+    ----------
+    name_or_path : str
+        A shipped one's name, or a file.
+
+    Raises
+    ------
+    InputError
+        Where there is none, it is pickled, or a shipped one's hash is wrong.
+    """
+    shipped = {path.stem: path for path in _shipped(BACKGROUND_KEY)}
+    known = shipped.get(name_or_path)
+    if known is not None:
+        digest = _recorded_hashes().get(known.name)
+        if digest is not None:
+            verify(known, digest)
+        return known
+    path = Path(name_or_path).expanduser()
+    refuse_pickled(path)
+    if not path.is_file():
+        raise InputError(
+            f"{name_or_path}: there is no such file of weights of a background; shipped with "
+            f"cyclades: {', '.join(shipped) or 'none'}."
+        )
+    return path
 
 
 def _recorded_hashes() -> dict[str, str]:
@@ -301,6 +339,10 @@ def listing() -> list[tuple[str, str, str, str, str]]:
             trunk = WEIGHTS.get(spec.trunk.weights)
             offline = "yes" if trunk is not None and available_offline(trunk) else "no"
         rows.append((name, kind, spec.licence, size, offline))
+    for path in _shipped(BACKGROUND_KEY):
+        head = read_background_spec(path)
+        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        rows.append((path.stem, f"background on {head.trunk}", head.licence, size, "yes"))
     for name, entry in WEIGHTS.items():
         offline = "yes" if available_offline(entry) else "no"
         size = f"{entry.megabytes:.1f} MB"
@@ -324,11 +366,15 @@ def describe(name: str) -> str:
     detector = shipped_detectors().get(name)
     if detector is not None:
         return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
+    for path in _shipped(BACKGROUND_KEY):
+        if name == path.stem:
+            return path.with_suffix(".md").read_text(encoding="utf-8")
     entry = WEIGHTS.get(name)
     if entry is None:
         if Path(name).expanduser().is_file():
             return _describe_file(Path(name).expanduser())
-        names = ", ".join([*shipped_detectors(), *WEIGHTS])
+        backgrounds = [path.stem for path in _shipped(BACKGROUND_KEY)]
+        names = ", ".join([*shipped_detectors(), *backgrounds, *WEIGHTS])
         raise InputError(f"There are no weights {name!r}; there are {names}.")
     lines = {
         "what": entry.summary,
