@@ -206,21 +206,30 @@ def stage_matrix(
         judged: dict[str, list[Judged]] = {row.label: [] for row in usable}
         for number, field in enumerate(fields, 1):
             tell(f"field {number} of {len(fields)}: {field.name}")
-            image, truth = field.load()
-            if image.wcs is None:
-                raise InputError(
-                    f"{field.name} has no sky coordinates, which matching the catalogues needs."
-                )
-            runs = _Runs(context, None if kept is None else Path(kept) / field.name)
-            made = {row.label: ran for row, ran in runs.all(usable, image)}
-            catalogues = {label: ran.catalogue for label, ran in made.items()}
-            held = load_field(catalogues, truth, image, name=field.name)
-            # the tables are enough from here on
-            held = replace(held, image=None, true_instances=None, islands={})
-            for label, (_, seconds, cpu_seconds) in made.items():
-                one = Judged.of(held, label, seconds, cpu_seconds, image.data.size)
+            for label, one in _judge(field, usable, context, kept).items():
                 judged[label].append(one)
     return StageMatrix(_table(usable, judged), tuple(usable), judged, left_out, refused)
+
+
+def _judge(
+    field: TrueField, rows: Sequence[Swap], context: Context, kept: str | Path | None
+) -> dict[str, Judged]:
+    """What every route makes of a field; the image is let go at the end."""
+    image, truth = field.load()
+    if image.wcs is None:
+        raise InputError(
+            f"{field.name} has no sky coordinates, which matching the catalogues needs."
+        )
+    runs = _Runs(context, None if kept is None else Path(kept) / field.name)
+    made = {row.label: ran for row, ran in runs.all(rows, image)}
+    catalogues = {label: ran.catalogue for label, ran in made.items()}
+    held = load_field(catalogues, truth, image, name=field.name)
+    # the tables are enough from here on
+    held = replace(held, image=None, true_instances=None, islands={})
+    return {
+        label: Judged.of(held, label, ran.seconds, ran.cpu_seconds, image.data.size)
+        for label, ran in made.items()
+    }
 
 
 def _table(rows: Sequence[Swap], judged: dict[str, list[Judged]]) -> "Table":
