@@ -65,7 +65,11 @@ class StageMatrix:
     refused: dict[str, str]
 
     def lines(self) -> list[dict[str, str]]:
-        """Main numbers of every route as text: values with half of their intervals."""
+        """Main numbers of every route as text: values with half of their intervals.
+
+        A star marks what differs from the first route, on the same fields, by more than the
+        interval of the difference.
+        """
         return [_line(row) for row in self.table]
 
     def format(self) -> str:
@@ -133,6 +137,7 @@ def _line(row: Any) -> dict[str, str]:
         text = f"{value:.{quantity.digits}f}" if np.isfinite(value) else ""
         if text and np.isfinite(half) and SECONDS not in name:
             text += f" ± {half:.{quantity.digits}f}"
+            text += "*" if row[f"{name}_gain_low"] * row[f"{name}_gain_high"] > 0 else ""
         line[quantity.title] = text
     return line
 

@@ -27,12 +27,13 @@ DEFINITIONS = (
     "F1: pairs of components that belong together; whole: share of objects of several components "
     "put together exactly; merged: share of compact sources joined with anything. s/Mpx: seconds "
     "of all stages per million pixels, networks loaded before, by the clock and of the processor. "
-    "Intervals are 68 %, from resampling fields."
+    "Intervals are 68 %, from resampling fields; a star marks what differs from the first route, "
+    "on the same resampled fields, by more than its interval."
 )
 
 
 def draw(matrix: "StageMatrix") -> "Figure":
-    """Draw a panel a quantity: every route with its interval, the base's as a band."""
+    """Draw a panel a quantity: the first route's interval, and those of differences to it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,18 +56,22 @@ def draw(matrix: "StageMatrix") -> "Figure":
         panel.set_yticks(y, labels)
         panel.set_ylim(-0.6, len(labels) - 0.4)
     number = table.meta["fields"]
-    figure.suptitle(f"Routes on {number} field{'s' if number > 1 else ''} (68 % intervals)")
+    figure.suptitle(
+        f"{labels[0]} and other routes on {number} field{'s' if number > 1 else ''} (68 %: bands "
+        f"{labels[0]} over fields, bars the differences to it on the same fields)"
+    )
     return figure
 
 
 def _panel(panel: Any, table: Any, name: str) -> None:
     quantity = QUANTITIES[name]
     value = np.asarray(table[name], float)
-    low, high = (np.asarray(table[f"{name}_{end}"], float) for end in ("low", "high"))
-    error = np.nan_to_num(np.maximum([value - low, high - value], 0.0))
+    low, high = (float(table[f"{name}_{end}"][0]) for end in ("low", "high"))
+    gain, *ends = (np.asarray(table[f"{name}_gain{end}"], float) for end in ("", "_low", "_high"))
+    error = np.nan_to_num(np.maximum([gain - ends[0], ends[1] - gain], 0.0))
     y = np.arange(len(value))[::-1]
-    if np.isfinite([low[0], high[0]]).all():
-        panel.axvspan(low[0], high[0], color=BASE_COLOUR, alpha=0.15, lw=0)
+    if np.isfinite([low, high]).all():
+        panel.axvspan(low, high, color=BASE_COLOUR, alpha=0.15, lw=0)
     panel.axvline(value[0], color=BASE_COLOUR, lw=0.8)
     colours = [BASE_COLOUR, *[COLOURS[0]] * (len(value) - 1)]
     for place, x, bar, colour in zip(y, value, error.T, colours, strict=True):

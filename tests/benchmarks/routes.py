@@ -6,8 +6,10 @@ sources. Learned stages are those that can run, so that new ones come in by them
 keeps fields and catalogues, so that a run that was cut off goes on, and of each kind a table, a
 figure and a page.
 
-``--choose`` ranks the routes by the mean of what `SCORES` lists over kinds and prints the first as
-YAML, for ``data/routes/best.yaml``: on seeds of its own, not on those that are reported.
+``--choose`` ranks the routes and prints the first as YAML, for ``data/routes/best.yaml``: on seeds
+of its own, not on those that are reported. A route's score is the mean of three: completeness at
+the fixed reliability and F1, each the mean over kinds, and pairwise F1 of the association, over
+the fields of all kinds pooled, for most of them hold few objects of several components.
 ``--data FOLDER`` judges ``--routes`` by the labels of FIRST fields as well. ``--seconds`` tells
 what a look that several stages share saves, and does nothing else.
 """
@@ -27,6 +29,7 @@ from peers import ARTEFACTS, compared, label_rows, labelled, markdown, run_route
 from cyclades.pipeline.chain import Pipeline
 from cyclades.pipeline.comparison.matrix import StageMatrix, stage_matrix
 from cyclades.pipeline.comparison.matrix_fields import simulated_fields
+from cyclades.pipeline.comparison.matrix_figures import figures
 from cyclades.pipeline.comparison.swaps import JOIN, NETWORK, find_stage, sharing, swapped
 from cyclades.pipeline.config import RouteConfig, override
 from cyclades.pipeline.simulation.field import FieldOptions, simulate
@@ -36,7 +39,7 @@ from cyclades.stages.networks.graphs import GraphDetector
 
 WIDE: dict[str, Any] = {"sky": WIDE_SKY, "plain": PlainOptions(rms=2e-5)}
 ROWS = ("masked+yolo", "masked+associate", "yolo+associate", "mask_rcnn+associate")
-SCORES = ("completeness_at_reliability", "f1", "pair_f1")
+SCORES, POOLED = ("completeness_at_reliability", "f1"), "pair_f1"
 MOST_BIAS = 0.02
 """A route whose median flux ratio is farther from one than the base's by more is not chosen."""
 SHARED = {
@@ -58,14 +61,18 @@ def kinds(size: int) -> dict[str, FieldOptions]:
 
 def chosen(matrices: dict[str, StageMatrix]) -> str:
     """Rank the routes that all kinds have, and return the best one's configuration."""
-    scores: dict[str, list[float]] = {}
-    for matrix in matrices.values():
-        base = abs(matrix.table["total_flux_ratio"][0] - 1.0)
-        for row in matrix.table:
-            values = [row[name] for name in SCORES if np.isfinite(row[name])]
-            biased = abs(row["total_flux_ratio"] - 1.0) > base + MOST_BIAS
-            scores.setdefault(row["route"], []).append(-np.inf if biased else np.mean(values))
-    mean = {name: float(np.mean(held)) for name, held in scores.items()}
+    mean = {}
+    for name in next(iter(matrices.values())).judged:
+        held = [row for m in matrices.values() for row in m.table if row["route"] == name]
+        if len(held) < len(matrices):
+            continue
+        biases = [
+            abs(row["total_flux_ratio"] - 1.0) - abs(m.table["total_flux_ratio"][0] - 1.0)
+            for row, m in zip(held, matrices.values(), strict=True)
+        ]
+        scores = [np.mean([row[score] for row in held]) for score in SCORES]
+        scores.append(figures([one for m in matrices.values() for one in m.judged[name]])[POOLED])
+        mean[name] = float(np.mean(scores)) if max(biases) < MOST_BIAS else -np.inf
     cost = {
         row["route"]: float(row["cpu_seconds"])
         for matrix in matrices.values()
@@ -77,8 +84,8 @@ def chosen(matrices: dict[str, StageMatrix]) -> str:
         {"route": name, "score": f"{mean[name]:.3f}", "CPU s/Mpx": f"{cost[name]:.2f}"}
         for name in order
     ]
-    held = next(iter(matrices.values())).rows
-    config = next(row.config for row in held if row.label == order[0])
+    labelled_rows = next(iter(matrices.values())).rows
+    config = next(row.config for row in labelled_rows if row.label == order[0])
     return f"{markdown(rows)}\n\n```yaml\n{config.to_yaml()}```"
 
 

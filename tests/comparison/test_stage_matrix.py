@@ -123,6 +123,17 @@ def test_gains_are_differences_to_the_base_with_intervals(matrix):
     assert paired < width
 
 
+def test_what_differs_from_the_base_has_a_star(matrix):
+    for row, line in zip(matrix.table, matrix.lines(), strict=True):
+        for name, quantity in QUANTITIES.items():
+            if "seconds" in name:
+                continue
+            apart = row[f"{name}_gain_low"] > 0 or row[f"{name}_gain_high"] < 0
+            assert line[quantity.title].endswith("*") == apart
+    assert not any("*" in text for text in matrix.lines()[0].values())
+    assert "*" in matrix.lines()[2]["scatter"]
+
+
 def test_runs_are_used_again_where_route_and_image_are_the_same(
     matrix, fields, folder, monkeypatch
 ):
