@@ -39,7 +39,8 @@ from cyclades.stages.core.errors import InputError
 @click.option(
     "--stages",
     metavar="A,B,...",
-    help="Stages to put into it.  [default: learned ones and refinements that can run]",
+    help="Stages to put into it, with @WEIGHTS behind for other networks than theirs, as "
+    "masked@yolo.  [default: learned ones and refinements that can run]",
 )
 @click.option(
     "--row",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TRIAL_SIZE = 96
 """Pixels along the image on which a route shows whether it can run at all."""
-JOIN = "+"
+JOIN, AT = "+", "@"
 NETWORK = "weights"
 """The parameter of a stage that names its network."""
 LOOK = (NETWORK, "tile", "batch", "runtime")
@@ -130,38 +130,48 @@ def _candidates() -> Iterator[tuple[str, str]]:
 def _sentence(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
-        return f"It has no default for {'.'.join(map(str, first['loc']))!r}."
+        where = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            return f"It has no default for {where!r}."
+        return f"{where}: {first['msg'].removesuffix('.')}."
     return str(error)
 
 
 def find_stage(name: str) -> Stage:
-    """Return the stage of a name at its defaults; ``kind:name`` where two kinds have it.
+    """Return the stage of a name at its defaults.
+
+    Parameters
+    ----------
+    name : str
+        ``kind:name`` where two kinds have it; with ``@weights`` behind where the network is not
+        the default one, as ``masked@yolo``.
 
     Raises
     ------
     ConfigurationError
         Where there is none, several kinds have it, or it has no defaults.
     """
-    kind, colon, own = name.partition(":")
+    text, at, weights = name.partition(AT)
+    kind, colon, own = text.partition(":")
     table = list_stages()
-    kinds = [kind] if colon else [k for k, names in table.items() if name in names]
-    own = own if colon else name
+    kinds = [kind] if colon else [k for k, names in table.items() if text in names]
+    own = own if colon else text
     if not kinds:
         known = [one for names in table.values() for one in names]
         raise ConfigurationError(
-            f"There is no stage named {name!r}{suggestion(name, known)}; 'cyclades stages' lists "
+            f"There is no stage named {text!r}{suggestion(text, known)}; 'cyclades stages' lists "
             "them."
         )
     if len(kinds) > 1:
         raise ConfigurationError(
-            f"{name!r} is a {' and a '.join(kinds)}; write {kinds[0]}:{name}, say."
+            f"{text!r} is a {' and a '.join(kinds)}; write {kinds[0]}:{text}, say."
         )
     try:
-        return stage_class(kinds[0], own)()
+        return stage_class(kinds[0], own)(**({NETWORK: weights} if at else {}))
     except ValidationError as error:
         raise ConfigurationError(
-            f"The {kinds[0]} {own!r} cannot be swapped in by its name alone. {_sentence(error)} "
-            "Give a route as a YAML file."
+            f"The {kinds[0]} {own!r} cannot be swapped in as {name!r}. {_sentence(error)} Give a "
+            "route as a YAML file."
         ) from error
 
 
@@ -230,7 +240,8 @@ def matrix_rows(
         Of the base.
     stages : sequence of Stage
     further : sequence of str
-        Names of stages with ``+`` between, or routes (a name or a YAML file).
+        Names of stages as `find_stage` takes them with ``+`` between, or routes (a name or a
+        YAML file).
     context : Context, optional
         In which sharing is tried.
 
@@ -246,8 +257,8 @@ def matrix_rows(
         if all(config != row.config for row in rows):
             rows.append(Swap(label, kinds, config))
 
-    def add_stages(chosen: Sequence[Stage]) -> None:
-        label = JOIN.join(stage.name for stage in chosen)
+    def add_stages(chosen: Sequence[Stage], label: str = "") -> None:
+        label = label or JOIN.join(stage.name for stage in chosen)
         add(label, sharing(swapped(base, chosen), context))
 
     for stage in stages:
@@ -262,8 +273,8 @@ def matrix_rows(
     for text in further:
         parts = [part.strip() for part in text.split(JOIN)]
         known = {one for names in list_stages().values() for one in names}
-        if all(part.rpartition(":")[2] in known for part in parts):
-            add_stages([find_stage(part) for part in parts])
+        if all(part.partition(AT)[0].rpartition(":")[2] in known for part in parts):
+            add_stages([find_stage(part) for part in parts], JOIN.join(parts))
         else:
             add(text.rpartition("/")[2].removesuffix(".yaml"), RouteConfig.from_route(text))
     return rows

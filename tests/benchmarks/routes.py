@@ -38,7 +38,7 @@ from cyclades.stages.core.context import Context
 from cyclades.stages.networks.graphs import GraphDetector
 
 WIDE: dict[str, Any] = {"sky": WIDE_SKY, "plain": PlainOptions(rms=2e-5)}
-ROWS = ("masked+yolo", "masked+associate", "yolo+associate", "mask_rcnn+associate")
+ROWS = ("masked+yolo", "masked@yolo+associate", "yolo+associate", "mask_rcnn+associate")
 SCORES, POOLED = ("completeness_at_reliability", "f1"), "pair_f1"
 MOST_BIAS = 0.02
 """A route whose median flux ratio is farther from one than the base's by more is not chosen."""
@@ -74,9 +74,10 @@ def chosen(matrices: dict[str, StageMatrix]) -> str:
         scores.append(figures([one for m in matrices.values() for one in m.judged[name]])[POOLED])
         mean[name] = float(np.mean(scores)) if max(biases) < MOST_BIAS else -np.inf
     cost = {
-        row["route"]: float(row["cpu_seconds"])
-        for matrix in matrices.values()
-        for row in matrix.table
+        name: np.mean(
+            [r["cpu_seconds"] for m in matrices.values() for r in m.table if r["route"] == name]
+        )
+        for name in mean
     }
     # of routes that score alike the cheapest
     order = sorted(mean, key=lambda name: (-round(mean[name], 3), cost[name]))

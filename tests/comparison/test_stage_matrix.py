@@ -221,6 +221,11 @@ def test_refinements_follow_those_that_are_there():
         find_stage("sep")
     with pytest.raises(ConfigurationError, match="did you mean 'associate'"):
         find_stage("asociate")
+    assert find_stage("masked@yolo").weights == "yolo"
+    with pytest.raises(ConfigurationError, match="cannot be swapped in as 'associate@yolo'"):
+        find_stage("associate@yolo")
+    rows = matrix_rows(CLASSICAL, "classical", [], ["masked@yolo+background:sep", "yolo"])
+    assert [row.label for row in rows] == ["classical", "masked@yolo+background:sep", "yolo"]
 
 
 def test_fields_are_a_folder_or_a_list(folder, fields, tmp_path):
