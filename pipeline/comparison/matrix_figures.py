@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -71,6 +71,11 @@ median and robust scatter of measured over true total flux; robust sigma of the 
 S/N of 7 and above; pairwise F1 of components, share of objects of several components put together
 exactly, share of compact sources merged with anything; seconds per million pixels by the clock, and
 of the processor, which other jobs on the machine change little."""
+PULLS = {
+    "peak_flux_pull": ("peak_flux",),
+    "total_flux_pull": ("total_flux",),
+    "position_pull": ("ra", "dec"),
+}
 ASSOCIATION = ("pair_f1", "whole", "merged")
 
 
@@ -105,6 +110,29 @@ class Judged:
         counts = association_counts(source_groups(table), rows, field)
         return cls(field.outcomes[label], counts, seconds, cpu_seconds, pixels)
 
+    @cached_property
+    def _pairs(self) -> Pairs:
+        return Pairs.of_outcome(self.outcome)
+
+    @cached_property
+    def flux_ratio(self) -> Floats:
+        """Measured over true total flux of the matched sources that count."""
+        pairs = self._pairs
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = pairs.measured["total_flux"] / pairs.truth["total_flux"]
+        return np.asarray(ratio[~(pairs.snr < self.outcome.floor) & np.isfinite(ratio)])
+
+    @cached_property
+    def pulls(self) -> dict[str, Floats]:
+        """Pulls of points, by quantity of `PULLS`."""
+        pairs = self._pairs
+        points = (pairs.kind == "point") & (pairs.snr >= PULLS_FROM)
+        made = {}
+        for name, parts in PULLS.items():
+            values = np.concatenate([pull(pairs, part)[points] for part in parts])
+            made[name] = values[np.isfinite(values)]
+        return made
+
 
 def figures(judged: Sequence[Judged]) -> dict[str, float]:
     """Every quantity of `QUANTITIES`, over several fields pooled.
@@ -116,21 +144,12 @@ def figures(judged: Sequence[Judged]) -> dict[str, float]:
     counts = np.sum([outcome_counts(one.outcome) for one in judged], axis=0, dtype=float)
     made = {name: float(rate(counts)) for name, rate in RATES.items()}
     made["completeness_at_reliability"] = completeness_at(threshold_curve(outcome), RELIABLE)
-    pairs = Pairs.of_outcome(outcome)
-    counted = ~(pairs.snr < outcome.floor)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (pairs.measured["total_flux"] / pairs.truth["total_flux"])[counted]
-    ratio = ratio[np.isfinite(ratio)]
+    ratio = np.concatenate([one.flux_ratio for one in judged])
     made["total_flux_ratio"] = float(median(ratio))
     made["total_flux_scatter"] = float(robust_sigma(ratio))
-    points = (pairs.kind == "point") & (pairs.snr >= PULLS_FROM)
-    for name, quantities in {
-        "peak_flux_pull": ("peak_flux",),
-        "total_flux_pull": ("total_flux",),
-        "position_pull": ("ra", "dec"),
-    }.items():
-        values = np.concatenate([pull(pairs, quantity)[points] for quantity in quantities])
-        made[name] = float(robust_sigma(values[np.isfinite(values)]))
+    for name in PULLS:
+        values = np.concatenate([one.pulls[name] for one in judged])
+        made[name] = float(robust_sigma(values))
     rates = association_rates(np.sum([one.association for one in judged], axis=0))
     made |= {name: rates[name] if rates["objects"] else np.nan for name in ASSOCIATION}
     pixels = sum(one.pixels for one in judged)
