@@ -7,9 +7,10 @@ keeps fields and catalogues, so that a run that was cut off goes on, and of each
 figure and a page.
 
 ``--choose`` ranks the routes and prints the first as YAML, for ``data/routes/best.yaml``: on seeds
-of its own, not on those that are reported. A route's score is the mean of three: completeness at
-the fixed reliability and F1, each the mean over kinds, and pairwise F1 of the association, over
-the fields of all kinds pooled, for most of them hold few objects of several components.
+of its own, not on those that are reported. A route's score is the mean of two: F1, as the mean
+over kinds, and pairwise F1 of the association, over the fields of all kinds pooled, for most of
+them hold few objects of several components. Completeness at a fixed reliability serves no choice:
+it jumps where the whole catalogue is about as reliable, by a source more or less.
 ``--data FOLDER`` judges ``--routes`` by the labels of FIRST fields as well. ``--seconds`` tells
 what a look that several stages share saves, and does nothing else.
 """
@@ -39,7 +40,7 @@ from cyclades.stages.networks.graphs import GraphDetector
 
 WIDE: dict[str, Any] = {"sky": WIDE_SKY, "plain": PlainOptions(rms=2e-5)}
 ROWS = ("masked+yolo", "masked@yolo+associate", "yolo+associate", "mask_rcnn+associate")
-SCORES, POOLED = ("completeness_at_reliability", "f1"), "pair_f1"
+SCORE, POOLED = "f1", "pair_f1"
 MOST_BIAS = 0.02
 """A route whose median flux ratio is farther from one than the base's by more is not chosen."""
 SHARED = {
@@ -70,9 +71,9 @@ def chosen(matrices: dict[str, StageMatrix]) -> str:
             abs(row["total_flux_ratio"] - 1.0) - abs(m.table["total_flux_ratio"][0] - 1.0)
             for row, m in zip(held, matrices.values(), strict=True)
         ]
-        scores = [np.mean([row[score] for row in held]) for score in SCORES]
-        scores.append(figures([one for m in matrices.values() for one in m.judged[name]])[POOLED])
-        mean[name] = float(np.mean(scores)) if max(biases) < MOST_BIAS else -np.inf
+        pooled = figures([one for m in matrices.values() for one in m.judged[name]])[POOLED]
+        score = 0.5 * (float(np.mean([row[SCORE] for row in held])) + pooled)
+        mean[name] = score if max(biases) < MOST_BIAS else -np.inf
     cost = {
         name: np.mean(
             [r["cpu_seconds"] for m in matrices.values() for r in m.table if r["route"] == name]
