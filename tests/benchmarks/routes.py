@@ -39,7 +39,7 @@ from cyclades.stages.core.context import Context
 from cyclades.stages.networks.graphs import GraphDetector
 
 WIDE: dict[str, Any] = {"sky": WIDE_SKY, "plain": PlainOptions(rms=2e-5)}
-ROWS = ("masked+yolo", "masked@yolo+associate", "yolo+associate", "mask_rcnn+associate")
+ROWS = ("masked+yolo", "masked+associate", "yolo+associate", "mask_rcnn+associate")
 SCORE, POOLED = "f1", "pair_f1"
 MOST_BIAS = 0.02
 """A route whose median flux ratio is farther from one than the base's by more is not chosen."""
