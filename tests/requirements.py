@@ -6,6 +6,7 @@ import os
 import pytest
 
 MODULES = {
+    "onnx": ("onnxruntime", "safetensors"),
     "learned": ("torch", "torchvision", "timm", "safetensors", "lightning", "sklearn"),
     "yolo": ("torch", "ultralytics"),
     "transformers": ("torch", "transformers"),

@@ -5,11 +5,15 @@ of the true rms, by where they are: on wide sources, beside them, beside bright 
 edges, elsewhere. The noise of sources too faint to be found is no part of the true rms and of no
 mask: what a background still shows when the true pixels of all sources are left out (``true
 pixels``) is the floor for any that masks. ``--catalogues`` gives what the swap does to the
+<<<<<<< HEAD
 catalogue of a route, ``--seconds`` what one look of the network for two stages saves.
+=======
+catalogue of the classical route. What one look of the network for two stages saves, tells
+``routes.py --seconds``.
+>>>>>>> wt-matrix
 """
 
 import argparse
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -229,6 +233,7 @@ def catalogue_rows(
     return rows
 
 
+<<<<<<< HEAD
 def seconds(size: int, seed: int, repeats: int = 3) -> list[dict[str, str]]:
     """Seconds of background and detection by yolo, with its look at the image shared or not."""
     image = simulate(FieldOptions(size=size), seed).image
@@ -268,6 +273,8 @@ def seconds(size: int, seed: int, repeats: int = 3) -> list[dict[str, str]]:
     return rows
 
 
+=======
+>>>>>>> wt-matrix
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -277,8 +284,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=6000, help="of the first field")
     parser.add_argument("--backgrounds", default=";".join(BACKGROUNDS), help="with ; between")
     parser.add_argument("--catalogues", action="store_true")
+<<<<<<< HEAD
     parser.add_argument("--route", default="classical", help="of the catalogues")
     parser.add_argument("--seconds", action="store_true")
+=======
+>>>>>>> wt-matrix
     parser.add_argument("--set", action="append", default=[], help="of masked, as grow=1.0")
     arguments = parser.parse_args()
     changes = {k: float(v) for k, v in (one.split("=") for one in arguments.set)}
@@ -287,9 +297,6 @@ def main() -> None:
         for label, entry in BACKGROUNDS.items()
         if label in arguments.backgrounds.split(";")
     }
-    if arguments.seconds:
-        print(markdown(seconds(arguments.size, arguments.seed)))
-        return
     for kind in arguments.kinds.split(";"):
         options = FieldOptions(size=arguments.size, **KINDS[kind])
         fields = [simulate(options, arguments.seed + i) for i in range(arguments.fields)]
