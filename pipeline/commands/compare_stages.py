@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-<<<<<<< HEAD
 from cyclades.pipeline.commands.terminal import examples, json_option, print_json
+from cyclades.stages.core.errors import InputError
 
 
 @click.command(
@@ -13,16 +13,10 @@ from cyclades.pipeline.commands.terminal import examples, json_option, print_jso
     epilog=examples(
         "cyclades compare-stages field.fits --routes classical,yolo --truth field.truth.fits",
         "cyclades compare-stages field.fits --routes classical,mine.yaml -o stages",
+        "cyclades compare-stages --seeds 801-806 --stages yolo,associate -o matrix",
     ),
 )
-@click.argument("image", type=click.Path(path_type=Path))
-=======
-from cyclades.stages.core.errors import InputError
-
-
-@click.command("compare-stages")
 @click.argument("image", type=click.Path(path_type=Path), required=False)
->>>>>>> wt-matrix
 @click.option(
     "--routes",
     metavar="A,B",
@@ -69,14 +63,6 @@ from cyclades.stages.core.errors import InputError
 @click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
 @json_option
 def compare_stages(
-<<<<<<< HEAD
-    image: Path,
-    routes: str,
-    truth: Path | None,
-    output: Path | None,
-    workers: int | None,
-    as_json: bool,
-=======
     image: Path | None,
     routes: str | None,
     truth: Path | None,
@@ -88,7 +74,7 @@ def compare_stages(
     rows: tuple[str, ...],
     output: Path | None,
     workers: int | None,
->>>>>>> wt-matrix
+    as_json: bool,
 ) -> None:
     """Show what each stage of a route changes in its catalogue.
 
@@ -100,32 +86,22 @@ def compare_stages(
         if image is not None or routes is not None or truth is not None:
             raise InputError("A matrix takes no IMAGE, --routes or --truth; its fields have truth.")
         names = None if stages is None else _names(stages)
-        _matrix(matrix, seeds, assignments, base, names, rows, output, workers)
+        _matrix(matrix, seeds, assignments, base, names, rows, output, workers, as_json)
         return
     if image is None or routes is None:
         raise InputError("Give an IMAGE and two --routes, or fields with truth as --matrix.")
     from cyclades.pipeline.comparison.stages import compare_stages as compare
+    from cyclades.pipeline.provenance import records
 
-<<<<<<< HEAD
-    names = [name.strip() for name in routes.split(",") if name.strip()]
-    stages = compare(image, names, truth, workers=workers)
-    files = [] if output is None else stages.write(output)
+    made = compare(image, _names(routes), truth, workers=workers)
+    files = [] if output is None else made.write(output)
     if as_json:
-        from cyclades.pipeline.provenance import records
-
-        print_json(
-            {"runs": records(stages.table), "changes": records(stages.changes), "files": files}
-        )
+        tables = {"runs": records(made.table), "changes": records(made.changes)}
+        print_json({**tables, "files": files})
         return
-    click.echo(stages.format())
+    click.echo(made.format())
     for path in files:
         click.echo(path)
-=======
-    made = compare(image, _names(routes), truth, workers=workers)
-    click.echo(made.format())
-    if output is not None:
-        for path in made.write(output):
-            click.echo(path)
 
 
 def _names(text: str) -> list[str]:
@@ -141,6 +117,7 @@ def _matrix(
     rows: tuple[str, ...],
     output: Path | None,
     workers: int | None,
+    as_json: bool,
 ) -> None:
     from cyclades.pipeline.comparison.matrix import stage_matrix
     from cyclades.pipeline.comparison.matrix_fields import read_true_fields, simulated_fields
@@ -169,10 +146,15 @@ def _matrix(
         kept=None if output is None else output / "catalogues",
         progress=lambda text: click.echo(text, err=True),
     )
+    files = [] if output is None else made.write(output)
+    if as_json:
+        from cyclades.pipeline.provenance import records
+
+        print_json({"matrix": records(made.table), "files": files})
+        return
     click.echo(made.format())
-    if output is not None:
-        for path in made.write(output):
-            click.echo(path)
+    for path in files:
+        click.echo(path)
 
 
 def _numbers(text: str) -> list[int]:
@@ -186,4 +168,3 @@ def _numbers(text: str) -> list[int]:
     if not found:
         raise InputError(f"There are no seeds in {text!r}; give some, as 801-806.")
     return list(dict.fromkeys(found))
->>>>>>> wt-matrix

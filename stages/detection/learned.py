@@ -188,14 +188,14 @@ class LearnedDetection(DetectionStage):
         network = self._network(context, cells=True)
         frame = Frame.of(image, network.spec)
         found = find_objects(frame, network, self.tile, self.batch, context.report, collect(frame))
-        look = self._look(image, context, cells=True)
+        look = self._identity(image, context, cells=True)
         context.take(_KEPT)
         context.cached(_KEPT, lambda: (look, found))
         spec: NetworkSpec = network.spec
         return spec
 
-    def _look(
-        self, image: "SkyImage", context: "Context", *, cells: bool = False
+    def _identity(
+        self, image: "SkyImage | Plane", context: "Context", *, cells: bool = False
     ) -> tuple[Any, ...]:
         """What two looks that find the very same have in common."""
         path = find_detector(self.weights)
@@ -216,7 +216,7 @@ class LearnedDetection(DetectionStage):
         One at most is kept, and only for the image object that was looked at: so nothing else
         can be taken for it, and images of a former run are not held.
         """
-        look = self._look(image, context)
+        look = self._identity(image, context)
         kept: tuple[Any, Found] | None = context.take(_KEPT)
         if kept is not None and kept[0] == look:
             found = kept[1]

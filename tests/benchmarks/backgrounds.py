@@ -5,12 +5,8 @@ of the true rms, by where they are: on wide sources, beside them, beside bright 
 edges, elsewhere. The noise of sources too faint to be found is no part of the true rms and of no
 mask: what a background still shows when the true pixels of all sources are left out (``true
 pixels``) is the floor for any that masks. ``--catalogues`` gives what the swap does to the
-<<<<<<< HEAD
-catalogue of a route, ``--seconds`` what one look of the network for two stages saves.
-=======
-catalogue of the classical route. What one look of the network for two stages saves, tells
+catalogue of a route. What one look of the network for two stages saves, tells
 ``routes.py --seconds``.
->>>>>>> wt-matrix
 """
 
 import argparse
@@ -233,48 +229,6 @@ def catalogue_rows(
     return rows
 
 
-<<<<<<< HEAD
-def seconds(size: int, seed: int, repeats: int = 3) -> list[dict[str, str]]:
-    """Seconds of background and detection by yolo, with its look at the image shared or not."""
-    image = simulate(FieldOptions(size=size), seed).image
-    rows, columns = [], []
-    for label, entry, shared in (
-        ("grid", {"name": "grid"}, True),
-        ("masked, one look", {"name": "masked", "weights": "yolo", "tile": 1024}, True),
-        ("masked, two looks", {"name": "masked", "weights": "yolo", "tile": 1024}, False),
-        ("dense, one look", {"name": "dense", "tile": 1024}, True),
-        ("dense, two looks", {"name": "dense", "tile": 1024}, False),
-    ):
-        detection: Any = create_stage("detection", "yolo")
-        background: Any = create_stage("background", entry["name"], **_options(entry))
-        best = [np.inf, np.inf]
-        for _ in range(repeats):
-            with Context(workers=1) as context:
-                start = time.perf_counter()
-                maps = background.estimate(image, context=context)
-                middle = time.perf_counter()
-                # another object of the same pixels: no look was made at it
-                seen = image if shared else image.replace()
-                found = detection.detect(seen, maps, context=context)
-                spent = (middle - start, time.perf_counter() - middle)
-                best = min(best, list(spent), key=sum)
-        if entry["name"] != "grid":
-            columns.append((found.box, found.score))
-        rows.append(
-            {
-                "background": label,
-                "background, s": f"{best[0]:.2f}",
-                "yolo, s": f"{best[1]:.2f}",
-                "both, s": f"{sum(best):.2f}",
-            }
-        )
-    for other in columns[1:]:
-        assert all(np.array_equal(a, b) for a, b in zip(columns[0], other, strict=True))
-    return rows
-
-
-=======
->>>>>>> wt-matrix
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -284,11 +238,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=6000, help="of the first field")
     parser.add_argument("--backgrounds", default=";".join(BACKGROUNDS), help="with ; between")
     parser.add_argument("--catalogues", action="store_true")
-<<<<<<< HEAD
     parser.add_argument("--route", default="classical", help="of the catalogues")
-    parser.add_argument("--seconds", action="store_true")
-=======
->>>>>>> wt-matrix
     parser.add_argument("--set", action="append", default=[], help="of masked, as grow=1.0")
     arguments = parser.parse_args()
     changes = {k: float(v) for k, v in (one.split("=") for one in arguments.set)}
