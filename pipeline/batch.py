@@ -54,13 +54,34 @@ def plan(
     products: Sequence[str] = (),
     columns: Sequence[str] = (),
 ) -> dict[Path, str]:
+    """Return ``{image: stem of its outputs}`` after checking that they can be written.
+
+    Raises
+    ------
+    OutputError
+        As `check_outputs`, or where the directory cannot be written to.
+    ConfigurationError
+        For an unknown format or product.
+    """
+    stems = check_outputs(images, directory, formats=formats, products=products, columns=columns)
+    prepare_directory(directory)
+    return stems
+
+
+def check_outputs(
+    images: Sequence[str | Path],
+    directory: str | Path,
+    *,
+    formats: Sequence[str] = ("fits",),
+    products: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> dict[Path, str]:
     """Return ``{image: stem of its outputs}`` after checking that nothing is overwritten.
 
     Raises
     ------
     OutputError
-        Where two inputs would write the same files, an output would replace an input, or the
-        directory cannot be written to.
+        Where two inputs would write the same files, or an output would replace an input.
     ConfigurationError
         For an unknown format or product.
     """
@@ -83,7 +104,6 @@ def plan(
                     "run them with different --output directories."
                 )
             made_by[output] = path
-    prepare_directory(directory)
     return {path: image_stem(path) for path in paths}
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from cyclades import __version__
 
 if TYPE_CHECKING:
+    from astropy.table import Table
+
     from cyclades.pipeline.config import RouteConfig
     from cyclades.stages.core.context import Context
     from cyclades.stages.core.source import ImageSource
@@ -72,6 +74,12 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str)):
         return value
     return str(value)
+
+
+def records(table: "Table") -> list[dict[str, Any]]:
+    """Return the rows of a table as plain values; what is masked or not finite becomes None."""
+    columns = [plain(table[name].tolist()) for name in table.colnames]
+    return [dict(zip(table.colnames, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _other_files(config: "RouteConfig") -> list[str]:

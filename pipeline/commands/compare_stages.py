@@ -4,8 +4,16 @@ from pathlib import Path
 
 import click
 
+from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 
-@click.command("compare-stages")
+
+@click.command(
+    "compare-stages",
+    epilog=examples(
+        "cyclades compare-stages field.fits --routes classical,yolo --truth field.truth.fits",
+        "cyclades compare-stages field.fits --routes classical,mine.yaml -o stages",
+    ),
+)
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option(
     "--routes",
@@ -19,8 +27,14 @@ import click
     "--output", "-o", type=click.Path(path_type=Path), help="Directory for tables and figures."
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
+@json_option
 def compare_stages(
-    image: Path, routes: str, truth: Path | None, output: Path | None, workers: int | None
+    image: Path,
+    routes: str,
+    truth: Path | None,
+    output: Path | None,
+    workers: int | None,
+    as_json: bool,
 ) -> None:
     """Show what each stage of route B changes in the catalogue that route A makes of IMAGE.
 
@@ -31,7 +45,14 @@ def compare_stages(
 
     names = [name.strip() for name in routes.split(",") if name.strip()]
     stages = compare(image, names, truth, workers=workers)
+    files = [] if output is None else stages.write(output)
+    if as_json:
+        from cyclades.pipeline.provenance import records
+
+        print_json(
+            {"runs": records(stages.table), "changes": records(stages.changes), "files": files}
+        )
+        return
     click.echo(stages.format())
-    if output is not None:
-        for path in stages.write(output):
-            click.echo(path)
+    for path in files:
+        click.echo(path)

@@ -41,6 +41,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "components": "cyclades.stages.cataloguing.components:ComponentsCatalogue",
         "associate": "cyclades.stages.cataloguing.associate:AssociateRefinement",
         "classifier": "cyclades.stages.cataloguing.classifier:ClassifierRefinement",
+        "reliability": "cyclades.stages.cataloguing.reliability:ReliabilityRefinement",
     },
 }
 

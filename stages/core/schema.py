@@ -8,7 +8,7 @@ another meaning raises the major one.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-SCHEMA_VERSION = "1.2.0"
+SCHEMA_VERSION = "1.3.0"
 TABLES = ("components", "sources", "islands")
 
 _ALL = TABLES
@@ -579,6 +579,13 @@ EXTRA_COLUMNS: tuple[ColumnSpec, ...] = (
         "row where the host galaxy may be",
         ("sources",),
         "f8",
+    ),
+    _C(
+        "reliability",
+        "",
+        "stat.probability;src",
+        "calibrated probability that the row is a real source or a piece of one; of a source or "
+        "island, that of its most reliable component; NaN of negative rows",
     ),
 )
 """Columns that only some characterizers and measurements give; they follow the others."""

@@ -117,9 +117,17 @@ class TorchDetector:
             torch.cuda.empty_cache()
         if len(channels) > 1:
             half = len(channels) // 2
-            logger.warning("The GPU's memory does not hold %d tiles; trying half.", len(channels))
+            logger.warning(
+                "The GPU's memory does not hold %d tiles; trying half, which --set "
+                "detection.batch=%d spares.",
+                len(channels),
+                half,
+            )
             return [*self._detect_some(channels[:half]), *self._detect_some(channels[half:])]
-        logger.warning("The GPU's memory does not hold a single tile; going on with the CPU.")
+        logger.warning(
+            "The GPU's memory does not hold a single tile; going on with the CPU: give a smaller "
+            "one, as --set detection.tile=256."
+        )
         self.device = torch.device("cpu")
         self.detector.to(self.device)
         self._compiled = None
