@@ -4,7 +4,12 @@ from pathlib import Path
 
 import click
 
-from cyclades.pipeline.commands.routes import configuration, names, route_options
+from cyclades.pipeline.commands.route import (
+    configuration,
+    like_option,
+    names,
+    route_options,
+)
 from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 from cyclades.stages.core.errors import ConfigurationError
 
@@ -36,6 +41,7 @@ from cyclades.stages.core.errors import ConfigurationError
     help="Classes to choose from.  [default: compact,extended,multi-component,diffuse]",
 )
 @route_options
+@like_option
 @click.option("--beam", help="Beam of an image that does not tell it, as 5.4arcsec.")
 @json_option
 def label(
