@@ -4,7 +4,12 @@ from pathlib import Path
 
 import click
 
-from cyclades.pipeline.commands.route import configuration, names, route_options
+from cyclades.pipeline.commands.route import (
+    configuration,
+    like_option,
+    names,
+    route_options,
+)
 from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 from cyclades.stages.core.errors import ConfigurationError
 
@@ -36,6 +41,7 @@ from cyclades.stages.core.errors import ConfigurationError
     help="Classes to choose from.  [default: compact,extended,multi-component,diffuse]",
 )
 @route_options
+@like_option
 @click.option("--beam", help="Beam of an image that does not tell it, as 5.4arcsec.")
 @json_option
 def label(
@@ -43,6 +49,7 @@ def label(
     output: Path,
     decisions: Path | None,
     classes: tuple[str, ...],
+    like: str | None,
     route: str | None,
     config: Path | None,
     assignments: tuple[str, ...],
@@ -66,13 +73,16 @@ def label(
 
     stem = image_stem(image)
     made = None if decisions is None else read_decisions(decisions)
-    if made is not None and any((route, config, assignments, classes, beam)):
+    if made is not None and any((like, route, config, assignments, classes, beam)):
         raise ConfigurationError(
             "The decisions know their route, classes and beam; leave these options out."
         )
     prepare_directory(output)
     if made is None:
-        chosen = configuration(route, config, assignments, {"beam": beam})
+        from cyclades.pipeline.migration.like import read_like
+
+        given = None if like is None else read_like(like).mapping
+        chosen = configuration(route, config, assignments, {"beam": beam}, like=given)
         candidates = find_candidates(image, chosen, classes or CLASSES)
         page = write_label_page(candidates, output / f"{stem}.label.html")
         if as_json:
