@@ -144,7 +144,7 @@ class TrainedHead(nn.Module):
             fixed = name.endswith(("_scale", "_centre"))
             self.register_parameter(name, nn.Parameter(value, requires_grad=not fixed))
         # without learning the first maps stay; errors start at a tenth
-        self.last_bias.data[[1, 3]] = float(np.log(0.1))
+        self.get_parameter("last_bias").data[[1, 3]] = float(np.log(0.1))
 
     def standardise(self, fields: Sequence[Cells]) -> None:
         """Take the centres and scales of features and statistics from fields."""
@@ -253,7 +253,7 @@ def fit_head(
         *given, wanted = batch_of([fields[i] for i in next(batches)])
         loss = likelihood(head(*given), wanted)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimiser.step()
         schedule.step()

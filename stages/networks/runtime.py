@@ -152,11 +152,11 @@ class TorchDetector:
             images = images.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
             if self._cells:
-                found, cells = self.detector.predict_with_cells(images)
+                seen, cells = self.detector.predict_with_cells(images)
                 features = cells.float().cpu().numpy()
                 return [
                     as_arrays(one)._replace(cells=own)
-                    for one, own in zip(found, features, strict=True)
+                    for one, own in zip(seen, features, strict=True)
                 ]
             found = None if compiled is None else self._attempt(compiled, images)
             if found is None:
