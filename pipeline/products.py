@@ -99,7 +99,7 @@ PRODUCTS: dict[str, Product] = {
 }
 QUICKLOOK = "quicklook"
 COMPRESSION_SUFFIXES = (".gz", ".bz2", ".fz", ".xz", ".zst", ".zip", ".z")
-FITS_SUFFIXES = (".fits", ".fit", ".fts")
+FITS_SUFFIXES = (".fits", ".fit", ".fts", ".zarr")
 
 
 def make_map(name: str, result: "Result") -> NDArray[Any]:
