@@ -1,6 +1,7 @@
 """Products of a run: maps as FITS images, and the files of a result, written all or not at all."""
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -20,6 +21,9 @@ from cyclades.stages.core.registry import suggestion
 
 if TYPE_CHECKING:
     from cyclades.pipeline.chain import Result
+
+
+logger = logging.getLogger("cyclades.pipeline")
 
 
 class Product(NamedTuple):
@@ -98,8 +102,10 @@ PRODUCTS: dict[str, Product] = {
     ),
 }
 QUICKLOOK = "quicklook"
+WHOLE_ONLY = {"islands", "catalogue:moc"}
+"""What is not made of an image that is worked through in windows."""
 COMPRESSION_SUFFIXES = (".gz", ".bz2", ".fz", ".xz", ".zst", ".zip", ".z")
-FITS_SUFFIXES = (".fits", ".fit", ".fts")
+FITS_SUFFIXES = (".fits", ".fit", ".fts", ".zarr")
 
 
 def make_map(name: str, result: "Result") -> NDArray[Any]:
@@ -233,6 +239,14 @@ def write_result(
     if stem is None:
         stem = result.provenance["input"]["name"]
     names = file_names(stem, formats, products, columns)
+    if result.windows is not None:
+        # Known only now, and no reason to lose the catalogue of a long run.
+        for what in WHOLE_ONLY & names.keys():
+            logger.warning(
+                "%s: no %s of an image that is worked through in windows; --window 0 makes it "
+                "where the image fits into memory.", stem, what.removeprefix("catalogue:"),
+            )  # fmt: skip
+            del names[what]
     folder = prepare_directory(directory)
     scratch = Path(tempfile.mkdtemp(prefix=f".{stem}.", suffix=".partial", dir=folder))
     written = []

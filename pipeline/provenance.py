@@ -50,11 +50,14 @@ def versions() -> dict[str, str]:
 def describe_file(path: str | Path) -> dict[str, Any]:
     """Return path, size in bytes and SHA-256 checksum of a file.
 
-    A file at an address is not fetched for its checksum, which is then None.
+    A file at an address is not fetched for its checksum, which is then None, as that of a folder.
     """
     file = as_file(path)
     if isinstance(file, RemoteFile):
         return {"path": str(file), "size": file.stat().st_size, "sha256": None}
+    if file.is_dir():
+        size = sum(part.stat().st_size for part in file.rglob("*") if part.is_file())
+        return {"path": str(file.resolve()), "size": size, "sha256": None}
     with file.open("rb", buffering=0) as stream:
         digest = hashlib.file_digest(stream, "sha256")
     return {

@@ -203,7 +203,8 @@ class WindowRun:
         waiting = self.look(self.window.padded)
         times = 1
         while waiting:
-            waiting = self.look_closer(waiting, times)
+            parts = [self.look_closer(*part) for part in self.together(waiting, times)]
+            waiting = [island for part in parts for island in part]
             times *= 2
         return joined_rows(self.parts, self.window.number, self.blank, self.context.notes)
 
@@ -232,10 +233,10 @@ class WindowRun:
         self.measure(image, background, detections, places, sure & inside, core)
         return waiting_rows(places, np.flatnonzero(meeting(places.boxes, core) & ~sure))
 
-    def look_closer(
+    def together(
         self, waiting: list[tuple[Box, tuple[int, int]]], times: int
-    ) -> list[tuple[Box, tuple[int, int]]]:
-        """Measure islands in a window that shows more around them; those that want more still.
+    ) -> list[tuple[list[tuple[Box, tuple[int, int]]], Box]]:
+        """Islands that are looked at together, and the windows that show more around them.
 
         Parameters
         ----------
@@ -245,10 +246,24 @@ class WindowRun:
             How much more.
         """
         beams = int(np.ceil(HALO * self.survey.beam))
-        wide = waiting[0][0]
-        for box, _ in waiting:
-            wide = around(wide, box.grow(times * (beams + max(box.shape))))
-        wide = wide.intersect(self.survey.full)
+        found: list[tuple[list[tuple[Box, tuple[int, int]]], Box]] = []
+        for island in waiting:
+            box = island[0]
+            wide = box.grow(times * (beams + max(box.shape))).intersect(self.survey.full)
+            own, apart = [island], []
+            for part in found:
+                if wide.intersect(part[1]).empty:
+                    apart.append(part)
+                else:
+                    own += part[0]
+                    wide = around(wide, part[1])
+            found = [*apart, (own, wide)]
+        return found
+
+    def look_closer(
+        self, waiting: list[tuple[Box, tuple[int, int]]], wide: Box
+    ) -> list[tuple[Box, tuple[int, int]]]:
+        """Measure islands in a window that shows more around them; those that want more still."""
         image, background, detections, doubtful = self.detect(wide)
         places = IslandPlaces.of(image, background, detections)
         sure = certain(places, self.survey.beam, wide, self.survey.full, doubtful)

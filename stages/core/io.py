@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cyclades.io")
 
 _SUFFIXES = (".gz", ".bz2", ".fz", ".xz", ".zst", ".zip", ".z")
-_FITS_SUFFIXES = (".fits", ".fit", ".fts")
+_FITS_SUFFIXES = (".fits", ".fit", ".fts", ".zarr")
 _REGION_SUFFIXES = (".reg", ".ds9", ".crtf")
 _SCAN_PIXELS = 4_000_000
 

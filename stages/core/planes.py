@@ -169,12 +169,12 @@ def _open_remote(path: RemoteFile) -> Iterator["HDUList"]:
 def open_plane(
     path: str | Path, *, extension: int | str | None = None, plane: tuple[int, ...] = ()
 ) -> FitsPlane:
-    """Find one plane in a FITS file; no pixel is read.
+    """Find one plane in a FITS file, or in a Zarr store; no pixel is read.
 
     Parameters
     ----------
     path : str or Path
-        The file.
+        The file, or its address; a Zarr store ends with ``.zarr``.
     extension : int or str, optional
         Number or name of the extension; by default the first that holds an image.
     plane : tuple of int
@@ -194,6 +194,10 @@ def _open_plane(
     path: Path | RemoteFile, extension: int | str | None, plane: tuple[int, ...]
 ) -> FitsPlane:
     """See `open_plane`."""
+    if str(path).rstrip("/").endswith(".zarr"):
+        from cyclades.stages.core.zarr_plane import open_zarr
+
+        return open_zarr(path, extension, plane)
     if path.is_dir():
         raise InputError(f"{path}: this is a folder; export a CASA image with exportfits first.")
     with quiet(), _open(path) as file:
@@ -211,8 +215,8 @@ def _open_plane(
         wcs = celestial_wcs(header, file)
         if wcs is not None and max(wcs.wcs.lng, wcs.wcs.lat) >= len(shape):
             wcs = None
-        axes = _image_axes(shape, wcs)
-        planes = _planes(path, shape, axes, header, plane)
+        axes = image_axes(shape, wcs)
+        planes = chosen_planes(path, shape, axes, header, plane)
         try:
             beam = _beam(file, hdu, number, header, shape, planes)
         except InputError as error:
@@ -319,7 +323,7 @@ def _check_size(file: "HDUList", hdu: Any, path: Path | RemoteFile) -> None:
         raise _damaged(path)
 
 
-def _image_axes(shape: tuple[int, ...], wcs: "WCS | None") -> tuple[int, int]:
+def image_axes(shape: tuple[int, ...], wcs: "WCS | None") -> tuple[int, int]:
     """FITS numbers (from 1) of the axes along columns and along rows."""
     if wcs is not None:
         first, second = sorted((wcs.wcs.lng + 1, wcs.wcs.lat + 1))
@@ -328,7 +332,7 @@ def _image_axes(shape: tuple[int, ...], wcs: "WCS | None") -> tuple[int, int]:
     return (long[0], long[1]) if len(long) >= 2 else (1, 2)
 
 
-def _planes(
+def chosen_planes(
     path: Path | RemoteFile,
     shape: tuple[int, ...],
     axes: tuple[int, int],

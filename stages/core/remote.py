@@ -78,7 +78,7 @@ class RemoteFile:
             package = _SCHEMES[self.address.partition(":")[0]]
             return InputError(
                 f"{self.address}: reading it from there needs the packages fsspec and {package}; "
-                "install cyclades[remote]."
+                f"install cyclades[{'s3' if package == 's3fs' else 'remote'}]."
             )
         reason = str(error) or type(error).__name__
         return InputError(f"{self.address}: it cannot be read ({reason}); check the address.")

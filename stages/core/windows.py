@@ -111,21 +111,24 @@ def certain(
     doubtful : ndarray of int, shape (n, 4)
         Boxes of what may go on outside of the window.
     """
-    needed = grown(places.boxes, SURROUNDINGS, beam, 1.0)
-    low, high = np.array([full.y0, full.x0]), np.array([full.y1, full.x1])
-    lowest = np.maximum(needed[:, ::2], low)
-    highest = np.minimum(needed[:, 1::2], high)
-    inside = (lowest >= np.array([window.y0, window.x0])).all(1)
-    inside &= (highest <= np.array([window.y1, window.x1])).all(1)
-    inside = np.asarray(inside, bool)
     looked_at = grown(places.boxes, MARGIN, beam, 1.0)
+    whole = _within(grown(places.boxes, NEIGHBOURHOOD, beam, 1.0), window, full)
     for box in bearing_boxes(doubtful, beam):
-        inside &= ~meeting(looked_at, box)
-    # A large island throws its wings far: it must be certain itself.
-    large = np.flatnonzero(~inside & (_sides(places.boxes) > NEIGHBOURHOOD * beam))
+        whole &= ~meeting(looked_at, box)
+    # A large island throws its wings far: it must be seen whole itself.
+    sure = whole & _within(grown(places.boxes, SURROUNDINGS, beam, 1.0), window, full)
+    large = np.flatnonzero(~whole & (_sides(places.boxes) > NEIGHBOURHOOD * beam))
     for box in bearing_boxes(places.boxes[large], beam):
-        inside &= ~meeting(looked_at, box)
-    return inside
+        sure &= ~meeting(looked_at, box)
+    return sure
+
+
+def _within(boxes: Integers, window: Box, full: Box) -> NDArray[np.bool_]:
+    """Which boxes lie in a window, apart from what lies outside of the full image."""
+    low = np.maximum(boxes[:, ::2], [full.y0, full.x0])
+    high = np.minimum(boxes[:, 1::2], [full.y1, full.x1])
+    inside = (low >= [window.y0, window.x0]).all(1) & (high <= [window.y1, window.x1]).all(1)
+    return np.asarray(inside, bool)
 
 
 def bearing(
