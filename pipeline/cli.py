@@ -6,13 +6,13 @@ Everything heavy is imported inside the commands, so that ``cyclades --help`` an
 import gc
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from cyclades._version import __version__
+from cyclades.pipeline.commands.batch import batch, watch
 from cyclades.pipeline.commands.compare import compare
 from cyclades.pipeline.commands.compare_stages import compare_stages
 from cyclades.pipeline.commands.evaluate import evaluate
@@ -20,6 +20,7 @@ from cyclades.pipeline.commands.export import export
 from cyclades.pipeline.commands.inverted import inverted
 from cyclades.pipeline.commands.measure import measure
 from cyclades.pipeline.commands.pretrain import pretrain
+from cyclades.pipeline.commands.route import configuration, names, route_options
 from cyclades.pipeline.commands.similar import similar
 from cyclades.pipeline.commands.simulate import simulate
 from cyclades.pipeline.commands.study import study
@@ -29,9 +30,6 @@ from cyclades.pipeline.commands.train import train
 from cyclades.pipeline.commands.train_classifier import train_classifier
 from cyclades.pipeline.commands.weights import weights
 from cyclades.stages.core.errors import ConfigurationError, CycladesError
-
-if TYPE_CHECKING:
-    from cyclades.pipeline.config import RouteConfig
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -75,62 +73,15 @@ def cli() -> None:
     """Find, measure and catalogue sources in astronomical images, radio first."""
 
 
-def _names(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Split a comma-separated option."""
-    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
-
-
-def _route_options(command: Any) -> Any:
-    """Add the options that choose and change a configuration."""
-    for option in (
-        click.option(
-            "--set",
-            "assignments",
-            multiple=True,
-            metavar="SECTION.PARAMETER=VALUE",
-            help="Change one parameter, as detection.seed_threshold=6, or a stage, as "
-            "detection=sep; may be repeated.",
-        ),
-        click.option(
-            "--config", type=click.Path(path_type=Path), help="A configuration file (YAML)."
-        ),
-        click.option("--route", help="A named route.  [default: classical]"),
-    ):
-        command = option(command)
-    return command
-
-
-def _configuration(
-    route: str | None,
-    file: Path | None,
-    assignments: Iterable[str],
-    image: dict[str, Any] | None = None,
-    maps: tuple[Path, Path] | None = None,
-) -> "RouteConfig":
-    """Join a route or a file, the image options and the assignments, in this order."""
-    from cyclades.pipeline.config import DEFAULT_ROUTE, RouteConfig, load, override
-
-    if route is not None and file is not None:
-        raise ConfigurationError("Give --route or --config, not both.")
-    mapping, name = load(file if file is not None else route or DEFAULT_ROUTE)
-    given = {key: value for key, value in (image or {}).items() if value is not None}
-    if given:
-        mapping["image"] = {**(mapping.get("image") or {}), **given}
-    if maps is not None:
-        level, rms = map(str, maps)
-        mapping["background"] = {"name": "maps", "level": level, "rms": rms}
-    return RouteConfig.from_mapping(override(mapping, assignments), name=name)
-
-
 @cli.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--output", "-o", required=True, type=click.Path(path_type=Path), help="Directory for results."
 )
-@_route_options
+@route_options
 @click.option(
     "--formats",
-    callback=_names,
+    callback=names,
     default="fits",
     show_default=True,
     help="Comma-separated catalogue formats besides FITS: votable, ecsv, parquet, csv, ds9 (or "
@@ -138,14 +89,14 @@ def _configuration(
 )
 @click.option(
     "--columns",
-    callback=_names,
+    callback=names,
     help="Write the catalogue in the columns of other source finders too, comma-separated: "
     "aegean, pybdsf (or one of pybdsf_srl, pybdsf_gaul), selavy (or one of selavy_components, "
     "selavy_islands); as FITS, and as CSV with --formats csv.",
 )
 @click.option(
     "--products",
-    callback=_names,
+    callback=names,
     help="Comma-separated images to write: background, rms, significance, islands, model, "
     "residual, quicklook.",
 )
@@ -226,7 +177,7 @@ def run(
         },
     }
     maps = None if background is None or rms is None else (background, rms)
-    pipeline = Pipeline(_configuration(route, config, assignments, options, maps))
+    pipeline = Pipeline(configuration(route, config, assignments, options, maps))
     failed = []
     steps = 6 * len(dict.fromkeys(images))
     with tqdm(total=steps, disable=True if quiet or verbose else None, leave=False) as bar:
@@ -291,10 +242,10 @@ def config() -> None:
 
 
 @config.command()
-@_route_options
+@route_options
 def show(route: str | None, config: Path | None, assignments: tuple[str, ...]) -> None:
     """Print the effective configuration with every parameter, as YAML."""
-    click.echo(_configuration(route, config, assignments).to_yaml(), nl=False)
+    click.echo(configuration(route, config, assignments).to_yaml(), nl=False)
 
 
 @config.command()
@@ -325,6 +276,7 @@ def sample(name: str, directory: Path) -> None:
         click.echo(path)
 
 
+cli.add_command(batch)
 cli.add_command(compare)
 cli.add_command(compare_stages)
 cli.add_command(evaluate)
@@ -338,4 +290,5 @@ cli.add_command(study)
 cli.add_command(subtract)
 cli.add_command(train)
 cli.add_command(train_classifier)
+cli.add_command(watch)
 cli.add_command(weights)

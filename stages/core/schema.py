@@ -580,6 +580,21 @@ EXTRA_COLUMNS: tuple[ColumnSpec, ...] = (
         ("sources",),
         "f8",
     ),
+    _C("field", "", "meta.id;obs.field", "field of a survey that the row is from", dtype="str"),
+    _C(
+        "n_fields",
+        "",
+        "meta.number;obs.field",
+        "fields of a survey in which it was found",
+        dtype="i4",
+    ),
+    _C(
+        "n_covering",
+        "",
+        "meta.number;obs.field",
+        "fields of a survey that cover its position",
+        dtype="i4",
+    ),
 )
 """Columns that only some characterizers and measurements give; they follow the others."""
 
