@@ -52,5 +52,5 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) --editable ".[test,learned,pretraining,yolo,transformers,efficientdet,onnx,notebooks]"
+	$(PIP) --editable ".[test,learned,pretraining,yolo,transformers,efficientdet,onnx,notebooks,distributed]"
 	@touch $@

@@ -12,6 +12,7 @@ MODULES = {
     "efficientdet": ("torch", "effdet"),
     "pretraining": ("torch", "lightly"),
     "notebooks": ("jupytext", "ipykernel"),
+    "distributed": ("distributed", "dask_jobqueue"),
 }
 """What each extra brings."""
 

@@ -5,7 +5,6 @@ import os
 import socket
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -249,8 +248,8 @@ def _logged(work: Work, task: Task) -> Iterator[None]:
     package.info("attempt %d of %s by %s", task.attempt, task.image, worker_name())
     try:
         yield
-    except BaseException:
-        package.error("%s", traceback.format_exc())
+    except BaseException as error:  # interrupted: `run_one` deals with everything else
+        package.info("stopped by %s", type(error).__name__)
         raise
     finally:
         for logger in (package, warned):

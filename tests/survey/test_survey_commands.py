@@ -112,6 +112,8 @@ def test_watching_takes_what_is_complete(four, tmp_path, monkeypatch):
             shutil.copy(four[1], folder / "copied.fits")
             (folder / "hand.fits.part").write_bytes(whole)
             (folder / "growing.fits").write_bytes(whole[:5000])
+        elif look == 1:
+            (folder / "growing.fits").write_bytes(whole[:7000])
         elif look == 2:
             (folder / "growing.fits").write_bytes(whole[:9000])
             (folder / "poison.fits").write_bytes(b"no image")

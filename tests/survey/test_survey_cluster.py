@@ -1,0 +1,186 @@
+"""Batches on Dask clusters: the same catalogue, whatever happens to workers and scheduler."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cyclades.pipeline.survey.cluster import (
+    ClusterOptions,
+    DaskEngine,
+    read_cluster,
+    start_cluster,
+)
+from cyclades.pipeline.survey.journal import Journal, read_entries
+from cyclades.pipeline.survey.run import Workers, run_survey
+from cyclades.pipeline.survey.running import lead, plan, prepare
+from cyclades.stages.core.errors import ConfigurationError, InputError
+from tests.benchmarks.batch import contents
+from tests.requirements import require
+
+require("distributed")
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+def test_a_cluster_gives_the_same_catalogue_without_one_of_its_workers(
+    four, work, undisturbed, told
+):
+    """One of two workers lacks the weights; the other one is killed once."""
+    work.folder.mkdir()
+    prepare(work)
+    cluster = start_cluster(ClusterOptions(cluster="local", jobs=2))
+    with Journal(work.folder) as journal, DaskEngine(work, cluster=cluster) as engine:
+        client = engine._client
+        client.wait_for_workers(2, timeout=60)
+        lacking, other = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        mark = (work.key, work.version, work.device)
+        client.run(_forget, mark, "It lacks the weights none.safetensors.", workers=[lacking])
+        killed = []
+
+        def watch(entry):
+            told.append(entry)
+            if not killed:
+                killed.append(client.run(os.getpid, workers=[other])[other])
+                os.kill(killed[0], signal.SIGKILL)
+
+        lead(journal, work, engine, plan(journal, work, four), told=watch)
+    assert len(killed) == 1
+    assert len(told) == 4
+    assert {entry.state for entry in told} == {"done"}
+    assert lacking not in {entry.worker for entry in told}
+    run_survey(work, four, Workers(1))
+    assert contents(work.folder) == contents(undisturbed)
+
+
+def _forget(mark, reason):
+    from cyclades.pipeline.survey import fields
+
+    fields._judged[mark] = reason
+
+
+def started(*arguments):
+    code = "from distributed.cli.{0} import main; main()".format(*arguments)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments[1:]],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture
+def service():
+    """Start schedulers and workers as services; all of them are stopped at the end."""
+    running = []
+
+    def start(*arguments):
+        running.append(started(*arguments))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_a_scheduler_that_is_started_again_goes_on(four, work, undisturbed, told, service):
+    address = f"tcp://127.0.0.1:{free_port()}"
+    scheduler = ("dask_scheduler", "--host", address, "--no-dashboard")
+    worker = ("dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny",
+              "--death-timeout", "60")  # fmt: skip
+    pair = [service(*scheduler), service(*worker)]
+    restarted = []
+
+    def watch(entry):
+        told.append(entry)
+        if not restarted:
+            for process in pair:
+                process.kill()
+                process.wait()
+            restarted.extend([service(*scheduler), service(*worker)])
+
+    work.folder.mkdir()
+    prepare(work)
+    engine = _reached(work, address)
+    with Journal(work.folder) as journal, engine:
+        lead(journal, work, engine, plan(journal, work, four), told=watch)
+    assert len(restarted) == 2
+    assert sorted(entry.stem for entry in told) == [path.stem for path in four]
+    assert {(entry.state, entry.attempts) for entry in told} == {("done", 1)}
+    run_survey(work, four, Workers(1))
+    assert contents(work.folder) == contents(undisturbed)
+
+
+def _reached(work, address):
+    for _ in range(20):
+        try:
+            return DaskEngine(work, address, patience=60)
+        except InputError:
+            time.sleep(0.5)
+    raise AssertionError("the scheduler did not start")
+
+
+def test_no_scheduler_is_one_sentence(four, work, monkeypatch):
+    from cyclades.pipeline.survey import cluster
+
+    monkeypatch.setattr(cluster, "CONNECTING", 0.5)
+    with pytest.raises(InputError, match="No Dask scheduler answers"):
+        run_survey(work, four, Workers(scheduler=f"tcp://127.0.0.1:{free_port()}"))
+    assert {entry.state for entry in read_entries(work.folder)} == {"pending"}
+
+
+def described(tmp_path, text):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_slurm_job_is_what_its_file_says(tmp_path):
+    path = described(
+        tmp_path,
+        "cluster: slurm\njobs: 0\noptions:\n  queue: radio\n  account: survey\n  cores: 8\n"
+        "  memory: 32GB\n  walltime: '02:00:00'\n",
+    )
+    with start_cluster(read_cluster(path)) as cluster:
+        script = cluster.job_script()
+    for line in ("#SBATCH -p radio", "#SBATCH -A survey", "#SBATCH --cpus-per-task=8",
+                 "#SBATCH -t 02:00:00"):  # fmt: skip
+        assert line in script
+    # eight processes of one thread each
+    assert "--nworkers 8" in script
+    assert "--nthreads 1" in script
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cluster: slum\n", "did you mean 'slurm'"),
+        ("cluster: slurm\nworkers: 3\n", "there is no such option"),
+        ("cluster: local\noptions: {nonsense: 1}\n", "cannot be started"),
+        ("- slurm\n", "mapping"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence(tmp_path, text, said):
+    with pytest.raises(ConfigurationError, match=said):
+        start_cluster(read_cluster(described(tmp_path, text)))
+
+
+def test_without_the_extra_it_says_what_to_install(work, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ConfigurationError, match=r"install cyclades\[distributed\]"):
+        DaskEngine(work, "tcp://127.0.0.1:1")
+    with pytest.raises(ConfigurationError, match=r"install cyclades\[distributed\]"):
+        start_cluster(ClusterOptions(cluster="local"))
