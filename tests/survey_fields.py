@@ -1,4 +1,4 @@
-"""Overlapping fields of one sky, each with noise of its own, for tests and benchmarks of batches."""
+"""Overlapping fields of one sky, each with noise of its own, for tests of batches."""
 
 from pathlib import Path
 
@@ -68,7 +68,9 @@ def write_fields(folder, rows, columns, *, size=128, step=96, a_field=5, seed=1,
         x, y = skycoord_to_pixel(sky, wcs, 0)
         near = (abs(x - size / 2) < size) & (abs(y - size / 2) < size)
         shape = np.tile([beam[0, 0], beam[0, 1], beam[1, 1]], (int(near.sum()), 1))
-        data = render_gaussians((size, size), np.column_stack([peak[near], x[near], y[near], shape]))
+        data = render_gaussians(
+            (size, size), np.column_stack([peak[near], x[near], y[near], shape])
+        )
         noise = rng.uniform(1.0, 1.5) if rms is None else rms[number]
         data = data + RMS * noise * correlated_noise((size, size), rng, beam)
         header = wcs.to_header()

@@ -171,6 +171,8 @@ class DaskEngine(Engine):
                 f"No Dask scheduler answers at {address} ({error}); start one with "
                 "'dask scheduler', and workers with 'dask worker ADDRESS --nthreads 1'."
             ) from error
+        if self.dashboard:
+            logger.info("what the workers do: %s", self.dashboard)
 
     @property
     def dashboard(self) -> str:

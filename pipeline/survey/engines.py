@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from cyclades.pipeline.devices import take_device
-from cyclades.pipeline.survey.fields import FieldOutcome, process
+from cyclades.pipeline.survey.fields import FieldOutcome, process, release
 from cyclades.pipeline.survey.work import Task, Work
 
 ONE_THREAD = (
@@ -80,6 +80,10 @@ class InProcess(Engine):
         future: Future[FieldOutcome] = Future()
         future.set_result(process(self._work, task))
         return future
+
+    def close(self, *, now: bool = False) -> None:
+        """Give back what this process was lent."""
+        release()
 
 
 class LocalProcesses(Engine):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cyclades.pipeline.comparison.without_truth import residuals_of, search_negative
+from cyclades.pipeline.studies.files import written_whole
 from cyclades.pipeline.survey.noise_grid import NoiseGrid
 from cyclades.pipeline.survey.work import Work
 from cyclades.stages.core.context import Context
@@ -87,9 +88,8 @@ def collect(result: "Result", work: Work, stem: str, context: Context) -> dict[s
             grid = NoiseGrid.of(result.image, result.background, limit)
             grid.write(grid_file(folder, stem))
             facts["area"] = float(grid.cells.area.sum())
-            partial = moc_file(folder, f".{stem}.tmp")
-            write_moc(result.image, partial)
-            partial.replace(moc_file(folder, stem))
+            with written_whole(moc_file(folder, stem)) as path:
+                write_moc(result.image, path)
         pipeline = Pipeline(result.config)
         if work.inverted:
             facts |= _negatives(pipeline, result, context)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,12 +131,23 @@ def fingerprint(image: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-@lru_cache(maxsize=1)
+_contexts: dict[tuple[int, str], "Context"] = {}
+
+
 def _context(seed: int, device: str) -> "Context":
     """The context of this process: one thread, and networks loaded once."""
     from cyclades.stages.core.context import Context
 
-    return Context(workers=1, seed=seed, device=device).__enter__()
+    if (seed, device) not in _contexts:
+        release()
+        _contexts[seed, device] = Context(workers=1, seed=seed, device=device).__enter__()
+    return _contexts[seed, device]
+
+
+def release() -> None:
+    """Give back the threads, and drop the networks, of this process."""
+    while _contexts:
+        _contexts.popitem()[1].close()
 
 
 _judged: dict[tuple[str, str, str], str] = {}

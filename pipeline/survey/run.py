@@ -1,7 +1,7 @@
 """A whole batch from images to survey, and the service that waits for images."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +16,6 @@ from cyclades.pipeline.survey.running import ATTEMPTS, Told, lead, plan, prepare
 from cyclades.pipeline.survey.work import Work
 from cyclades.stages.core.errors import ConfigurationError
 
-QUIET = 2
-"""Looks at a file between which it must not have changed, so that it counts as complete."""
 INTERVAL = 5.0
 
 
@@ -209,8 +207,3 @@ def watch_folder(
                     if once:
                         return
                 time.sleep(interval)
-
-
-def absolute(images: Iterable[str | Path]) -> list[Path]:
-    """Return paths from the root."""
-    return [Path(image).absolute() for image in images]

@@ -13,7 +13,7 @@ from cyclades.pipeline.provenance import describe_file
 from cyclades.pipeline.survey.engines import Engine, LostConnectionError, LostWorkerError
 from cyclades.pipeline.survey.fields import UNFIT, FieldOutcome, fingerprint
 from cyclades.pipeline.survey.inputs import stems
-from cyclades.pipeline.survey.journal import DONE, FAILED, PENDING, RUNNING, Entry, Journal
+from cyclades.pipeline.survey.journal import DONE, FAILED, RUNNING, Entry, Journal
 from cyclades.pipeline.survey.work import FIELDS, LOGS, ROWS, Task, Work
 from cyclades.stages.core.errors import ConfigurationError, OutputError
 
@@ -241,9 +241,3 @@ def _entry(work: Work, outcome: FieldOutcome) -> Entry:
         outcome.counts,
         outcome.facts,
     )
-
-
-def pending(journal: Journal) -> int:
-    """Number of images that are still to be done."""
-    counts = journal.counts()
-    return counts[PENDING] + counts[RUNNING]

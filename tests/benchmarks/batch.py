@@ -163,7 +163,7 @@ def overhead(folder, number, size, seed):
 
 def cluster(folder, number, size, seed):
     from cyclades.pipeline.config import RouteConfig
-    from cyclades.pipeline.survey.cluster import DaskEngine, ClusterOptions, start_cluster
+    from cyclades.pipeline.survey.cluster import ClusterOptions, DaskEngine, start_cluster
     from cyclades.pipeline.survey.inputs import expand
     from cyclades.pipeline.survey.journal import Journal
     from cyclades.pipeline.survey.running import lead, plan, prepare
@@ -178,8 +178,9 @@ def cluster(folder, number, size, seed):
         work = Work.plan(RouteConfig.from_route("classical"), output)
         with (
             Journal(output) as journal,
-            DaskEngine(work, cluster=start_cluster(ClusterOptions(cluster="local", jobs=workers)))
-            as engine,
+            DaskEngine(
+                work, cluster=start_cluster(ClusterOptions(cluster="local", jobs=workers))
+            ) as engine,
         ):
             prepare(work)
             tasks = plan(journal, work, expand([images]))

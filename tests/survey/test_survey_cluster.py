@@ -66,10 +66,10 @@ def _forget(mark, reason):
     fields._judged[mark] = reason
 
 
-def started(*arguments):
-    code = "from distributed.cli.{0} import main; main()".format(*arguments)
+def started(name, *arguments):
+    code = f"from distributed.cli.{name} import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments[1:]],
+        [sys.executable, "-c", code, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -93,7 +93,7 @@ def test_images_without_coordinates_make_no_survey(tmp_path, capsys):
     assert Table.read(out / "summary.ecsv")["state"][0] == "done"
 
 
-class Enough(Exception):
+class EnoughError(Exception):
     """Ends a watch that would never end."""
 
 
@@ -121,10 +121,10 @@ def test_watching_takes_what_is_complete(four, tmp_path, monkeypatch):
             (folder / "hand.fits.part").rename(folder / "hand.fits")
             (folder / "growing.fits").write_bytes(whole)
         elif look > 6:
-            raise Enough
+            raise EnoughError
 
     monkeypatch.setattr(run.time, "sleep", arrive)
-    with pytest.raises(Enough):
+    with pytest.raises(EnoughError):
         watch_folder(work, folder, told=told.append, finished=surveys.append)
     states = {}
     for entry in told:

@@ -25,8 +25,10 @@ def journal(work):
 
 
 def test_rows_come_back(journal, tmp_path):
-    entry = Entry("a/b.fits", "b", "done", 12, 34, "abc", "key", 2, "host:1", 1.5, "", "",
-                  ("b.catalogue.fits",), {"components": 3}, {"rms": 0.1, "found": [1, 2]})  # fmt: skip
+    entry = Entry(
+        "a/b.fits", "b", "done", 12, 34, "abc", "key", 2, "host:1", 1.5, "", "",
+        ("b.catalogue.fits",), {"components": 3}, {"rms": 0.1, "found": [1, 2]},
+    )  # fmt: skip
     journal.put(entry, Entry("c.fits", "c"))
     assert journal.entry("a/b.fits") == entry
     assert journal.entry("none") is None
