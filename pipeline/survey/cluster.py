@@ -13,7 +13,7 @@ from pydantic import Field
 
 from cyclades.pipeline.options import Options
 from cyclades.pipeline.survey.engines import Engine, LostConnectionError, LostWorkerError
-from cyclades.pipeline.survey.fields import FieldOutcome, process
+from cyclades.pipeline.survey.fields import UNFIT, FieldOutcome, process
 from cyclades.pipeline.survey.work import Task, Work
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.registry import suggestion
@@ -36,6 +36,8 @@ AHEAD = 2
 """Tasks a worker is given at a time, so that none waits for the next."""
 CONNECTING = 10.0
 """Seconds that one attempt to reach the scheduler may take."""
+RETURNING = 60.0
+"""Seconds in which a worker that was lost may come back, where all others are unfit."""
 PATIENCE = 600.0
 """Seconds after which a scheduler that went away is given up."""
 
@@ -154,7 +156,8 @@ class DaskEngine(Engine):
         self._work, self._address, self._cluster = work, address, cluster
         self._patience = patience
         self._unfit: set[str] = set()
-        self._promises: set[Future[FieldOutcome]] = set()
+        self._useful = False
+        self._promises: dict[Future[FieldOutcome], tuple[Future[FieldOutcome], list[str]]] = {}
         try:
             from distributed import Client
         except ModuleNotFoundError as error:
@@ -198,12 +201,10 @@ class DaskEngine(Engine):
         """Give a task to the scheduler."""
         promise: Future[FieldOutcome] = Future()
         client = self._connected()
-        allowed = None
-        if self._unfit:
-            allowed = [name for name in self._workers() if name not in self._unfit] or None
-        executor = client.get_executor(pure=False, workers=allowed, retries=0)
+        allowed = self._fit() if self._unfit else []
+        executor = client.get_executor(pure=False, workers=allowed or None, retries=0)
         inner = executor.submit(_on_worker, self._work, task)
-        self._promises.add(promise)
+        self._promises[promise] = inner, allowed
 
         def done(inner: "Future[FieldOutcome]") -> None:
             try:
@@ -213,23 +214,33 @@ class DaskEngine(Engine):
             except BaseException as error:
                 self._fail(promise, _lost(error))
             else:
-                if promise in self._promises:
-                    self._promises.discard(promise)
+                if self._promises.pop(promise, None) is not None:
+                    self._useful |= result.kind != UNFIT
                     promise.set_result(result)
 
         inner.add_done_callback(done)
         return promise
 
     def _fail(self, promise: "Future[FieldOutcome]", error: BaseException) -> None:
-        if promise in self._promises:
-            self._promises.discard(promise)
+        if self._promises.pop(promise, None) is not None:
             promise.set_exception(error)
 
     def poll(self) -> None:
-        """Give up what a scheduler had that is gone."""
+        """Give up what a scheduler had that is gone, or waits for workers that are."""
         if self._client.status != "running":
             for promise in list(self._promises):
                 self._fail(promise, LostConnectionError("the scheduler went away"))
+        if not self._unfit:
+            return
+        try:
+            alive = self._workers()
+        except Exception:  # the scheduler is going away
+            return
+        for promise, (inner, allowed) in list(self._promises.items()):
+            # a worker that is started again has another address
+            if allowed and not any(name in alive for name in allowed):
+                self._fail(promise, LostConnectionError("its workers went away"))
+                inner.cancel()
 
     def _connected(self) -> "Client":
         """Return the client, after waiting for a scheduler that went away."""
@@ -255,7 +266,16 @@ class DaskEngine(Engine):
     def avoid(self, worker: str) -> bool:
         """Give no more tasks to a worker; False where no other is left."""
         self._unfit.add(worker)
-        return any(name not in self._unfit for name in self._workers())
+        return bool(self._fit())
+
+    def _fit(self) -> list[str]:
+        """Workers that are not known to be unfit; one that was lost may be on its way back."""
+        until = time.monotonic() + (RETURNING if self._useful else 0.0)
+        while True:
+            found = [name for name in self._workers() if name not in self._unfit]
+            if found or time.monotonic() > until:
+                return found
+            time.sleep(0.5)
 
     def close(self, *, now: bool = False) -> None:
         """Leave the scheduler, and stop the cluster where it was started here."""
