@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -17,9 +17,6 @@ from cyclades.pipeline.survey.fields import UNFIT, FieldOutcome, process
 from cyclades.pipeline.survey.work import Task, Work
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.registry import suggestion
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 logger = logging.getLogger("cyclades.pipeline")
 CLASSES = {
@@ -159,10 +156,11 @@ class DaskEngine(Engine):
         self._useful = False
         self._promises: dict[Future[FieldOutcome], tuple[Future[FieldOutcome], list[str]]] = {}
         try:
-            from distributed import Client
+            import distributed
         except ModuleNotFoundError as error:
             raise missing(error) from error
-        self._make: Callable[[], Client] = lambda: Client(
+        kind: Any = distributed.Client  # which has no types
+        self._make: Callable[[], Any] = lambda: kind(
             self._cluster if self._cluster is not None else self._address,
             timeout=CONNECTING,
             set_as_default=False,
@@ -242,7 +240,7 @@ class DaskEngine(Engine):
                 self._fail(promise, LostConnectionError("its workers went away"))
                 inner.cancel()
 
-    def _connected(self) -> "Client":
+    def _connected(self) -> Any:
         """Return the client, after waiting for a scheduler that went away."""
         began, told = time.monotonic(), False
         while self._client.status != "running":

@@ -184,3 +184,26 @@ def test_without_the_extra_it_says_what_to_install(work, monkeypatch):
         DaskEngine(work, "tcp://127.0.0.1:1")
     with pytest.raises(ConfigurationError, match=r"install cyclades\[distributed\]"):
         start_cluster(ClusterOptions(cluster="local"))
+
+
+@pytest.mark.slow
+def test_a_queue_runs_the_workers(four, work, undisturbed, tmp_path, monkeypatch):
+    """With a queue that starts every job at once, on this machine."""
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    for name, text in (
+        ("sbatch", '#!/bin/sh\nsetsid sh "$1" > /dev/null 2>&1 &\necho "Submitted batch job $!"\n'),
+        ("scancel", '#!/bin/sh\nkill -- -"$1" 2> /dev/null || true\n'),
+    ):
+        (bin / name).write_text(text)
+        (bin / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin}{os.pathsep}{os.environ['PATH']}")
+    path = described(
+        tmp_path,
+        f"cluster: slurm\njobs: 2\noptions:\n  cores: 1\n  memory: 4GB\n  python: {sys.executable}\n"
+        "  interface: lo\n  scheduler_options: {dashboard_address: null}\n",
+    )
+    run_survey(work, four, Workers(cluster=path))
+    assert contents(work.folder) == contents(undisturbed)
+    workers = {entry.worker for entry in read_entries(work.folder)}
+    assert all(worker.startswith("tcp://127.0.0.1:") for worker in workers)
