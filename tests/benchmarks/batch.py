@@ -1,12 +1,14 @@
 """How fast batches are, what they cost beyond the computation, and what faults do to them.
 
-    python tests/benchmarks/batch.py OUTPUT speed|overhead|cluster|workers|leader [--fields N]
+    python tests/benchmarks/batch.py OUTPUT WHAT [--fields N]
 
 speed      one and two worker processes on the same fields
 overhead   many small images in one process: time beyond the chain and the files of each image
 cluster    a simulated Dask cluster: time beyond that of the work on its workers
 workers    worker processes killed at random moments; the outcome beside that without
 leader     the leading process killed with -9 at random moments; likewise
+scheduler  a Dask scheduler, or one of its workers, killed and started again at random moments
+disk       a disk (in memory; needs root) that is full, until it is made larger
 """
 
 import argparse
@@ -253,10 +255,65 @@ def kill_leader(folder, number, size, seed, kills):
     return judge("leader killed", output, right)
 
 
+def restart_services(folder, number, size, seed, kills):
+    from tests.dask_services import DaskServices
+
+    images, right, _ = reference(folder, number, size, seed)
+    rng = random.Random(seed)
+    output = folder / "restarted"
+    shutil.rmtree(output, ignore_errors=True)
+    services = DaskServices(2)
+    time.sleep(20)
+    options = ("--scheduler", services.address, "--attempts", "20")
+    leader = subprocess.Popen(
+        command(images, output, *options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    done = {"workers": 0, "schedulers": 0}
+    while leader.poll() is None and sum(done.values()) < kills:
+        time.sleep(rng.uniform(2.0, 12.0))
+        if rng.random() < 0.2:
+            services.restart()
+            done["schedulers"] += 1
+        else:
+            services.start_worker(rng.randrange(2))
+            done["workers"] += 1
+    said = leader.communicate()[0].decode()
+    services.stop()
+    assert leader.returncode == 0, said
+    print(f"killed and started again: {done}")
+    return judge("services restarted", output, right)
+
+
+def fill_disk(folder, number, size, seed, kills):
+    images, right, _ = reference(folder, number, size, seed)
+    disk = folder / "disk"
+    disk.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
+    try:
+        stops = 0
+        for megabytes in (1, 2, 3, 4, 6, 8, 12, 20, 200):
+            subprocess.run(["mount", "-o", f"remount,size={megabytes}m", str(disk)], check=True)
+            done = subprocess.run(
+                command(images, disk / "out", "--workers", "2"), capture_output=True, text=True
+            )
+            if done.returncode == 0:
+                break
+            stops += 1
+            last = done.stderr.strip().splitlines()[-1]
+            print(f"{megabytes} MB: code {done.returncode}: {last[:110]}")
+            assert "Traceback" not in done.stderr
+        print(f"stopped {stops} times")
+        return judge("disk full", disk / "out", right)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
-    names = ("speed", "overhead", "cluster", "workers", "leader")
+    faults = {"workers": kill_workers, "leader": kill_leader, "scheduler": restart_services,
+              "disk": fill_disk}  # fmt: skip
+    names = ("speed", "overhead", "cluster", *faults)
     parser.add_argument("what", choices=names)
     parser.add_argument("--fields", type=int, default=60)
     parser.add_argument("--size", type=int, default=300)
@@ -264,9 +321,8 @@ def main():
     parser.add_argument("--kills", type=int, default=20)
     given = parser.parse_args()
     shared = (given.output / given.what, given.fields, given.size, given.seed)
-    if given.what in ("workers", "leader"):
-        run = kill_workers if given.what == "workers" else kill_leader
-        sys.exit(not run(*shared, given.kills))
+    if given.what in faults:
+        sys.exit(not faults[given.what](*shared, given.kills))
     {"speed": speed, "overhead": overhead, "cluster": cluster}[given.what](*shared)
 
 

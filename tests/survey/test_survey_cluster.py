@@ -2,8 +2,6 @@
 
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 
@@ -20,6 +18,7 @@ from cyclades.pipeline.survey.run import Workers, run_survey
 from cyclades.pipeline.survey.running import lead, plan, prepare
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from tests.benchmarks.batch import contents
+from tests.dask_services import DaskServices
 from tests.requirements import require
 
 require("distributed")
@@ -66,58 +65,28 @@ def _forget(mark, reason):
     fields._judged[mark] = reason
 
 
-def started(name, *arguments):
-    code = f"from distributed.cli.{name} import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 @pytest.fixture
-def service():
-    """Start schedulers and workers as services; all of them are stopped at the end."""
-    running = []
-
-    def start(*arguments):
-        running.append(started(*arguments))
-        return running[-1]
-
-    yield start
-    for process in running:
-        process.kill()
-        process.wait()
+def services():
+    made = DaskServices(1)
+    yield made
+    made.stop()
 
 
-def test_a_scheduler_that_is_started_again_goes_on(four, work, undisturbed, told, service):
-    address = f"tcp://127.0.0.1:{free_port()}"
-    scheduler = ("dask_scheduler", "--host", address, "--no-dashboard")
-    worker = ("dask_worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny",
-              "--death-timeout", "60")  # fmt: skip
-    pair = [service(*scheduler), service(*worker)]
+def test_a_scheduler_that_is_started_again_goes_on(four, work, undisturbed, told, services):
     restarted = []
 
     def watch(entry):
         told.append(entry)
         if not restarted:
-            for process in pair:
-                process.kill()
-                process.wait()
-            restarted.extend([service(*scheduler), service(*worker)])
+            services.restart()
+            restarted.append(entry)
 
     work.folder.mkdir()
     prepare(work)
-    engine = _reached(work, address)
+    engine = _reached(work, services.address)
     with Journal(work.folder) as journal, engine:
         lead(journal, work, engine, plan(journal, work, four), told=watch)
-    assert len(restarted) == 2
+    assert restarted
     assert sorted(entry.stem for entry in told) == [path.stem for path in four]
     assert {(entry.state, entry.attempts) for entry in told} == {("done", 1)}
     run_survey(work, four, Workers(1))
@@ -138,7 +107,7 @@ def test_no_scheduler_is_one_sentence(four, work, monkeypatch):
 
     monkeypatch.setattr(cluster, "CONNECTING", 0.5)
     with pytest.raises(InputError, match="No Dask scheduler answers"):
-        run_survey(work, four, Workers(scheduler=f"tcp://127.0.0.1:{free_port()}"))
+        run_survey(work, four, Workers(scheduler="tcp://127.0.0.1:1"))
     assert {entry.state for entry in read_entries(work.folder)} == {"pending"}
 
 
@@ -200,7 +169,8 @@ def test_a_queue_runs_the_workers(four, work, undisturbed, tmp_path, monkeypatch
     monkeypatch.setenv("PATH", f"{bin}{os.pathsep}{os.environ['PATH']}")
     path = described(
         tmp_path,
-        f"cluster: slurm\njobs: 2\noptions:\n  cores: 1\n  memory: 4GB\n  python: {sys.executable}\n"
+        "cluster: slurm\njobs: 2\noptions:\n  cores: 1\n  memory: 4GB\n"
+        f"  python: {sys.executable}\n"
         "  interface: lo\n  scheduler_options: {dashboard_address: null}\n",
     )
     run_survey(work, four, Workers(cluster=path))

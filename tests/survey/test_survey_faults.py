@@ -284,8 +284,12 @@ def test_a_process_that_may_not_take_more_memory():
 
 def test_workers_have_one_thread_each(work, four):
     """Counted in one that has loaded what computes."""
-    with LocalProcesses(work, 1) as engine:
-        assert engine._pool(0).submit(_threads).result() == (1, 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with LocalProcesses(work, 1, ["cuda:1"]) as engine:
+        pool = engine._pool(0)
+        # and one GPU, which it sees as the only one
+        assert pool.submit(os.environ.get, "CUDA_VISIBLE_DEVICES").result() == "1"
+        assert pool.submit(_threads).result() == (1, 1)
 
 
 def _threads():
