@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cyclades.pipeline.comparison.counts import VisibilityArea
+from cyclades.pipeline.comparison.match import unit_vectors
 from cyclades.pipeline.studies.files import written_whole
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.core.geometry import Floats, determinant, sky_jacobian, sky_positions
+from cyclades.stages.core.geometry import Floats
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -121,7 +122,31 @@ class NoiseGrid:
         from astropy.io import fits
         from astropy.wcs import WCS
 
-        return WCS(fits.Header.fromstring(self.header, sep="\n")).celestial
+        return WCS(fits.Header.fromstring(self.header, sep="\n"))
+
+    @cached_property
+    def _turn(self) -> Floats:
+        """Rotation from ICRS to the frame of the WCS, (3, 3).
+
+        The E-terms of aberration of FK4 (0.3 arcsec) do not matter to blocks of pixels.
+        """
+        from astropy.coordinates import ICRS, SkyCoord
+        from astropy.wcs.utils import wcs_to_celestial_frame
+
+        frame = wcs_to_celestial_frame(self.wcs)
+        if isinstance(frame, ICRS):
+            return np.eye(3)
+        axes = SkyCoord([0.0, 90.0, 0.0], [0.0, 0.0, 90.0], unit="deg").transform_to(frame)
+        return np.asarray(axes.spherical.to_cartesian().xyz.value)
+
+    def _ordered(self, first: Floats, second: Floats) -> tuple[Floats, Floats]:
+        """Longitude and latitude as the axes of the WCS, or the other way round."""
+        return (second, first) if self.wcs.wcs.lng == 1 else (first, second)
+
+    def _directions(self, x: Floats, y: Floats) -> Floats:
+        """Unit vectors (ICRS) of pixel positions; NaN outside the projection."""
+        lon, lat = self._ordered(*self.wcs.all_pix2world(x, y, 0))
+        return np.asarray(unit_vectors(lon, lat) @ self._turn)
 
     @cached_property
     def cells(self) -> Cells:
@@ -129,9 +154,15 @@ class NoiseGrid:
         rows, columns = np.nonzero(self.pixels > 0)
         half = 0.5 * (self.step - 1.0)
         x, y = columns * self.step + half, rows * self.step + half
-        sky = sky_positions(self.wcs, x, y)
-        ra, dec = np.asarray(sky.ra.deg), np.asarray(sky.dec.deg)
-        area = np.abs(determinant(sky_jacobian(self.wcs, x, y)))
+        middle = self._directions(x, y)
+        ra = np.degrees(np.arctan2(middle[:, 1], middle[:, 0])) % 360.0
+        dec = np.degrees(np.arcsin(np.clip(middle[:, 2], -1.0, 1.0)))
+        # the parallelogram of a pixel's sides, on the unit sphere
+        sides = [
+            self._directions(x + dx, y + dy) - self._directions(x - dx, y - dy)
+            for dx, dy in ((0.5, 0.0), (0.0, 0.5))
+        ]
+        area = np.linalg.norm(np.cross(*sides), axis=1) * np.degrees(1.0) ** 2
         area = area * self.pixels[rows, columns]
         known = np.isfinite(ra) & np.isfinite(dec) & np.isfinite(area)
         rms = self.rms[rows, columns].astype(float)
@@ -139,20 +170,32 @@ class NoiseGrid:
 
     def at(self, ra: ArrayLike, dec: ArrayLike) -> Floats:
         """Noise at positions (degrees, ICRS); NaN where the field does not cover them."""
-        from astropy.coordinates import SkyCoord
-        from astropy.wcs.utils import skycoord_to_pixel
-
         ra, dec = np.atleast_1d(np.asarray(ra, float)), np.atleast_1d(np.asarray(dec, float))
         found = np.full(len(ra), np.nan)
         if not len(ra):
             return found
-        x, y = skycoord_to_pixel(SkyCoord(ra, dec, unit="deg"), self.wcs, 0)
+        directions = unit_vectors(ra, dec) @ self._turn.T
+        # a projection may show what lies behind the sphere, too
+        near = np.flatnonzero(directions @ self._turn @ self._middle > 0.0)
+        lon = np.degrees(np.arctan2(directions[near, 1], directions[near, 0]))
+        lat = np.degrees(np.arcsin(np.clip(directions[near, 2], -1.0, 1.0)))
+        if not len(near):
+            return found
+        x, y = self.wcs.all_world2pix(*self._ordered(lon, lat), 0, quiet=True)
         with np.errstate(invalid="ignore"):
             column, row = ((np.asarray(v, float) + 0.5) // self.step for v in (x, y))
             ny, nx = self.rms.shape
             inside = (column >= 0) & (column < nx) & (row >= 0) & (row < ny)
-        found[inside] = self.rms[row[inside].astype(int), column[inside].astype(int)]
+        found[near[inside]] = self.rms[row[inside].astype(int), column[inside].astype(int)]
         return found
+
+    @cached_property
+    def _middle(self) -> Floats:
+        """Mean direction of the field (ICRS)."""
+        cells = self.cells
+        if not len(cells.ra):
+            return np.zeros(3)
+        return np.asarray(unit_vectors(cells.ra, cells.dec).mean(0))
 
     @property
     def depth(self) -> VisibilityArea:

@@ -282,7 +282,7 @@ def test_a_process_that_may_not_take_more_memory():
     assert done.stdout.split("\n")[:2] == ["480000000", "no memory"], done.stderr
 
 
-def test_workers_have_one_thread_each(work, four):
+def test_workers_have_one_thread_each(work, monkeypatch):
     """Counted in one that has loaded what computes."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with LocalProcesses(work, 1, ["cuda:1"]) as engine:

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
+from astropy.wcs import WCS
 
 from cyclades.pipeline.survey.depth import (
     Sources,
@@ -15,6 +17,7 @@ from cyclades.pipeline.survey.merging import NEEDED, join, overlapping
 from cyclades.pipeline.survey.noise_grid import NoiseGrid
 from cyclades.pipeline.survey.quality import deviations, expected_sources
 from cyclades.stages.core.flags import Flag
+from cyclades.stages.core.geometry import sky_jacobian
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.products import Background
 from tests.survey_fields import PIXEL, field_wcs
@@ -148,6 +151,28 @@ def test_grid_of_noise_on_the_sky(tmp_path):
         np.testing.assert_array_equal(np.isfinite(found), [True, True, False, False])
         np.testing.assert_allclose(found[:2], 3.0)
     assert made.at([330.0], [-30.0]).tolist() != [3.0]  # the other side of the sky
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_grid_of_a_galactic_image(tmp_path, turned):
+    """Positions and areas beside those of astropy's own transformations."""
+    wcs = WCS(naxis=2)
+    axes, centre = ["GLON-TAN", "GLAT-TAN"], [10.5, 60.0]
+    wcs.wcs.ctype, wcs.wcs.crval = (axes[::-1], centre[::-1]) if turned else (axes, centre)
+    wcs.wcs.crpix, wcs.wcs.cdelt = [64.5, 64.5], [-0.01, 0.01]
+    wcs.wcs.pc = [[0.8, -0.6], [0.6, 0.8]]
+    image = SkyImage(np.zeros((SIZE, SIZE), np.float32), wcs=wcs)
+    noise = np.add.outer(np.arange(SIZE), 1000.0 * np.arange(SIZE)).astype(np.float32)
+    made = NoiseGrid.of(image, Background(noise * 0, noise), 5.0)
+    made.write(tmp_path / "x.noise.npz")
+    cells = NoiseGrid.read(tmp_path / "x.noise.npz").cells
+    y, x = (0.5 + 2 * n.ravel() for n in np.mgrid[:64, :64])
+    sky = wcs.pixel_to_world(x, y).icrs
+    apart = sky.separation(SkyCoord(cells.ra, cells.dec, unit="deg"))
+    assert apart.arcsec.max() < 1e-3
+    exact = 4 * abs(np.linalg.det(sky_jacobian(wcs, x, y)))
+    np.testing.assert_allclose(cells.area, exact, rtol=1e-4)
+    np.testing.assert_array_equal(made.at(cells.ra, cells.dec), cells.rms)
 
 
 def test_expectation_follows_depth():
