@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import click
 
 from cyclades._version import __version__
+from cyclades.pipeline.commands.batch import batch, watch
 from cyclades.pipeline.commands.compare import compare
 from cyclades.pipeline.commands.compare_stages import compare_stages
 from cyclades.pipeline.commands.completion import completion
@@ -107,6 +108,7 @@ def cli() -> None:
     """Find, measure and catalogue sources in astronomical images, radio first."""
 
 
+cli.add_command(batch)
 cli.add_command(compare)
 cli.add_command(compare_stages)
 cli.add_command(completion)
@@ -127,4 +129,5 @@ cli.add_command(study)
 cli.add_command(subtract)
 cli.add_command(train)
 cli.add_command(train_classifier)
+cli.add_command(watch)
 cli.add_command(weights)

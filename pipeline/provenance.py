@@ -91,7 +91,7 @@ def records(table: "Table") -> list[dict[str, Any]]:
     return [dict(zip(table.colnames, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _other_files(config: "RouteConfig") -> list[str]:
+def other_files(config: "RouteConfig") -> list[str]:
     """Return the files besides the image that the configuration names (mask, maps, weight)."""
     found = []
     for section in config.to_mapping().values():
@@ -146,7 +146,7 @@ def record(
         "command": shlex.join(sys.argv),
         "directory": str(Path.cwd()),
         "input": {"name": source.name, **entry},
-        "other_files": [describe_file(file) for file in _other_files(config)],
+        "other_files": [describe_file(file) for file in other_files(config)],
         "workers": context.workers,
         "configuration": plain(config.to_mapping()),
         "notes": plain(context.notes),

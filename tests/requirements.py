@@ -14,6 +14,7 @@ MODULES = {
     "pretraining": ("torch", "lightly"),
     "notebooks": ("jupytext", "ipykernel"),
     "docs": ("sphinx", "myst_parser", "numpydoc", "furo", "sphinx_copybutton", "latex2mathml"),
+    "distributed": ("distributed", "dask_jobqueue"),
 }
 """What each extra brings."""
 

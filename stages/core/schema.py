@@ -587,6 +587,21 @@ EXTRA_COLUMNS: tuple[ColumnSpec, ...] = (
         "calibrated probability that the row is a real source or a piece of one; of a source or "
         "island, that of its most reliable component; NaN of negative rows",
     ),
+    _C("field", "", "meta.id;obs.field", "field of a survey that the row is from", dtype="str"),
+    _C(
+        "n_fields",
+        "",
+        "meta.number;obs.field",
+        "fields of a survey in which it was found",
+        dtype="i4",
+    ),
+    _C(
+        "n_covering",
+        "",
+        "meta.number;obs.field",
+        "fields of a survey that cover its position",
+        dtype="i4",
+    ),
 )
 """Columns that only some characterizers and measurements give; they follow the others."""
 
