@@ -120,6 +120,9 @@ class LocalProcesses(Engine):
         promise: Future[FieldOutcome] = Future()
 
         def done(inner: "Future[FieldOutcome]") -> None:
+            if inner.cancelled():
+                promise.cancel()
+                return
             error = inner.exception()
             if isinstance(error, BrokenProcessPool):
                 self._drop(place)

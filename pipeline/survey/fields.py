@@ -70,6 +70,7 @@ def process(work: Work, task: Task) -> FieldOutcome:
 def _process(work: Work, task: Task) -> FieldOutcome:
     from cyclades.pipeline.batch import run_one
     from cyclades.pipeline.chain import Pipeline
+    from cyclades.pipeline.provenance import describe_file
 
     start = time.perf_counter()
     reason = unfitness(work)
@@ -107,6 +108,10 @@ def _process(work: Work, task: Task) -> FieldOutcome:
         return FieldOutcome(task, "output", message, size, mtime, worker=worker_name())
     finally:
         context.keep_only(*NETWORKS)
+    if outcome.kind == "input" and not found:
+        # so that it is known again, whatever the time of its file
+        with suppress(OSError):
+            found["sha256"] = describe_file(task.image)["sha256"]
     return FieldOutcome(
         task,
         outcome.kind,

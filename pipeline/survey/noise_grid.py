@@ -153,16 +153,15 @@ class NoiseGrid:
         """Blocks with valid pixels, on the sky."""
         rows, columns = np.nonzero(self.pixels > 0)
         half = 0.5 * (self.step - 1.0)
-        x, y = (np.asarray(place * self.step + half, np.float64) for place in (columns, rows))
+        x: Floats = (columns * self.step + half).astype(np.float64)
+        y: Floats = (rows * self.step + half).astype(np.float64)
         middle = self._directions(x, y)
         ra = np.degrees(np.arctan2(middle[:, 1], middle[:, 0])) % 360.0
         dec = np.degrees(np.arcsin(np.clip(middle[:, 2], -1.0, 1.0)))
         # the parallelogram of a pixel's sides, on the unit sphere
-        along, across = (
-            np.subtract(self._directions(x + dx, y + dy), self._directions(x - dx, y - dy))
-            for dx, dy in ((0.5, 0.0), (0.0, 0.5))
-        )
-        area = np.linalg.norm(np.cross(along, across), axis=1) * np.degrees(1.0) ** 2
+        along_x: Floats = self._directions(x + 0.5, y) - self._directions(x - 0.5, y)
+        along_y: Floats = self._directions(x, y + 0.5) - self._directions(x, y - 0.5)
+        area = np.linalg.norm(np.cross(along_x, along_y), axis=1) * np.degrees(1.0) ** 2
         area = area * self.pixels[rows, columns]
         known = np.isfinite(ra) & np.isfinite(dec) & np.isfinite(area)
         rms = self.rms[rows, columns].astype(float)

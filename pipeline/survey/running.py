@@ -196,6 +196,8 @@ def lead(
             journal.resume()
         sweep(work.folder)
         raise
+    # nobody writes any more: what is left is of workers that were killed
+    sweep(work.folder)
     if stopped:
         journal.resume()
         raise OutputError(stopped)

@@ -288,7 +288,7 @@ def test_workers_have_one_thread_each(work, monkeypatch):
     with LocalProcesses(work, 1, ["cuda:1"]) as engine:
         pool = engine._pool(0)
         # and one GPU, which it sees as the only one
-        assert pool.submit(os.environ.get, "CUDA_VISIBLE_DEVICES").result() == "1"
+        assert pool.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() == "1"
         assert pool.submit(_threads).result() == (1, 1)
 
 
