@@ -11,6 +11,7 @@ from pathlib import Path
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.specification import (
     CLASSIFIER_KEY,
+    MEASURER_KEY,
     METADATA_KEY,
     NetworkSpec,
     PretrainedSpec,
@@ -37,10 +38,12 @@ __all__ = [
     "fetch",
     "find_detector",
     "find_file",
+    "find_measurer",
     "find_model",
     "package_file",
     "read_metadata",
     "shipped_detectors",
+    "shipped_measurers",
     "verify",
     "weights_folder",
 ]
@@ -236,8 +239,18 @@ def _shipped_folder() -> Path:
 
 def shipped_detectors() -> dict[str, DetectorFile]:
     """Trained detectors that ship with the package, by name."""
+    return {path.stem: DetectorFile(path.stem, path) for path in _shipped(METADATA_KEY)}
+
+
+def shipped_measurers() -> dict[str, Path]:
+    """Region heads that ship with the package, by name."""
+    return {path.stem: path for path in _shipped(MEASURER_KEY)}
+
+
+def _shipped(key: str) -> list[Path]:
+    """Files of weights that ship with the package and have a key in their metadata."""
     files = sorted(_shipped_folder().glob("*.safetensors"))
-    return {path.stem: DetectorFile(path.stem, path) for path in files}
+    return [path for path in files if key in read_metadata(path)]
 
 
 def _recorded_hashes() -> dict[str, str]:
@@ -289,6 +302,31 @@ def find_detector(name_or_path: str | Path, sha256: str | None = None) -> Path:
     return path
 
 
+def find_measurer(name_or_path: str) -> Path:
+    """Find a region head: a shipped one's name, a file, or a repository of the hub.
+
+    Raises
+    ------
+    InputError
+        Where there is none, or a shipped one's hash is wrong.
+    """
+    known = shipped_measurers().get(name_or_path)
+    if known is None:
+        try:
+            return _given_file(name_or_path, None)
+        except InputError as error:
+            if "no name of" not in str(error):
+                raise
+            names = ", ".join(shipped_measurers()) or "none"
+            raise InputError(
+                f"{name_or_path}: there is no such region head; shipped with cyclades: {names}."
+            ) from error
+    digest = _recorded_hashes().get(known.name)
+    if digest is not None:
+        verify(known, digest)
+    return known
+
+
 def listing() -> list[tuple[str, str, str, str, str]]:
     """Rows of all detectors and weights: name, kind, licence, size, available offline."""
     rows = [("name", "kind", "licence", "size", "offline")]
@@ -301,6 +339,10 @@ def listing() -> list[tuple[str, str, str, str, str]]:
             trunk = WEIGHTS.get(spec.trunk.weights)
             offline = "yes" if trunk is not None and available_offline(trunk) else "no"
         rows.append((name, kind, spec.licence, size, offline))
+    for name, path in shipped_measurers().items():
+        about = json.loads(read_metadata(path)[MEASURER_KEY])
+        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        rows.append((name, "characterization, region head", about["licence"], size, "yes"))
     for name, entry in WEIGHTS.items():
         offline = "yes" if available_offline(entry) else "no"
         size = f"{entry.megabytes:.1f} MB"
@@ -324,11 +366,14 @@ def describe(name: str) -> str:
     detector = shipped_detectors().get(name)
     if detector is not None:
         return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
+    measurer = shipped_measurers().get(name)
+    if measurer is not None:
+        return _describe_file(measurer)
     entry = WEIGHTS.get(name)
     if entry is None:
         if Path(name).expanduser().is_file():
             return _describe_file(Path(name).expanduser())
-        names = ", ".join([*shipped_detectors(), *WEIGHTS])
+        names = ", ".join([*shipped_detectors(), *shipped_measurers(), *WEIGHTS])
         raise InputError(f"There are no weights {name!r}; there are {names}.")
     lines = {
         "what": entry.summary,
@@ -371,10 +416,11 @@ def _describe_file(path: Path) -> str:
     if METADATA_KEY in metadata:
         detector = DetectorFile(path.stem, path)
         return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
-    if CLASSIFIER_KEY in metadata:
-        if card.is_file():
-            return card.read_text(encoding="utf-8")
-        return json.dumps(json.loads(metadata[CLASSIFIER_KEY]), indent=2)
+    for key in (CLASSIFIER_KEY, MEASURER_KEY):
+        if key in metadata:
+            if card.is_file():
+                return card.read_text(encoding="utf-8")
+            return json.dumps(json.loads(metadata[key]), indent=2)
     spec = PretrainedSpec.from_metadata(metadata, path)
     if spec is None:
         return (

@@ -1,0 +1,178 @@
+"""From what a region head says to measurements in pixels and image units, with their covariance."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cyclades.stages.core.geometry import Floats
+from cyclades.stages.networks.region_spec import OUTPUTS
+from cyclades.stages.networks.region_windows import Windows
+
+NAMES = ("peak", "u", "v", "uu", "uv", "vv", "flux")
+"""Of the outputs."""
+_STEP = 1e-4
+
+
+class Calibration(NamedTuple):
+    """How wrong the errors and the means of a network were on held-out simulations.
+
+    Parameters
+    ----------
+    knots : ndarray, shape (k,)
+        Logarithms of `Windows.scale`.
+    factors : ndarray, shape (k, 7)
+        By which errors are multiplied, interpolated between the knots.
+    offsets : ndarray, shape (k, 7)
+        Mean errors in sigmas, which are taken off; zero for what has a direction.
+    """
+
+    knots: Floats
+    factors: Floats
+    offsets: Floats
+
+    @classmethod
+    def none(cls) -> "Calibration":
+        """Nothing to change."""
+        return cls(np.zeros(1), np.ones((1, OUTPUTS)), np.zeros((1, OUTPUTS)))
+
+    @classmethod
+    def from_mapping(cls, held: dict[str, list[list[float]]]) -> "Calibration":
+        """Read it from a specification; none where that is empty."""
+        if not held:
+            return cls.none()
+        return cls(*(np.array(held[name], float) for name in cls._fields))
+
+    def to_mapping(self) -> dict[str, list[list[float]]]:
+        """Return it as lists."""
+        return {name: np.round(part, 4).tolist() for name, part in self._asdict().items()}
+
+    def at(self, scale: Floats) -> tuple[Floats, Floats]:
+        """Factors and offsets of sources, each of shape (n, 7)."""
+        place = np.log(scale)
+        made = [
+            np.stack([np.interp(place, self.knots, column) for column in part.T], -1)
+            for part in (self.factors, self.offsets)
+        ]
+        return made[0], made[1]
+
+
+def mixture(means: Floats, covariances: Floats) -> tuple[Floats, Floats]:
+    """Mean and covariance of an equal mixture of Gaussians.
+
+    Parameters
+    ----------
+    means : ndarray, shape (m, n, 7)
+    covariances : ndarray, shape (m, n, 7, 7)
+    """
+    mean = means.mean(0)
+    apart = means - mean
+    spread = np.einsum("mni,mnj->nij", apart, apart) / len(means)
+    return mean, covariances.mean(0) + spread
+
+
+def calibrated(
+    mean: Floats, covariance: Floats, scale: Floats, calibration: Calibration
+) -> tuple[Floats, Floats]:
+    """Means without their known bias, and covariances that hold."""
+    factor, offset = calibration.at(scale)
+    sigma = np.sqrt(np.einsum("nii->ni", covariance))
+    return mean - offset * sigma, covariance * factor[:, :, None] * factor[:, None, :]
+
+
+class Measured(NamedTuple):
+    """Measurements in pixels and image units.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, 6)
+        Peak, x, y, sxx, sxy, syy (see `cyclades.stages.core.products.PARAMETERS`), for positive
+        sources.
+    covariance : ndarray, shape (n, 6, 6)
+    total, total_err : ndarray, shape (n,)
+        In the image's unit times beams.
+    logarithm : ndarray, shape (n, 3)
+        Elements of the logarithm of the profile's covariance in the beam's frame,
+    logarithm_covariance : ndarray, shape (n, 3, 3)
+        and the covariance of their errors.
+    """
+
+    values: Floats
+    covariance: Floats
+    total: Floats
+    total_err: Floats
+    logarithm: Floats
+    logarithm_covariance: Floats
+
+
+def exponential(logarithm: Floats) -> Floats:
+    """Exponentials of symmetric matrices from their elements (uu, uv, vv), shape (n, 2, 2)."""
+    mean = 0.5 * (logarithm[:, 0] + logarithm[:, 2])
+    half, cross = 0.5 * (logarithm[:, 0] - logarithm[:, 2]), logarithm[:, 1]
+    r = np.hypot(half, cross)
+    slope = np.where(r > 1e-9, np.sinh(r) / np.maximum(r, 1e-9), 1.0)
+    size = np.exp(mean)
+    first = size * (np.cosh(r) + slope * half)
+    second = size * (np.cosh(r) - slope * half)
+    off = size * slope * cross
+    return np.stack([np.stack([first, off], -1), np.stack([off, second], -1)], -2)
+
+
+def _shapes(logarithm: Floats, frame: Floats) -> Floats:
+    """Elements (sxx, sxy, syy) in pixels squared."""
+    made = frame @ exponential(logarithm) @ frame
+    return np.asarray(made[:, [0, 0, 1], [0, 1, 1]])
+
+
+def in_pixels(mean: Floats, covariance: Floats, windows: Windows) -> Measured:
+    """Carry means and covariances of the outputs to pixels and image units.
+
+    Parameters
+    ----------
+    mean : ndarray, shape (n, 7)
+        Peak and flux over `Windows.scale`.
+    covariance : ndarray, shape (n, 7, 7)
+    windows : Windows
+        Its `fine` and `coarse` are not looked at.
+    """
+    unit = windows.scale * windows.rms
+    n = len(mean)
+    logarithm = mean[:, 3:6]
+    jacobian = np.zeros((n, OUTPUTS, OUTPUTS))
+    jacobian[:, 0, 0] = jacobian[:, 6, 6] = unit
+    jacobian[:, 1:3, 1:3] = windows.frame
+    for k in range(3):
+        step = np.zeros(3)
+        step[k] = _STEP
+        ahead, behind = (_shapes(logarithm + s, windows.frame) for s in (step, -step))
+        jacobian[:, 3:6, 3 + k] = (ahead - behind) / (2.0 * _STEP)
+    errors = jacobian @ covariance @ np.swapaxes(jacobian, 1, 2)
+    position = windows.centre + np.einsum("nij,nj->ni", windows.frame, mean[:, 1:3])
+    values = np.column_stack(
+        [mean[:, 0] * unit, position, _shapes(logarithm, windows.frame)]
+    )
+    return Measured(
+        values, errors[:, :6, :6], mean[:, 6] * unit, np.sqrt(errors[:, 6, 6]),
+        logarithm, covariance[:, 3:6, 3:6],
+    )  # fmt: skip
+
+
+def wider_probability(logarithm: Floats, covariance: Floats, tolerance: float) -> Floats:
+    """Probability that a profile is wider than the beam.
+
+    The Wald test of `cyclades.stages.characterization.gaussian_shapes.resolved_probability`: the
+    logarithm of the covariance in the beam's frame is zero for the beam itself.
+
+    Parameters
+    ----------
+    logarithm : ndarray, shape (n, 3)
+    covariance : ndarray, shape (n, 3, 3)
+    tolerance : float
+        Relative uncertainty of the beam's size.
+    """
+    from scipy.special import chdtr
+
+    errors = covariance + np.diag([4.0, 1.0, 4.0]) * tolerance**2
+    solved = np.linalg.solve(errors, logarithm[..., None])[..., 0]
+    statistic = np.einsum("ni,ni->n", solved, logarithm)
+    wide = logarithm[:, 0] + logarithm[:, 2] > 0.0
+    return np.asarray(np.where(wide, chdtr(3, statistic), 0.0))
