@@ -7,6 +7,8 @@ takes points for wider than they are. Every source has its row in every realisat
 not, so that no cut selects what is learned from.
 """
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -23,9 +25,9 @@ from cyclades.stages.core.geometry import (
     SIGMA_TO_FWHM,
     Floats,
     determinant,
-    gaussian_area,
     inverse,
 )
+from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.noise import NoiseAutocorrelation, gaussian_autocorrelation
 from cyclades.stages.core.products import Detections, Integers, Segments
 from cyclades.stages.core.rendering import add_gaussians
@@ -107,6 +109,8 @@ class Examples:
         Whether all the light of one object, and of no other, is in the row.
     island : ndarray of int, shape (n,)
         Equal for the rows of one island.
+    region : ndarray, shape (n, channels, cells, cells)
+        Features of a backbone; no channels where there are none.
     """
 
     fine: NDArray[np.float16]
@@ -118,6 +122,7 @@ class Examples:
     kind: Integers
     alone: NDArray[np.bool_]
     island: Integers
+    region: NDArray[np.float16]
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -398,7 +403,7 @@ def row_truth(objects: TrueObjects, summit: Floats, beam: Floats) -> RowTruth:
     share = np.zeros((len(values), n), np.float32)
     reach = np.sqrt(CLAIM * values[:, [3, 5]])
     starts = np.searchsorted(owner, np.arange(len(objects.kind) + 1))
-    for a, b in zip(starts[:-1], starts[1:], strict=True):
+    for a, b in itertools.pairwise(starts):
         low = (values[a:b, 1:3] - reach[a:b]).min(0)
         high = (values[a:b, 1:3] + reach[a:b]).max(0)
         mine = np.flatnonzero(((summit >= low) & (summit <= high)).all(1))
@@ -424,8 +429,7 @@ def row_truth(objects: TrueObjects, summit: Floats, beam: Floats) -> RowTruth:
         x, y = part @ rows[:, 1] / total, part @ rows[:, 2] / total
         dx, dy = rows[:, 1] - x, rows[:, 2] - y
         moments = [
-            part @ (rows[:, c] + d) / total
-            for c, d in ((3, dx * dx), (4, dx * dy), (5, dy * dy))
+            part @ (rows[:, c] + d) / total for c, d in ((3, dx * dx), (4, dx * dy), (5, dy * dy))
         ]
         places = np.vstack([[[x, y]], summit[j : j + 1], rows[rows[:, 0].argsort()[-12:], 1:3]])
         light = _light(rows, places)
@@ -456,6 +460,7 @@ def field_examples(
     side: int = 448,
     realisations: int = 4,
     beam: Floats | None = None,
+    features: Callable[[SkyImage, Floats], NDArray[np.float16]] | None = None,
     **options: object,
 ) -> Examples:
     """Simulate a plane of objects under several realisations of the noise, and cut out the rows.
@@ -467,6 +472,8 @@ def field_examples(
     realisations : int
     beam : ndarray, shape (2, 2), optional
         In place of a random one.
+    features : callable, optional
+        Gives features around places of an image.
     **options
         Of `draw_objects`.
     """
@@ -512,6 +519,9 @@ def field_examples(
                 objects.kind[true.first[good]],
                 true.alone[good],
                 found.island_of[leaves[good]],
+                np.zeros((int(good.sum()), 0, 0, 0), np.float16)
+                if features is None
+                else features(SkyImage(plane, psf=psf), windows.centre),
             )
         )
         objects_of.append(true.first[good])

@@ -135,7 +135,7 @@ def pulls(network: RegionNetwork, rows: Examples) -> Floats:
     for some in _batches(rows):
         windows = tuple(
             torch.from_numpy(np.asarray(part, np.float32))
-            for part in (some.fine, some.coarse, some.numbers, some.scale)
+            for part in (some.fine, some.coarse, some.numbers)
         )
         mean, covariance = answers(network, *windows)
         truth = some.truth.astype(float)

@@ -24,7 +24,6 @@ from cyclades.stages.core.stage import parameter
 from cyclades.stages.networks.region_head import (
     OUTPUTS,
     RegionNetwork,
-    error_units,
     triangular,
 )
 from cyclades.stages.networks.region_runtime import oriented, turned_numbers
@@ -130,13 +129,13 @@ def turned(values: Tensor, orientation: int) -> Tensor:
 
 
 def measurement_losses(
-    mean: Tensor, factor: Tensor, batch: dict[str, Tensor], realisations: int
+    mean: Tensor, factor: Tensor, units: Tensor, batch: dict[str, Tensor], realisations: int
 ) -> dict[str, Tensor]:
     """Terms of the loss: robust squares, likelihood and squared mean error.
 
     Parameters
     ----------
-    mean, factor : Tensor
+    mean, factor, units : Tensor
         Of `cyclades.stages.networks.region_head.RegionHead`.
     batch : dict
         Of `as_tensors`.
@@ -145,7 +144,7 @@ def measurement_losses(
     """
     scale, truth = batch["scale"], batch["truth"].clone()
     truth[:, [0, 6]] /= scale[:, None]
-    error = (mean - truth) / error_units(mean, scale)
+    error = (mean - truth) / units
     triangle = triangular(factor)
     white = torch.einsum("nij,nj->ni", triangle, error)
     size = white.abs()
@@ -213,10 +212,11 @@ class MeasurementTraining(lightning.LightningModule):
         share = self.global_step / self.options.steps
         if share > 0.3:
             self.head.norm.eval()
-        mean, factor = self.head(batch["fine"], batch["coarse"], batch["numbers"])
-        terms = measurement_losses(mean, factor, batch, self.options.realisations)
+        mean, factor, units = self.head(batch["fine"], batch["coarse"], batch["numbers"])
+        number = self.options.realisations
+        terms = measurement_losses(mean, factor, units, batch, number)
         if share < 0.1:
-            away = measurement_losses(mean.detach(), factor, batch, self.options.realisations)
+            away = measurement_losses(mean.detach(), factor, units, batch, number)
             loss = terms["distance"] + away["likelihood"]
         else:
             loss = terms["likelihood"] + self.options.bias * terms["bias"]

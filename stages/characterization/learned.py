@@ -1,4 +1,4 @@
-"""Measurements by a network: position, fluxes and shape of each component, with their covariance."""
+"""Measurements by a network: position, fluxes, shape and their covariance of each component."""
 
 import importlib.util
 from functools import partial
@@ -19,7 +19,7 @@ from cyclades.stages.core.products import PARAMETERS, Background, Components, De
 from cyclades.stages.core.rendering import gaussians_at
 from cyclades.stages.core.segments import segment_boxes
 from cyclades.stages.core.stage import Capabilities, CharacterizationStage, parameter
-from cyclades.stages.networks.region_results import in_pixels, wider_probability
+from cyclades.stages.networks.region_results import beam_fluxes, in_pixels, wider_probability
 from cyclades.stages.networks.region_spec import RegionSpec
 from cyclades.stages.networks.region_windows import Windows, cut_windows, noise_size
 from cyclades.stages.networks.weights import find_measurer
@@ -148,6 +148,11 @@ class LearnedCharacterization(CharacterizationStage):
         result.covariance[rows, 0, 1:] *= sign[:, None]
         result.covariance[rows, 1:, 0] *= sign[:, None]
         result.total[rows], result.total_err[rows] = sign * measured.total, measured.total_err
+        flux, error = beam_fluxes(windows, mean[:, 1:3])
+        unit = windows.scale * windows.rms
+        alone = result.flags[rows] & Flag.BLENDED == 0
+        result.beam_flux[rows] = np.where(alone, sign * flux * unit, np.nan)
+        result.beam_flux_err[rows] = np.where(alone, error * unit, np.nan)
         result.resolved_probability[rows] = wider_probability(
             measured.logarithm, measured.logarithm_covariance, self.beam_tolerance
         )

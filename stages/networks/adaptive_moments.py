@@ -1,4 +1,4 @@
-"""Moments of windows under Gaussian weights that follow them: the Gaussian that a window looks like.
+"""The Gaussian that a window looks like, from moments under Gaussian weights that follow it.
 
 A weight of covariance W makes the covariance S of a Gaussian ``(S^-1 + W^-1)^-1``, so that S can be
 read off; W is then set to a multiple of S, until nothing changes (adaptive moments: Bernstein &
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cyclades.stages.core.geometry import Floats
 
 WIDTHS = (0.45, 1.0)
-"""Covariance of the weights over that of the profile: narrow ones lose least to correlated noise."""
+"""Covariance of weights over that of the profile: narrow ones lose least to correlated noise."""
 ADAPTED = 6 * len(WIDTHS)
 ITERATIONS = 8
 SMALLEST, LARGEST = 0.2, 30.0

@@ -25,8 +25,10 @@ COARSE_SIGMAS = (1.5, 3.0, 6.0)
 """and in samples of the coarse window."""
 REGION = 7
 """Cells along the side of a region of features."""
-MOST_PRECISE = 0.01
-"""Errors are learned in units of those of the noise, to which this part of the scale is added."""
+MISFIT_SIGMA = 3.5
+"""Of the Gaussian weight under which the misfit is taken, in sigmas of the beam."""
+LEAST_MISFIT = 0.3
+"""In rms of the noise, added in square."""
 
 
 def moment_weights(sigmas: tuple[float, ...], step: float) -> Tensor:
@@ -68,7 +70,7 @@ class RegionHead(nn.Module):
         super().__init__()
         self.half = False
         self.fine = nn.Sequential(
-            nn.Conv2d(2, 24, 4, stride=2, padding=1), nn.SiLU(),
+            nn.Conv2d(3, 24, 4, stride=2, padding=1), nn.SiLU(),
             nn.Conv2d(24, 24, 3, padding=1), nn.SiLU(),
             nn.Conv2d(24, 48, 3, stride=2, padding=1), nn.SiLU(),
             nn.Flatten(), nn.Linear(48 * (SAMPLES // 4) ** 2, 96),
@@ -78,7 +80,7 @@ class RegionHead(nn.Module):
             nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.SiLU(),
             nn.Flatten(), nn.Linear(32 * (SAMPLES // 4) ** 2, 64),
         )  # fmt: skip
-        moments = 6 * (len(FINE_SIGMAS) + len(COARSE_SIGMAS)) + NUMBERS
+        moments = 6 * (len(FINE_SIGMAS) + len(COARSE_SIGMAS)) + NUMBERS + 2
         self.region: nn.Module | None = None
         inputs = 96 + 64 + moments
         if channels:
@@ -95,11 +97,19 @@ class RegionHead(nn.Module):
         nn.init.zeros_(self.last.bias)
         self.register_buffer("fine_weights", moment_weights(FINE_SIGMAS, STEP), persistent=False)
         self.register_buffer("coarse_weights", moment_weights(COARSE_SIGMAS, 1.0), persistent=False)
+        line = STEP * (torch.arange(SAMPLES) - 0.5 * (SAMPLES - 1))
+        weight = torch.exp(-0.5 * (line**2 + line[:, None] ** 2) / MISFIT_SIGMA**2)
+        self.register_buffer("line", line, persistent=False)
+        self.register_buffer("middle", weight, persistent=False)
 
     def forward(
         self, fine: Tensor, coarse: Tensor, numbers: Tensor, region: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Measure sources.
+
+        What is learned is by how much a source differs from the Gaussian that it looks like, in
+        units of the misfit of that Gaussian: the noise for a bright Gaussian, so that the network
+        cannot spoil what is known, and more for other shapes and blends.
 
         Parameters
         ----------
@@ -114,17 +124,22 @@ class RegionHead(nn.Module):
             Peak over scale; offset in the beam's frame; logarithm of the profile's covariance in
             it (uu, uv, vv); total flux over scale.
         factor : Tensor, shape (n, 28)
-            Triangular factor of the inverse covariance of the errors in units of `error_units`,
-            row by row; the diagonal as logarithms.
+            Triangular factor of the inverse covariance of the errors in `units`, row by row; the
+            diagonal as logarithms.
+        units : Tensor, shape (n, 7)
         """
+        adapted = numbers[:, 2:8]
+        residual, misfit = self.misfit(fine, adapted, numbers[:, :1])
         sums = [
             _moments(window, weights)
             for window, weights in ((fine, self.fine_weights), (coarse, self.coarse_weights))
         ]
-        moments = self.norm(torch.cat([*sums, numbers], 1))
+        logarithm = misfit.log()
+        moments = self.norm(torch.cat([*sums, numbers, logarithm, logarithm + numbers[:, :1]], 1))
         with torch.autocast(fine.device.type, torch.bfloat16, enabled=self.half):
+            near = torch.stack([compressed(fine[:, 0]), fine[:, 1], compressed(residual)], 1)
             parts = [
-                self.fine(torch.stack([compressed(fine[:, 0]), fine[:, 1]], 1)).float(),
+                self.fine(near).float(),
                 self.coarse(torch.stack([compressed(coarse[:, 0]), coarse[:, 1]], 1)).float(),
                 moments,
             ]
@@ -133,12 +148,49 @@ class RegionHead(nn.Module):
                 parts.append(self.region(region).float())
         hidden = self.hidden(torch.cat(parts, 1))
         made = self.last(torch.cat([hidden, moments], 1))
-        # what is learned is by how much the source differs from the Gaussian that it looks like
-        adapted = numbers[:, 2:8]
-        area = 0.5 * (adapted[:, 3:4] + adapted[:, 5:6]) + made[:, 6:7]
-        flux = adapted[:, :1].clamp(min=0.1) * area.clamp(-6.0, 8.0).exp()
-        mean = torch.cat([adapted + made[:, :6], flux], 1)
-        return mean, made[:, OUTPUTS:]
+        area = 0.5 * (adapted[:, 3:4] + adapted[:, 5:6])
+        flux = adapted[:, :1].clamp(min=0.1) * (area + misfit * made[:, 6:7]).clamp(-6.0, 8.0).exp()
+        mean = torch.cat([adapted + misfit * made[:, :6], flux], 1)
+        larger = (0.7 * area.clamp(0.0, 5.0)).exp()
+        return (
+            mean,
+            made[:, OUTPUTS:],
+            misfit * torch.cat([larger.new_ones(len(larger), 6), larger], 1),
+        )
+
+    def misfit(self, fine: Tensor, adapted: Tensor, brightness: Tensor) -> tuple[Tensor, Tensor]:
+        """What a window differs by from the Gaussian that it looks like.
+
+        Parameters
+        ----------
+        fine : Tensor, shape (n, 2, SAMPLES, SAMPLES)
+        adapted : Tensor, shape (n, 6)
+            Peak, u, v and logarithm of the covariance.
+        brightness : Tensor, shape (n, 1)
+            Logarithm of the scale.
+
+        Returns
+        -------
+        residual : Tensor, shape (n, SAMPLES, SAMPLES)
+            Over the misfit.
+        misfit : Tensor, shape (n, 1)
+            Root mean square over scale, in the middle of the window and where it is nobody else's.
+        """
+        peak, u0, v0, uu, uv, vv = adapted.unbind(1)
+        mean, half = 0.5 * (uu + vv), 0.5 * (uu - vv)
+        r = torch.sqrt(half**2 + uv**2 + 1e-12)
+        size, slope = torch.exp(-mean), -torch.sinh(r) / r
+        a, c = size * (torch.cosh(r) + slope * half), size * (torch.cosh(r) - slope * half)
+        b = size * slope * uv
+        du, dv = self.line - u0[:, None], self.line - v0[:, None]
+        q = (c[:, None] * dv**2)[:, :, None] + (a[:, None] * du**2)[:, None, :]
+        q = q + 2.0 * b[:, None, None] * dv[:, :, None] * du[:, None, :]
+        residual = fine[:, 0] - peak[:, None, None] * torch.exp(-0.5 * q.clamp(max=60.0))
+        clean = self.middle * (fine[:, 1].abs() < 0.25)
+        square = (clean * residual.clamp(-5.0, 5.0) ** 2).sum((1, 2)) / self.middle.sum()
+        least = (LEAST_MISFIT * torch.exp(-brightness[:, 0])) ** 2
+        misfit = torch.sqrt(square + least)[:, None].clamp(max=1.0)
+        return residual / misfit[:, :, None], misfit
 
 
 def _moments(window: Tensor, weights: Tensor) -> Tensor:
@@ -149,17 +201,6 @@ def _moments(window: Tensor, weights: Tensor) -> Tensor:
     rest = sums[:, :, 1:] / level.clamp(min=0.02)
     rest = rest / torch.sqrt(1.0 + (rest / 20.0) ** 2)
     return torch.cat([torch.asinh(level / 0.05), rest], 2).flatten(1)
-
-
-def error_units(mean: Tensor, scale: Tensor) -> Tensor:
-    """Units in which the errors of (peak, u, v, three logarithms, flux) are about one, (n, 7).
-
-    Those of the noise for a point, and a part of the scale for bright sources. Peak and flux here
-    are those over scale.
-    """
-    part = torch.sqrt(scale**-2 + MOST_PRECISE**2)
-    area = (mean[:, 6] / mean[:, 0].clamp(min=0.2)).clamp(1.0, 100.0).sqrt().detach()
-    return torch.stack([part] * 6 + [part * area], 1)
 
 
 def triangular(factor: Tensor) -> Tensor:

@@ -1,15 +1,18 @@
 """From what a region head says to measurements in pixels and image units, with their covariance."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from cyclades.stages.core.geometry import Floats
+from cyclades.stages.core.geometry import SIGMA_TO_FWHM, Floats
 from cyclades.stages.networks.region_spec import OUTPUTS
-from cyclades.stages.networks.region_windows import Windows
+from cyclades.stages.networks.region_windows import SAMPLES, STEP, Windows
 
 NAMES = ("peak", "u", "v", "uu", "uv", "vv", "flux")
 """Of the outputs."""
+BEAM_REACH = 0.8 * SIGMA_TO_FWHM
+"""Of the samples that a fit of the beam's shape looks at, in sigmas of the beam."""
 _STEP = 1e-4
 
 
@@ -147,9 +150,7 @@ def in_pixels(mean: Floats, covariance: Floats, windows: Windows) -> Measured:
         jacobian[:, 3:6, 3 + k] = (ahead - behind) / (2.0 * _STEP)
     errors = jacobian @ covariance @ np.swapaxes(jacobian, 1, 2)
     position = windows.centre + np.einsum("nij,nj->ni", windows.frame, mean[:, 1:3])
-    values = np.column_stack(
-        [mean[:, 0] * unit, position, _shapes(logarithm, windows.frame)]
-    )
+    values = np.column_stack([mean[:, 0] * unit, position, _shapes(logarithm, windows.frame)])
     return Measured(
         values, errors[:, :6, :6], mean[:, 6] * unit, np.sqrt(errors[:, 6, 6]),
         logarithm, covariance[:, 3:6, 3:6],
@@ -176,3 +177,47 @@ def wider_probability(logarithm: Floats, covariance: Floats, tolerance: float) -
     statistic = np.einsum("ni,ni->n", solved, logarithm)
     wide = logarithm[:, 0] + logarithm[:, 2] > 0.0
     return np.asarray(np.where(wide, chdtr(3, statistic), 0.0))
+
+
+def beam_fluxes(windows: Windows, position: Floats) -> tuple[Floats, Floats]:
+    """Fluxes of the beam's own shape at measured places, over `Windows.scale`, and their errors.
+
+    Least squares over the samples within 0.8 FWHM that are nobody else's. The error is that under
+    noise with the autocorrelation that the windows tell, of a source with all its samples.
+
+    Parameters
+    ----------
+    windows : Windows
+    position : ndarray, shape (n, 2)
+        In the beam's frame.
+
+    Returns
+    -------
+    flux, error : ndarray, shape (n,)
+        NaN where there are no samples.
+    """
+    line = STEP * (np.arange(SAMPLES) - 0.5 * (SAMPLES - 1))
+    du = line[None, None, :] - position[:, 0, None, None]
+    dv = line[None, :, None] - position[:, 1, None, None]
+    square = du**2 + dv**2
+    used = (square <= BEAM_REACH**2) & (np.abs(windows.fine[:, 1]) < 0.25)
+    weight = np.where(used, np.exp(-0.5 * square), 0.0)
+    power = np.square(weight).sum((1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        flux = (weight * windows.fine[:, 0]).sum((1, 2)) / power
+    flux[power < 1.0] = np.nan
+    factor = np.array([_beam_error(float(size)) for size in windows.numbers[:, 1]])
+    return flux, np.where(np.isfinite(flux), factor / windows.scale, np.nan)
+
+
+@lru_cache(maxsize=256)
+def _beam_error(size: float) -> float:
+    """Error of a beam's flux in rms of noise whose autocorrelation has a size; see `noise_size`."""
+    reach = int(BEAM_REACH / STEP)
+    v, u = STEP * np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
+    inside = u**2 + v**2 <= BEAM_REACH**2
+    u, v = u[inside], v[inside]
+    weight = np.exp(-0.5 * (u**2 + v**2))
+    apart = (u[:, None] - u) ** 2 + (v[:, None] - v) ** 2
+    noise = np.exp(-0.5 * apart / np.exp(size))
+    return float(np.sqrt(weight @ noise @ weight) / (weight @ weight))

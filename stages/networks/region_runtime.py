@@ -11,7 +11,6 @@ from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.networks.region_head import (
     RegionNetwork,
-    error_units,
     load_region_network,
     triangular,
 )
@@ -80,11 +79,11 @@ class RegionMeasurer:
         return calibrated(mean, covariance, windows.scale, self.calibration)
 
     def _some(self, windows: Windows, orientations: int) -> tuple[Floats, Floats]:
-        fine, coarse, numbers, scale = (
+        fine, coarse, numbers = (
             torch.as_tensor(part, dtype=torch.float32, device=self.device)
-            for part in (windows.fine, windows.coarse, self._numbers(windows), windows.scale)
+            for part in (windows.fine, windows.coarse, self._numbers(windows))
         )
-        return answers(self.network, fine, coarse, numbers, scale, orientations)
+        return answers(self.network, fine, coarse, numbers, orientations)
 
     def _numbers(self, windows: Windows) -> NDArray[np.float32]:
         """Numbers of the windows, no further than the training went."""
@@ -100,7 +99,6 @@ def answers(
     fine: Tensor,
     coarse: Tensor,
     numbers: Tensor,
-    scale: Tensor,
     orientations: int = 1,
 ) -> tuple[Floats, Floats]:
     """What the heads of a network say together: mean and covariance of their mixture.
@@ -108,7 +106,7 @@ def answers(
     Parameters
     ----------
     network : RegionNetwork
-    fine, coarse, numbers, scale : Tensor
+    fine, coarse, numbers : Tensor
         See `cyclades.stages.networks.region_windows.Windows`.
     orientations : int
         In how many orientations each sees the windows. The spread of the answers is that of the
@@ -126,10 +124,9 @@ def answers(
         views = [oriented(window, orientation) for window in (fine, coarse)]
         seen = turned_numbers(numbers, orientation)
         for head in network.heads:
-            mean, factor = head(*views, seen)
-            units = error_units(mean, scale).cpu().numpy().astype(float)
+            mean, factor, units = head(*views, seen)
             inverse = np.linalg.inv(triangular(factor).cpu().numpy().astype(float))
-            inverse *= units[:, :, None]
+            inverse *= units.cpu().numpy().astype(float)[:, :, None]
             means.append(mean.cpu().numpy().astype(float) @ turn.T)
             covariances.append(turn @ (inverse @ np.swapaxes(inverse, 1, 2)) @ turn.T)
     if len(means) == 1:

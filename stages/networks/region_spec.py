@@ -68,4 +68,3 @@ class RegionSpec(Part):
                 "wrote."
             )
         return parsed(cls, text, path)
-

@@ -1,11 +1,11 @@
 """What a region head sees of a source: two windows of S/N in the frame of the beam.
 
 A window is sampled from the image minus level over the rms at its centre, in coordinates in which
-the beam is round with unit variance, about the brightest pixel near a summit. In these coordinates sources look the
-same under every beam and pixel, and so does noise with the autocorrelation of the beam. Values are
-divided by that of the brightest pixel, which makes all that follows equivariant to the scale of the
-fluxes. The fine window shows the source at a third of a beam a sample, the coarse one its
-surroundings at four times that.
+the beam is round with unit variance, about the brightest pixel near a summit. In these coordinates
+sources look the same under every beam and pixel, and so does noise with the autocorrelation of the
+beam. Values are divided by that of the brightest pixel, which makes all that follows equivariant to
+the scale of the fluxes. The fine window shows the source at a third of a beam a sample, the coarse
+one its surroundings at four times that.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,7 +28,7 @@ Plane = NDArray[np.float32]
 SAMPLES = 24
 """Along the side of either window."""
 STEP = 0.8
-"""Of the fine window, in sigmas of the beam: two samples a beam would lose light of its spectrum."""
+"""Of the fine window, in sigmas of the beam: a third of its FWHM, where its spectrum has ended."""
 COARSER = 4
 """Samples of the fine window along the side of one of the coarse window."""
 NUMBERS = 2 + ADAPTED

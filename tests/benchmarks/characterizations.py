@@ -9,6 +9,7 @@ rows: total flux against truth. Last, sources a second.
 
 import argparse
 import time
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,7 +75,7 @@ def gaussian_rows(name: str, made: Matched) -> list[str]:
     pulls by column."""
     rows = []
     for kind, wide in (("points", False), ("resolved", True)):
-        for low, high in zip(BINS[:-1], BINS[1:], strict=True):
+        for low, high in pairwise(BINS):
             some = made.take((made.resolved == wide) & (made.snr >= low) & (made.snr < high))
             cells = [name, kind, f"{low:g}-{high:g}", str(len(some.snr))]
             cells += [f"{robust(some.flux_ratio):.3f}", f"{robust(some.ratio):.3f}"]
@@ -100,9 +101,7 @@ def objects_field(seed: int, **options: Any) -> tuple[SkyImage, Background, True
     return SkyImage(data, psf=PointSpread(BEAM)), Background(zero, zero + 1), objects
 
 
-def object_sums(
-    stage: Any, seeds: range, **options: Any
-) -> Sums:
+def object_sums(stage: Any, seeds: range, **options: Any) -> Sums:
     """Total fluxes of whole objects, as `islands` finds their rows."""
     parts = []
     for seed in seeds:
@@ -191,8 +190,13 @@ def main() -> None:
     }  # fmt: skip
     seeds = range(a.seed, a.seed + a.fields)
     if "gaussians" in a.tables:
-        print("| stage | class | S/N | n | total scatter | peak scatter | position, beam sigmas |"
-              + " | ".join(f" {c}" for c in COLUMNS) + " |\n" + "|---" * (7 + len(COLUMNS)) + "|")
+        print(
+            "| stage | class | S/N | n | total scatter | peak scatter | position, beam sigmas |"
+            + " | ".join(f" {c}" for c in COLUMNS)
+            + " |\n"
+            + "|---" * (7 + len(COLUMNS))
+            + "|"
+        )
         for noise in a.noise:
             for name, stage in stages.items():
                 print("\n".join(gaussian_rows(f"{name}, {noise}", gaussians(stage, noise, seeds))))
