@@ -9,13 +9,14 @@ with its card. ``--config FILE`` changes options (YAML). Simulated rows are kept
 import argparse
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 
 from cyclades.pipeline.training.fitting import fit, prepare_folder
 from cyclades.pipeline.training.measured_sources import KINDS, Examples, field_examples
@@ -24,10 +25,12 @@ from cyclades.pipeline.training.measurement_module import (
     MeasurementTraining,
 )
 from cyclades.stages.core.geometry import Floats
+from cyclades.stages.core.image import SkyImage
 from cyclades.stages.networks.region_head import RegionNetwork, save_region_network
 from cyclades.stages.networks.region_results import NAMES, Calibration
 from cyclades.stages.networks.region_runtime import answers
 from cyclades.stages.networks.region_spec import OUTPUTS, RegionSpec
+from cyclades.stages.networks.region_trunk import RegionFeatures, trunk_of
 
 FIELDS_A_FILE = 25
 KNOTS = np.log([2.0, 3.5, 5.0, 7.0, 10.0, 20.0, 60.0, 200.0, 700.0])
@@ -74,15 +77,20 @@ def examples(options: MeasurementOptions, seeds: range, folder: Path) -> Example
     folder : path
     """
     folder.mkdir(parents=True, exist_ok=True)
+    look = None if options.trunk is None else _look(options.trunk)
     parts = []
     for first in range(seeds.start, seeds.stop, FIELDS_A_FILE):
         some = range(first, min(first + FIELDS_A_FILE, seeds.stop))
         what = f"{some.start}-{some.stop}-{options.side}-{options.realisations}"
+        if options.trunk is not None:
+            what += f"-{Path(options.trunk).stem}"
         path = folder / f"{what}.npz"
         if not path.is_file():
             made = Examples.join(
                 [
-                    field_examples(seed, side=options.side, realisations=options.realisations)
+                    field_examples(
+                        seed, side=options.side, realisations=options.realisations, features=look
+                    )
                     for seed in some
                 ]
             )
@@ -92,6 +100,17 @@ def examples(options: MeasurementOptions, seeds: range, folder: Path) -> Example
         with np.load(path) as held:
             parts.append(Examples(**held))
     return Examples.join(parts)
+
+
+def _look(weights: str) -> Callable[[SkyImage, Floats], NDArray[np.float16]]:
+    """What gives the features of a detector's backbone around places."""
+    features = RegionFeatures(trunk_of(weights))
+
+    def look(image: SkyImage, centre: Floats) -> NDArray[np.float16]:
+        made: NDArray[np.float16] = features(image, centre).cpu().numpy().astype(np.float16)
+        return made
+
+    return look
 
 
 def learn(options: MeasurementOptions, rows: Examples, folder: Path) -> RegionNetwork:
@@ -108,6 +127,7 @@ def learn(options: MeasurementOptions, rows: Examples, folder: Path) -> RegionNe
         name=options.name,
         members=options.members,
         width=options.width,
+        trunk=None if options.trunk is None else trunk_of(options.trunk),
         licence=options.licence,
         training=options.model_dump(mode="json"),
     )
@@ -129,19 +149,20 @@ def _unmixed(options: MeasurementOptions) -> MeasurementOptions:
     return options.model_copy(update={"precision": "float32"})
 
 
-def pulls(network: RegionNetwork, rows: Examples) -> Floats:
-    """Errors over their sigmas, not calibrated, of an ensemble on rows, shape (n, 7)."""
-    made = []
+def errors_of(network: RegionNetwork, rows: Examples) -> tuple[Floats, Floats]:
+    """Errors of an ensemble on rows, and their sigmas, not calibrated, each of shape (n, 7)."""
+    errors, sigmas = [], []
     for some in _batches(rows):
         windows = tuple(
             torch.from_numpy(np.asarray(part, np.float32))
-            for part in (some.fine, some.coarse, some.numbers)
+            for part in (some.fine, some.coarse, some.numbers, some.region)
         )
         mean, covariance = answers(network, *windows)
         truth = some.truth.astype(float)
         truth[:, [0, 6]] /= some.scale[:, None]
-        made.append((mean - truth) / np.sqrt(np.einsum("nii->ni", covariance)))
-    return np.concatenate(made)
+        errors.append(mean - truth)
+        sigmas.append(np.sqrt(np.einsum("nii->ni", covariance)))
+    return np.concatenate(errors), np.concatenate(sigmas)
 
 
 def _batches(rows: Examples, number: int = 2048) -> Iterator[Examples]:
@@ -155,7 +176,7 @@ def calibrate(errors: Floats, scale: Floats) -> Calibration:
     Parameters
     ----------
     errors : ndarray, shape (n, 7)
-        Of `pulls`.
+        Errors over their sigmas.
     scale : ndarray, shape (n,)
     """
     place = np.log(scale)
@@ -168,13 +189,24 @@ def calibrate(errors: Floats, scale: Floats) -> Calibration:
         median = np.median(mine, 0)
         factors[k] = 1.4826 * np.median(np.abs(mine - median), 0)
         offsets[k, list(WITHOUT_DIRECTION)] = median[list(WITHOUT_DIRECTION)]
-    return Calibration(KNOTS, factors, offsets)
+    return Calibration(KNOTS, factors, offsets, np.ones(1))
 
 
-def calibrated_pulls(errors: Floats, scale: Floats, calibration: Calibration) -> Floats:
-    """Pulls as they are after the calibration."""
-    factor, offset = calibration.at(scale)
-    return np.asarray((errors - offset) / factor)
+def together(errors: Floats, sigmas: Floats, rows: Examples) -> float:
+    """Robust sigma of the pulls of islands' summed fluxes, were their rows' errors independent.
+
+    Parameters
+    ----------
+    errors, sigmas : ndarray, shape (n, 7)
+        Calibrated, over the scale of each row.
+    rows : Examples
+    """
+    number = np.bincount(rows.island)
+    error = np.bincount(rows.island, errors[:, 6] * rows.scale)
+    variance = np.bincount(rows.island, (sigmas[:, 6] * rows.scale) ** 2)
+    several = number > 1
+    pull = error[several] / np.sqrt(variance[several])
+    return float(1.4826 * np.median(np.abs(pull - np.median(pull)))) if several.any() else 1.0
 
 
 def pull_table(errors: Floats, scale: Floats) -> str:
@@ -210,8 +242,11 @@ def train_measurement(options: MeasurementOptions, folder: Path) -> Path:
     network = learn(o, rows, folder)
     further = range(seeds.stop, seeds.stop + o.held_out)
     held = examples(o, further, folder / "examples")
-    errors = pulls(network, held)
-    calibration = calibrate(errors, held.scale)
+    errors, sigmas = errors_of(network, held)
+    calibration = calibrate(errors / sigmas, held.scale)
+    factor, offset = calibration.at(held.scale)
+    errors, sigmas = errors - offset * sigmas, sigmas * factor
+    calibration = calibration._replace(together=np.array([together(errors, sigmas, held)]))
     network.spec = network.spec.model_copy(update={"calibration": calibration.to_mapping()})
     path = folder / f"{o.name}.safetensors"
     save_region_network(network, path)
@@ -223,7 +258,7 @@ def train_measurement(options: MeasurementOptions, folder: Path) -> Path:
         batch=o.batch, seed=o.seed, rows=len(rows), fields=o.fields, kinds=", ".join(KINDS),
         realisations=o.realisations, snr_low=spec.snr[0], snr_high=spec.snr[1], held=len(held),
         held_out=o.held_out,
-        table=pull_table(calibrated_pulls(errors, held.scale, calibration), held.scale),
+        table=pull_table(errors / sigmas, held.scale),
     )  # fmt: skip
     path.with_suffix(".md").write_text(card, "utf-8")
     return path

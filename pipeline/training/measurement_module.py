@@ -54,6 +54,10 @@ class MeasurementOptions(RunOptions):
         0.5, "Share of a batch that are all realisations of some sources.", ge=0.0, le=1.0
     )
     bias: float = parameter(3.0, "Weight of the squared mean error beside the likelihood.", ge=0.0)
+    trunk: str | None = parameter(
+        None,
+        "A detector of whose backbone the heads see features beside the windows; left out: none.",
+    )
     width: int = parameter(160, "Of the hidden layers.", ge=8)
     members: int = parameter(1, "Heads, which learn from the same rows in other orders.", ge=1)
 
@@ -106,7 +110,9 @@ def as_tensors(examples: Examples, orientation: int = 0, grouped: int = 0) -> di
     coarse = torch.from_numpy(examples.coarse).float()
     truth = torch.from_numpy(examples.truth).clone()
     fine, coarse = (oriented(window, orientation) for window in (fine, coarse))
+    region = oriented(torch.from_numpy(examples.region).float(), orientation)
     return {
+        "region": region,
         "fine": fine,
         "coarse": coarse,
         "numbers": turned_numbers(torch.from_numpy(examples.numbers), orientation),
@@ -212,7 +218,9 @@ class MeasurementTraining(lightning.LightningModule):
         share = self.global_step / self.options.steps
         if share > 0.3:
             self.head.norm.eval()
-        mean, factor, units = self.head(batch["fine"], batch["coarse"], batch["numbers"])
+        mean, factor, units = self.head(
+            batch["fine"], batch["coarse"], batch["numbers"], batch["region"]
+        )
         number = self.options.realisations
         terms = measurement_losses(mean, factor, units, batch, number)
         if share < 0.1:

@@ -1,6 +1,7 @@
 """Measurements by a network: position, fluxes, shape and their covariance of each component."""
 
 import importlib.util
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -83,6 +84,7 @@ class LearnedCharacterization(CharacterizationStage):
         usable = np.isfinite(background.rms) & (background.rms > 0)
         excess = np.where(usable, image.data - background.level, np.float32(np.nan))
         result = blank_components(detections, leaves, "learned", ())
+        result = replace(result, total_share=np.full(len(leaves), np.nan))
         result.n_pixels[:] = detections.segments.take(leaves).lengths
         result.flags[detections.parent[leaves] >= 0] |= Flag.BLENDED
         result.flags[detections.signs[leaves] < 0] |= Flag.NEGATIVE
@@ -94,7 +96,7 @@ class LearnedCharacterization(CharacterizationStage):
             excess, background.rms, detections, leaves[rows], image.psf,
             noise_size(noise, image.psf),
         )  # fmt: skip
-        self._fill(result, rows, windows, network, detections.signs[leaves[rows]])
+        self._fill(result, rows, windows, network, image, detections.signs[leaves[rows]])
         context.note("characterization.by_moments", int(np.count_nonzero(~known)))
         if not known.all():
             result = self._by_moments(
@@ -136,10 +138,11 @@ class LearnedCharacterization(CharacterizationStage):
         rows: Integers,
         windows: Windows,
         network: "RegionMeasurer",
+        image: SkyImage,
         sign: Integers,
     ) -> None:
         """Measure some rows and write them to the result."""
-        mean, covariance = network.measure(windows, self.orientations)
+        mean, covariance = network.measure(image, windows, self.orientations)
         measured = in_pixels(mean, covariance, windows)
         for k, name in enumerate(PARAMETERS):
             getattr(result, name)[rows] = measured.values[:, k]
@@ -148,6 +151,10 @@ class LearnedCharacterization(CharacterizationStage):
         result.covariance[rows, 0, 1:] *= sign[:, None]
         result.covariance[rows, 1:, 0] *= sign[:, None]
         result.total[rows], result.total_err[rows] = sign * measured.total, measured.total_err
+        if result.total_share is not None:
+            shared = network.calibration.together[0] ** 2 * measured.total_err**2
+            blended = result.flags[rows] & Flag.BLENDED > 0
+            result.total_share[rows[blended]] = shared[blended]
         flux, error = beam_fluxes(windows, mean[:, 1:3])
         unit = windows.scale * windows.rms
         alone = result.flags[rows] & Flag.BLENDED == 0
@@ -172,11 +179,11 @@ class LearnedCharacterization(CharacterizationStage):
             image, background, detections, context=context
         )
         for name, values in vars(result).items():
-            if isinstance(values, np.ndarray):
-                values[rows] = getattr(other, name)[rows]
+            moments = getattr(other, name)
+            if isinstance(values, np.ndarray) and moments is not None:
+                values[rows] = moments[rows]
         kinds = np.where(rows, other.fit_type, result.fit_type)
-        object.__setattr__(result, "fit_type", tuple(kinds.tolist()))
-        return result
+        return replace(result, fit_type=tuple(kinds.tolist()))
 
     def _network(self, context: Context) -> "RegionMeasurer":
         path = find_measurer(self.weights)

@@ -27,16 +27,19 @@ class Calibration(NamedTuple):
         By which errors are multiplied, interpolated between the knots.
     offsets : ndarray, shape (k, 7)
         Mean errors in sigmas, which are taken off; zero for what has a direction.
+    together : ndarray, shape (1,)
+        By which the error of an island's summed flux is multiplied, as that of independent rows.
     """
 
     knots: Floats
     factors: Floats
     offsets: Floats
+    together: Floats
 
     @classmethod
     def none(cls) -> "Calibration":
         """Nothing to change."""
-        return cls(np.zeros(1), np.ones((1, OUTPUTS)), np.zeros((1, OUTPUTS)))
+        return cls(np.zeros(1), np.ones((1, OUTPUTS)), np.zeros((1, OUTPUTS)), np.ones(1))
 
     @classmethod
     def from_mapping(cls, held: dict[str, list[list[float]]]) -> "Calibration":

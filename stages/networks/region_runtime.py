@@ -1,6 +1,7 @@
 """Region heads run by torch, on the CPU or a GPU."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +16,11 @@ from cyclades.stages.networks.region_head import (
     triangular,
 )
 from cyclades.stages.networks.region_results import Calibration, calibrated, mixture
+from cyclades.stages.networks.region_trunk import RegionFeatures
 from cyclades.stages.networks.region_windows import Windows
+
+if TYPE_CHECKING:
+    from cyclades.stages.core.image import SkyImage
 
 NOISE = (-0.1, 0.8)
 """Sizes of the noise's autocorrelation of the training; see `noise_size`."""
@@ -52,12 +57,19 @@ class RegionMeasurer:
         self.network = load_region_network(weights, device)
         self.spec = self.network.spec
         self.calibration = Calibration.from_mapping(self.spec.calibration)
+        self._features: RegionFeatures | None = None
+        if self.spec.trunk is not None:
+            self._features = RegionFeatures(self.spec.trunk, device)
 
-    def measure(self, windows: Windows, orientations: int = 1) -> tuple[Floats, Floats]:
+    def measure(
+        self, image: "SkyImage", windows: Windows, orientations: int = 1
+    ) -> tuple[Floats, Floats]:
         """Measure sources.
 
         Parameters
         ----------
+        image : SkyImage
+            Which the windows are of; looked at by heads that see features of a backbone.
         windows : Windows
         orientations : int
             1 to 8 of the ways to turn and mirror the windows, over which the answers are averaged.
@@ -69,21 +81,25 @@ class RegionMeasurer:
         covariance : ndarray, shape (n, 7, 7)
             Calibrated.
         """
-        parts = [
-            self._some(windows.take(slice(first, first + BATCH)), orientations)
-            for first in range(0, len(windows.scale), BATCH)
-        ]
+        region = None if self._features is None else self._features(image, windows.centre)
+        parts = []
+        for first in range(0, len(windows.scale), BATCH):
+            some = slice(first, first + BATCH)
+            around = None if region is None else region[some]
+            parts.append(self._some(windows.take(some), around, orientations))
         if not parts:
             return np.zeros((0, 7)), np.zeros((0, 7, 7))
         mean, covariance = (np.concatenate(part) for part in zip(*parts, strict=True))
         return calibrated(mean, covariance, windows.scale, self.calibration)
 
-    def _some(self, windows: Windows, orientations: int) -> tuple[Floats, Floats]:
+    def _some(
+        self, windows: Windows, region: Tensor | None, orientations: int
+    ) -> tuple[Floats, Floats]:
         fine, coarse, numbers = (
             torch.as_tensor(part, dtype=torch.float32, device=self.device)
             for part in (windows.fine, windows.coarse, self._numbers(windows))
         )
-        return answers(self.network, fine, coarse, numbers, orientations)
+        return answers(self.network, fine, coarse, numbers, region, orientations)
 
     def _numbers(self, windows: Windows) -> NDArray[np.float32]:
         """Numbers of the windows, no further than the training went."""
@@ -99,6 +115,7 @@ def answers(
     fine: Tensor,
     coarse: Tensor,
     numbers: Tensor,
+    region: Tensor | None = None,
     orientations: int = 1,
 ) -> tuple[Floats, Floats]:
     """What the heads of a network say together: mean and covariance of their mixture.
@@ -108,6 +125,8 @@ def answers(
     network : RegionNetwork
     fine, coarse, numbers : Tensor
         See `cyclades.stages.networks.region_windows.Windows`.
+    region : Tensor, optional
+        Features of a backbone, for heads that see them.
     orientations : int
         In how many orientations each sees the windows. The spread of the answers is that of the
         network's own errors, of which the mean has less.
@@ -123,8 +142,9 @@ def answers(
         turn = turning(orientation)
         views = [oriented(window, orientation) for window in (fine, coarse)]
         seen = turned_numbers(numbers, orientation)
+        around = None if region is None else oriented(region, orientation)
         for head in network.heads:
-            mean, factor, units = head(*views, seen)
+            mean, factor, units = head(*views, seen, around)
             inverse = np.linalg.inv(triangular(factor).cpu().numpy().astype(float))
             inverse *= units.cpu().numpy().astype(float)[:, :, None]
             means.append(mean.cpu().numpy().astype(float) @ turn.T)

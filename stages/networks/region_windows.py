@@ -40,6 +40,8 @@ LEAST_SCALE = 1.0
 OWN, SIBLING, STRANGER = 0.0, 0.5, 1.0
 """Second channel: pixels of nobody or the source, of a neighbour in its island, of another island
 (or outside the image, or blank)."""
+BLANK = -1
+"""Label of blank pixels."""
 SUMMIT_MARK = -1.0
 """Second channel at the samples nearest to the summits of other sources."""
 
@@ -137,8 +139,13 @@ def cut_windows(
     coarse = np.zeros_like(fine)
     scale, local, centre = np.ones(n), np.ones(n), np.zeros((n, 2))
     order, starts, size = _cells(detections.summit[every], excess.shape)
+    plane = np.ascontiguousarray(excess, np.float32)
+    blank = np.isnan(plane)
+    if blank.any():
+        labels[blank] = BLANK
+        plane = np.where(blank, np.float32(0.0), plane)
     _cut(
-        np.ascontiguousarray(excess), np.ascontiguousarray(rms), labels, island, place[leaves],
+        plane, np.ascontiguousarray(rms), labels, island, place[leaves],
         detections.signs[leaves].astype(np.float64), summit, np.ascontiguousarray(frame),
         np.ascontiguousarray(detections.summit[every], float), order, starts, size,
         fine, coarse, scale, local, centre,
@@ -213,30 +220,44 @@ def _cut(
         scale[k] = max(best / local[k], LEAST_SCALE)
         centre[k, 0], centre[k, 1] = bx, by
         factor = signs[k] / (scale[k] * local[k])
+        fxx, fxy, fyx, fyy = f[0, 0], f[0, 1], f[1, 0], f[1, 1]
+        reach = STEP * (COARSER * (half + 0.5))
+        hx, hy = reach * (abs(fxx) + abs(fxy)), reach * (abs(fyx) + abs(fyy))
+        inside = bx - hx >= 1 and by - hy >= 1 and bx + hx < nx - 1 and by + hy < ny - 1
+        near = STEP * (half + 3.0 / STEP)
+        whole = bx - near * (abs(fxx) + abs(fxy)) >= 3 and by - near * (abs(fyx) + abs(fyy)) >= 3
+        whole &= bx + near * (abs(fxx) + abs(fxy)) < nx - 4
+        whole &= by + near * (abs(fyx) + abs(fyy)) < ny - 4
         for i in range(n):
             v = STEP * (i - half)
             for j in range(n):
                 u = STEP * (j - half)
-                px, py = bx + f[0, 0] * u + f[0, 1] * v, by + f[1, 0] * u + f[1, 1] * v
+                px, py = bx + fxx * u + fxy * v, by + fyx * u + fyy * v
                 ix, iy = int(np.floor(px)), int(np.floor(py))
                 xx, yy = int(np.floor(px + 0.5)), int(np.floor(py + 0.5))
-                if xx < 0 or xx >= nx or yy < 0 or yy >= ny or np.isnan(plane[yy, xx]):
+                if not whole and (xx < 0 or xx >= nx or yy < 0 or yy >= ny):
                     fine[k, 1, i, j] = STRANGER
                     continue
-                label = labels[yy, xx] - 1
-                if label >= 0 and label != own:
-                    fine[k, 1, i, j] = SIBLING if island[label] == island[own] else STRANGER
+                label = labels[yy, xx]
+                if label == BLANK:
+                    fine[k, 1, i, j] = STRANGER
+                    continue
+                if label > 0 and label != own + 1:
+                    same = island[label - 1] == island[own]
+                    fine[k, 1, i, j] = SIBLING if same else STRANGER
                 _weights(px - ix, wx)
                 _weights(py - iy, wy)
                 total = 0.0
                 for b in range(6):
-                    y = min(max(iy + b - 2, 0), ny - 1)
+                    y = iy + b - 2
                     line = 0.0
-                    for a in range(6):
-                        x = min(max(ix + a - 2, 0), nx - 1)
-                        value = plane[y, x]
-                        if not np.isnan(value):
-                            line += wx[a] * value
+                    if whole:
+                        for a in range(6):
+                            line += wx[a] * plane[y, ix + a - 2]
+                    else:
+                        y = min(max(y, 0), ny - 1)
+                        for a in range(6):
+                            line += wx[a] * plane[y, min(max(ix + a - 2, 0), nx - 1)]
                     total += wy[b] * line
                 fine[k, 0, i, j] = factor * total
         share = 1.0 / (COARSER * COARSER)
@@ -246,23 +267,24 @@ def _cut(
                 light, other = 0.0, 0.0
                 for b in range(COARSER):
                     v = step * (i - half) + STEP * (b - 0.5 * (COARSER - 1))
+                    qx, qy = bx + fxy * v + 0.5, by + fyy * v + 0.5
                     for a in range(COARSER):
                         u = step * (j - half) + STEP * (a - 0.5 * (COARSER - 1))
-                        x = int(np.floor(bx + f[0, 0] * u + f[0, 1] * v + 0.5))
-                        y = int(np.floor(by + f[1, 0] * u + f[1, 1] * v + 0.5))
-                        if x < 0 or x >= nx or y < 0 or y >= ny or np.isnan(plane[y, x]):
+                        px, py = qx + fxx * u, qy + fyx * u
+                        if not inside and (px < 0.0 or px >= nx or py < 0.0 or py >= ny):
                             other += STRANGER
                             continue
+                        # places inside are positive, so that their whole part is their floor
+                        x, y = int(px), int(py)
                         light += plane[y, x]
-                        label = labels[y, x] - 1
-                        if label >= 0 and label != own:
-                            other += SIBLING if island[label] == island[own] else STRANGER
+                        label = labels[y, x]
+                        if label != 0 and label != own + 1:
+                            same = label > 0 and island[label - 1] == island[own]
+                            other += SIBLING if same else STRANGER
                 coarse[k, 0, i, j] = factor * share * light
                 coarse[k, 1, i, j] = share * other
         # summits of the others
         det = f[0, 0] * f[1, 1] - f[0, 1] * f[1, 0]
-        reach = step * (half + 0.5)
-        hx, hy = reach * (abs(f[0, 0]) + abs(f[0, 1])), reach * (abs(f[1, 0]) + abs(f[1, 1]))
         for cy in range(max(0, int(by - hy) // side), min(ny - 1, int(by + hy)) // side + 1):
             for cx in range(max(0, int(bx - hx) // side), min(nx - 1, int(bx + hx)) // side + 1):
                 cell = cy * columns + cx

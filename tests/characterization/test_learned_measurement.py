@@ -65,7 +65,7 @@ def test_fluxes_scale_with_the_image():
 
 def mirrored(detections):
     """Detections of the image whose x axis is turned over."""
-    ny, nx = detections.shape
+    nx = detections.shape[1]
     y, x = np.divmod(detections.segments.indices, nx)
     segments = Segments(y * nx + nx - 1 - x, detections.segments.offsets)
     box = detections.box.copy()

@@ -53,7 +53,7 @@ def windows_of(rows, places, noise=0.0, data=None, **options):
 
 @pytest.mark.parametrize("own", [(0.0, 0.0, 0.0), (4.0, 1.0, 2.0)])
 def test_bright_gaussians_are_measured_exactly(own):
-    shape = BEAM + [[own[0], own[1]], [own[1], own[2]]]
+    shape = BEAM + np.array([[own[0], own[1]], [own[1], own[2]]])
     x, y = 70.3, 60.2
     rows = [[100.0, x, y, shape[0, 0], shape[0, 1], shape[1, 1]]]
     windows = windows_of(rows, [(70.0, 60.0)])
