@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from cyclades.pipeline.training.measurement_module import (
 )
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.products import Integers
 from cyclades.stages.networks.region_head import RegionNetwork, save_region_network
 from cyclades.stages.networks.region_results import NAMES, Calibration
 from cyclades.stages.networks.region_runtime import answers
@@ -33,9 +35,14 @@ from cyclades.stages.networks.region_spec import OUTPUTS, RegionSpec
 from cyclades.stages.networks.region_trunk import RegionFeatures, trunk_of
 
 FIELDS_A_FILE = 25
-KNOTS = np.log([2.0, 3.5, 5.0, 7.0, 10.0, 20.0, 60.0, 200.0, 700.0])
-WITHOUT_DIRECTION = (0, 6)
-"""Outputs of which a mean error can be taken off."""
+BRIGHTNESS = np.log([2.5, 4.5, 7.0, 12.0, 30.0, 100.0, 400.0])
+MISFIT = np.log([1.1, 1.8, 4.0, 15.0])
+FEWEST = 150
+"""Rows of a cell of the calibration; cells with fewer have what all of that S/N have."""
+WITHOUT_DIRECTION = [0, 6]
+"""Outputs of which a mean error can be taken off,"""
+BOTH_AXES = [3, 5]
+"""and those of which the mean of two can."""
 CARD = """---
 license: {licence}
 library_name: cyclades
@@ -149,20 +156,34 @@ def _unmixed(options: MeasurementOptions) -> MeasurementOptions:
     return options.model_copy(update={"precision": "float32"})
 
 
-def errors_of(network: RegionNetwork, rows: Examples) -> tuple[Floats, Floats]:
-    """Errors of an ensemble on rows, and their sigmas, not calibrated, each of shape (n, 7)."""
-    errors, sigmas = [], []
+class Errors(NamedTuple):
+    """Errors of an ensemble on rows.
+
+    Attributes
+    ----------
+    error, sigma : ndarray, shape (n, 7)
+        Over the scale of each row.
+    misfit : ndarray, shape (n,)
+    """
+
+    error: Floats
+    sigma: Floats
+    misfit: Floats
+
+
+def errors_of(network: RegionNetwork, rows: Examples) -> Errors:
+    """Errors on rows and what the network takes for their sigmas, not calibrated."""
+    parts = []
     for some in _batches(rows):
         windows = tuple(
             torch.from_numpy(np.asarray(part, np.float32))
             for part in (some.fine, some.coarse, some.numbers, some.region)
         )
-        mean, covariance = answers(network, *windows)
+        mean, covariance, misfit = answers(network, *windows)
         truth = some.truth.astype(float)
         truth[:, [0, 6]] /= some.scale[:, None]
-        errors.append(mean - truth)
-        sigmas.append(np.sqrt(np.einsum("nii->ni", covariance)))
-    return np.concatenate(errors), np.concatenate(sigmas)
+        parts.append((mean - truth, np.sqrt(np.einsum("nii->ni", covariance)), misfit))
+    return Errors(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _batches(rows: Examples, number: int = 2048) -> Iterator[Examples]:
@@ -170,43 +191,57 @@ def _batches(rows: Examples, number: int = 2048) -> Iterator[Examples]:
         yield rows.take(np.arange(first, min(first + number, len(rows))))
 
 
-def calibrate(errors: Floats, scale: Floats) -> Calibration:
-    """Medians and robust sigmas of pulls around each knot of S/N.
+def calibrate(errors: Errors, rows: Examples) -> Calibration:
+    """Medians and robust sigmas of pulls around each knot of S/N and misfit.
 
     Parameters
     ----------
-    errors : ndarray, shape (n, 7)
-        Errors over their sigmas.
-    scale : ndarray, shape (n,)
-    """
-    place = np.log(scale)
-    factors, offsets = np.ones((len(KNOTS), OUTPUTS)), np.zeros((len(KNOTS), OUTPUTS))
-    edges = np.concatenate([[-np.inf], 0.5 * (KNOTS[1:] + KNOTS[:-1]), [np.inf]])
-    for k in range(len(KNOTS)):
-        mine = errors[(place >= edges[k]) & (place < edges[k + 1])]
-        if len(mine) < 100:
-            continue
-        median = np.median(mine, 0)
-        factors[k] = 1.4826 * np.median(np.abs(mine - median), 0)
-        offsets[k, list(WITHOUT_DIRECTION)] = median[list(WITHOUT_DIRECTION)]
-    return Calibration(KNOTS, factors, offsets, np.ones(1))
-
-
-def together(errors: Floats, sigmas: Floats, rows: Examples) -> float:
-    """Robust sigma of the pulls of islands' summed fluxes, were their rows' errors independent.
-
-    Parameters
-    ----------
-    errors, sigmas : ndarray, shape (n, 7)
-        Calibrated, over the scale of each row.
+    errors : Errors
+        Not calibrated.
     rows : Examples
     """
+    pulls = errors.error / errors.sigma
+    bright = _nearest(BRIGHTNESS, np.log(rows.scale.astype(float)))
+    worse = _nearest(MISFIT, np.log(errors.misfit * rows.scale))
+    factors = np.ones((len(BRIGHTNESS), len(MISFIT), OUTPUTS))
+    offsets = np.zeros_like(factors)
+    for i, j in np.ndindex(factors.shape[:2]):
+        mine = pulls[(bright == i) & (worse == j)]
+        if len(mine) < FEWEST:
+            mine = pulls[bright == i]
+        if len(mine) < FEWEST:
+            continue
+        median = np.median(mine, 0)
+        factors[i, j] = 1.4826 * np.median(np.abs(mine - median), 0)
+        shift = median / factors[i, j]
+        offsets[i, j, WITHOUT_DIRECTION] = shift[WITHOUT_DIRECTION]
+        offsets[i, j, BOTH_AXES] = shift[BOTH_AXES].mean()
+    made = Calibration(BRIGHTNESS, MISFIT, factors, offsets, np.ones(1))
+    return made._replace(together=np.array([_together(calibrated(errors, rows, made), rows)]))
+
+
+def calibrated(errors: Errors, rows: Examples, calibration: Calibration) -> Errors:
+    """Errors as they are after the calibration."""
+    factor, offset = calibration.at(rows.scale.astype(float), errors.misfit)
+    sigma = errors.sigma * factor
+    return Errors(errors.error - offset * sigma, sigma, errors.misfit)
+
+
+def _nearest(knots: Floats, values: Floats) -> Integers:
+    """Number of the knot nearest to each value."""
+    return np.searchsorted(0.5 * (knots[1:] + knots[:-1]), values)
+
+
+def _together(errors: Errors, rows: Examples) -> float:
+    """Robust sigma of the pulls of islands' summed fluxes, were their rows independent."""
     number = np.bincount(rows.island)
-    error = np.bincount(rows.island, errors[:, 6] * rows.scale)
-    variance = np.bincount(rows.island, (sigmas[:, 6] * rows.scale) ** 2)
+    error = np.bincount(rows.island, errors.error[:, 6] * rows.scale)
+    variance = np.bincount(rows.island, (errors.sigma[:, 6] * rows.scale) ** 2)
     several = number > 1
+    if np.count_nonzero(several) < FEWEST:
+        return 1.0
     pull = error[several] / np.sqrt(variance[several])
-    return float(1.4826 * np.median(np.abs(pull - np.median(pull)))) if several.any() else 1.0
+    return float(1.4826 * np.median(np.abs(pull - np.median(pull))))
 
 
 def pull_table(errors: Floats, scale: Floats) -> str:
@@ -237,16 +272,37 @@ def train_measurement(options: MeasurementOptions, folder: Path) -> Path:
         Of the weights.
     """
     o = options
-    seeds = range(o.first_field, o.first_field + o.fields)
-    rows = examples(o, seeds, folder / "examples")
+    rows = examples(o, range(o.first_field, o.first_field + o.fields), folder / "examples")
     network = learn(o, rows, folder)
-    further = range(seeds.stop, seeds.stop + o.held_out)
+    further = range(o.first_held_out, o.first_held_out + o.held_out)
     held = examples(o, further, folder / "examples")
-    errors, sigmas = errors_of(network, held)
-    calibration = calibrate(errors / sigmas, held.scale)
-    factor, offset = calibration.at(held.scale)
-    errors, sigmas = errors - offset * sigmas, sigmas * factor
-    calibration = calibration._replace(together=np.array([together(errors, sigmas, held)]))
+    return finish(o, network, len(rows), held, folder)
+
+
+def finish(
+    options: MeasurementOptions, network: RegionNetwork, rows: int, held: Examples, folder: Path
+) -> Path:
+    """Calibrate a network, and write weights and card.
+
+    Parameters
+    ----------
+    options : MeasurementOptions
+    network : RegionNetwork
+    rows : int
+        That it learned from.
+    held : Examples
+        Other rows.
+    folder : path
+
+    Returns
+    -------
+    path
+        Of the weights.
+    """
+    o = options
+    errors = errors_of(network, held)
+    calibration = calibrate(errors, held)
+    errors = calibrated(errors, held, calibration)
     network.spec = network.spec.model_copy(update={"calibration": calibration.to_mapping()})
     path = folder / f"{o.name}.safetensors"
     save_region_network(network, path)
@@ -255,10 +311,10 @@ def train_measurement(options: MeasurementOptions, folder: Path) -> Path:
         name=o.name, licence=o.licence, members=o.members,
         parameters=sum(p.numel() for p in network.heads[0].parameters()),
         low=spec.beam_pixels[0], high=spec.beam_pixels[1], largest=spec.largest, steps=o.steps,
-        batch=o.batch, seed=o.seed, rows=len(rows), fields=o.fields, kinds=", ".join(KINDS),
+        batch=o.batch, seed=o.seed, rows=rows, fields=o.fields, kinds=", ".join(KINDS),
         realisations=o.realisations, snr_low=spec.snr[0], snr_high=spec.snr[1], held=len(held),
         held_out=o.held_out,
-        table=pull_table(errors / sigmas, held.scale),
+        table=pull_table(errors.error / errors.sigma, held.scale),
     )  # fmt: skip
     path.with_suffix(".md").write_text(card, "utf-8")
     return path

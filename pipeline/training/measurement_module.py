@@ -40,14 +40,15 @@ class MeasurementOptions(RunOptions):
 
     name: str = parameter("measurement", "Name of the files of weights and of the card.")
     batch: int = parameter(512, "Rows a step.", ge=8)
-    steps: int = parameter(6000, "Steps of the optimiser.", ge=1)
-    steps_a_checkpoint: int = parameter(500, "Steps between checkpoints.", ge=1)
+    steps: int = parameter(2000, "Steps of the optimiser.", ge=1)
+    steps_a_checkpoint: int = parameter(200, "Steps between checkpoints.", ge=1)
     learning_rate: float = parameter(2e-3, "Largest learning rate (AdamW).", gt=0.0)
     weight_decay: float = parameter(1e-4, "Of weight matrices and kernels.", ge=0.0)
     gradient_limit: float = parameter(5.0, "Norm to which gradients are clipped.", gt=0.0)
-    fields: int = parameter(600, "Simulated fields of the training.", ge=1)
+    fields: int = parameter(350, "Simulated fields of the training.", ge=1)
     first_field: int = parameter(1000, "Seed of the first of them.", ge=0)
     held_out: int = parameter(50, "Further fields, of the calibration.", ge=1)
+    first_held_out: int = parameter(900_000, "Seed of the first of them.", ge=0)
     side: int = parameter(448, "Of a field.", unit="pixels", ge=128)
     realisations: int = parameter(4, "Of the noise, for each field.", ge=2)
     grouped: float = parameter(

@@ -1,11 +1,12 @@
 """From what a region head says to measurements in pixels and image units, with their covariance."""
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cyclades.stages.core.geometry import SIGMA_TO_FWHM, Floats
+from cyclades.stages.core.products import Integers
 from cyclades.stages.networks.region_spec import OUTPUTS
 from cyclades.stages.networks.region_windows import SAMPLES, STEP, Windows
 
@@ -19,19 +20,25 @@ _STEP = 1e-4
 class Calibration(NamedTuple):
     """How wrong the errors and the means of a network were on held-out simulations.
 
+    Factors and offsets are known on a grid of two numbers of a source, and interpolated in their
+    logarithms: its S/N, and the misfit of the Gaussian that it looks like, over the noise.
+
     Parameters
     ----------
-    knots : ndarray, shape (k,)
+    brightness : ndarray, shape (k,)
         Logarithms of `Windows.scale`.
-    factors : ndarray, shape (k, 7)
-        By which errors are multiplied, interpolated between the knots.
-    offsets : ndarray, shape (k, 7)
-        Mean errors in sigmas, which are taken off; zero for what has a direction.
+    misfit : ndarray, shape (m,)
+        Logarithms of the misfit over the noise.
+    factors : ndarray, shape (k, m, 7)
+        By which errors are multiplied.
+    offsets : ndarray, shape (k, m, 7)
+        Median errors in (calibrated) sigmas, which are taken off; zero for what has a direction.
     together : ndarray, shape (1,)
         By which the error of an island's summed flux is multiplied, as that of independent rows.
     """
 
-    knots: Floats
+    brightness: Floats
+    misfit: Floats
     factors: Floats
     offsets: Floats
     together: Floats
@@ -39,27 +46,56 @@ class Calibration(NamedTuple):
     @classmethod
     def none(cls) -> "Calibration":
         """Nothing to change."""
-        return cls(np.zeros(1), np.ones((1, OUTPUTS)), np.zeros((1, OUTPUTS)), np.ones(1))
+        ones = np.ones((1, 1, OUTPUTS))
+        return cls(np.zeros(1), np.zeros(1), ones, 0.0 * ones, np.ones(1))
 
     @classmethod
-    def from_mapping(cls, held: dict[str, list[list[float]]]) -> "Calibration":
+    def from_mapping(cls, held: dict[str, list[Any]]) -> "Calibration":
         """Read it from a specification; none where that is empty."""
         if not held:
             return cls.none()
         return cls(*(np.array(held[name], float) for name in cls._fields))
 
-    def to_mapping(self) -> dict[str, list[list[float]]]:
+    def to_mapping(self) -> dict[str, list[Any]]:
         """Return it as lists."""
         return {name: np.round(part, 4).tolist() for name, part in self._asdict().items()}
 
-    def at(self, scale: Floats) -> tuple[Floats, Floats]:
-        """Factors and offsets of sources, each of shape (n, 7)."""
-        place = np.log(scale)
-        made = [
-            np.stack([np.interp(place, self.knots, column) for column in part.T], -1)
-            for part in (self.factors, self.offsets)
-        ]
+    def at(self, scale: Floats, misfit: Floats) -> tuple[Floats, Floats]:
+        """Factors and offsets of sources, each of shape (n, 7).
+
+        Parameters
+        ----------
+        scale, misfit : ndarray, shape (n,)
+            `Windows.scale`, and the misfit over it.
+        """
+        i, s = _between(self.brightness, np.log(scale))
+        j, t = _between(self.misfit, np.log(misfit * scale))
+        made = []
+        for grid in (self.factors, self.offsets):
+            ends = [
+                [grid[a, b] for b in (j, np.minimum(j + 1, len(self.misfit) - 1))]
+                for a in (i, np.minimum(i + 1, len(self.brightness) - 1))
+            ]
+            low, high = (one * (1.0 - t) + other * t for one, other in ends)
+            made.append(low * (1.0 - s) + high * s)
         return made[0], made[1]
+
+    def apply(
+        self, mean: Floats, covariance: Floats, scale: Floats, misfit: Floats
+    ) -> tuple[Floats, Floats]:
+        """Means without their known bias, and covariances that hold."""
+        factor, offset = self.at(scale, misfit)
+        made = covariance * factor[:, :, None] * factor[:, None, :]
+        return mean - offset * np.sqrt(np.einsum("nii->ni", made)), made
+
+
+def _between(knots: Floats, values: Floats) -> tuple[Integers, Floats]:
+    """Knot before each value, and the share of the way to the next, shape (n, 1)."""
+    if len(knots) == 1:
+        return np.zeros(len(values), np.int64), np.zeros((len(values), 1))
+    held = np.clip(values, knots[0], knots[-1])
+    at = np.clip(np.searchsorted(knots, held, side="right") - 1, 0, len(knots) - 2)
+    return at, ((held - knots[at]) / (knots[at + 1] - knots[at]))[:, None]
 
 
 def mixture(means: Floats, covariances: Floats) -> tuple[Floats, Floats]:
@@ -74,15 +110,6 @@ def mixture(means: Floats, covariances: Floats) -> tuple[Floats, Floats]:
     apart = means - mean
     spread = np.einsum("mni,mnj->nij", apart, apart) / len(means)
     return mean, covariances.mean(0) + spread
-
-
-def calibrated(
-    mean: Floats, covariance: Floats, scale: Floats, calibration: Calibration
-) -> tuple[Floats, Floats]:
-    """Means without their known bias, and covariances that hold."""
-    factor, offset = calibration.at(scale)
-    sigma = np.sqrt(np.einsum("nii->ni", covariance))
-    return mean - offset * sigma, covariance * factor[:, :, None] * factor[:, None, :]
 
 
 class Measured(NamedTuple):

@@ -15,7 +15,7 @@ from cyclades.stages.networks.region_head import (
     load_region_network,
     triangular,
 )
-from cyclades.stages.networks.region_results import Calibration, calibrated, mixture
+from cyclades.stages.networks.region_results import Calibration, mixture
 from cyclades.stages.networks.region_trunk import RegionFeatures
 from cyclades.stages.networks.region_windows import Windows
 
@@ -89,12 +89,12 @@ class RegionMeasurer:
             parts.append(self._some(windows.take(some), around, orientations))
         if not parts:
             return np.zeros((0, 7)), np.zeros((0, 7, 7))
-        mean, covariance = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return calibrated(mean, covariance, windows.scale, self.calibration)
+        mean, covariance, misfit = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return self.calibration.apply(mean, covariance, windows.scale, misfit)
 
     def _some(
         self, windows: Windows, region: Tensor | None, orientations: int
-    ) -> tuple[Floats, Floats]:
+    ) -> tuple[Floats, Floats, Floats]:
         fine, coarse, numbers = (
             torch.as_tensor(part, dtype=torch.float32, device=self.device)
             for part in (windows.fine, windows.coarse, self._numbers(windows))
@@ -117,7 +117,7 @@ def answers(
     numbers: Tensor,
     region: Tensor | None = None,
     orientations: int = 1,
-) -> tuple[Floats, Floats]:
+) -> tuple[Floats, Floats, Floats]:
     """What the heads of a network say together: mean and covariance of their mixture.
 
     Parameters
@@ -136,6 +136,8 @@ def answers(
     mean : ndarray, shape (n, 7)
     covariance : ndarray, shape (n, 7, 7)
         Not calibrated.
+    misfit : ndarray, shape (n,)
+        Of the Gaussian that each source looks like, over the scale.
     """
     means, covariances = [], []
     for orientation in ORIENTATIONS[:orientations]:
@@ -149,9 +151,10 @@ def answers(
             inverse *= units.cpu().numpy().astype(float)[:, :, None]
             means.append(mean.cpu().numpy().astype(float) @ turn.T)
             covariances.append(turn @ (inverse @ np.swapaxes(inverse, 1, 2)) @ turn.T)
+    misfit = units[:, 0].cpu().numpy().astype(float)
     if len(means) == 1:
-        return means[0], covariances[0]
-    return mixture(np.stack(means), np.stack(covariances))
+        return means[0], covariances[0], misfit
+    return *mixture(np.stack(means), np.stack(covariances)), misfit
 
 
 def turned_numbers(numbers: Tensor, orientation: int) -> Tensor:

@@ -204,7 +204,10 @@ def main() -> None:
     if "objects" in a.tables:
         print(f"\nTotal flux of whole objects over truth\n\n{head}|")
         for name, stage in stages.items():
-            made = object_sums(stage, seeds, shares=(0.2, 0.2, 0.2, 0.2, 0.2), spacing=14.0)
+            made = object_sums(
+                stage, seeds, shares=(0.2, 0.2, 0.2, 0.2, 0.2), spacing=14.0,
+                sizes={"gaussian": (0.3, 3.0)},
+            )  # fmt: skip
             print("\n".join(sum_rows(name, made)))
     if "counts" in a.tables:
         for slope in (1.6, 2.2):
