@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.characterization.gaussian import segment_residuals
+from cyclades.stages.characterization.island_light import with_left_light
 from cyclades.stages.characterization.moments import MomentsCharacterization, blank_components
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import ConfigurationError
@@ -97,6 +98,10 @@ class LearnedCharacterization(CharacterizationStage):
             noise_size(noise, image.psf),
         )  # fmt: skip
         self._fill(result, rows, windows, network, image, detections.signs[leaves[rows]])
+        result = with_left_light(
+            result, detections, excess, background.rms, image.psf,
+            float(np.exp(noise_size(noise, image.psf))), known,
+        )  # fmt: skip
         context.note("characterization.by_moments", int(np.count_nonzero(~known)))
         if not known.all():
             result = self._by_moments(

@@ -32,6 +32,8 @@ Floats = NDArray[np.float64]
 
 COLUMNS = ("ra", "dec", "peak_flux", "total_flux", "major", "minor")
 BINS = (3.0, 5.0, 7.0, 10.0, 20.0, 50.0, 200.0)
+SUM_BINS = (3.0, 10.0, 40.0, 400.0)
+"""Brightest element of an object over rms."""
 BEAM = covariance_from_shape(5.0, 4.0, 30.0)
 """FWHM of 5 and 4 pixels."""
 SIDE = 768
@@ -126,7 +128,9 @@ def _sums(objects: TrueObjects, found: Detections, made: Any) -> Sums:
     area = np.sqrt(values[:, 3] * values[:, 5] - values[:, 4] ** 2) / determinant(BEAM) ** 0.5
     true = np.bincount(objects.owner, values[:, 0] * area)
     peak = np.maximum.reduceat(values[:, 0], np.flatnonzero(np.diff(objects.owner, prepend=-1)))
-    share = made.total_err**2 if made.total_share is None else made.total_share
+    share = made.total_err**2
+    if made.total_share is not None:
+        share = np.where(np.isfinite(made.total_share), made.total_share, share)
     rows = []
     for k in range(len(objects.kind)):
         mine = np.flatnonzero(owner == k)
@@ -143,8 +147,11 @@ def _sums(objects: TrueObjects, found: Detections, made: Any) -> Sums:
 def sum_rows(name: str, made: Sums) -> list[str]:
     """Rows of the table of whole objects by kind: n, median, scatter and pulls of the flux."""
     rows = []
-    for k, kind in [*enumerate(KINDS), (-1, "not Gaussian")]:
-        mine = made.kind == k if k >= 0 else made.kind > 0
+    cuts = [(kind, made.kind == k) for k, kind in enumerate(KINDS)]
+    for low, high in pairwise(SUM_BINS):
+        bright = (made.snr >= low) & (made.snr < high)
+        cuts.append((f"not Gaussian, peak {low:g}-{high:g}", (made.kind > 0) & bright))
+    for kind, mine in [*cuts, ("not Gaussian", made.kind > 0)]:
         if np.count_nonzero(mine) < 10:
             continue
         ratio, pull = made.ratio[mine], made.pull[mine]
