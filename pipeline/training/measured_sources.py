@@ -184,12 +184,14 @@ def draw_objects(
     companions : float
         Share of the Gaussians that lie beside another one.
     """
-    fwhm = SIGMA_TO_FWHM * determinant(beam) ** 0.25
+    fwhm = SIGMA_TO_FWHM * float(determinant(beam)) ** 0.25
     number = max(4, int((side / (spacing * fwhm)) ** 2))
     kind = np.sort(generator.choice(len(KINDS), number, p=shares))
     ranges = {**SIZES, **(sizes or {})}
     margin = 2.0 * fwhm
-    values, owner, kinds = [], [], []
+    values: list[Floats] = []
+    owner: list[Integers] = []
+    kinds: list[int] = []
     root = symmetric_root(beam[None])[0]
     for k, name in enumerate(KINDS):
         n = int(np.count_nonzero(kind == k))
@@ -199,7 +201,8 @@ def draw_objects(
             shapes = _gaussian_shapes(generator, n, root, beam, ranges.get("gaussian"), fwhm)
             parts = [_one(shape) for shape in shapes]
         else:
-            extent = np.exp(generator.uniform(*np.log(ranges[name]), n)) * fwhm
+            low, high = np.log(ranges[name])
+            extent = np.exp(generator.uniform(low, high, n)) * fwhm
             parts = _elements(name, extent, beam, generator)
         low, high = GAUSSIAN_SNR if name == "gaussian" else OTHER_SNR
         for part in parts:
@@ -246,7 +249,8 @@ def _gaussian_shapes(
 ) -> Floats:
     """Covariances of Gaussians, beam included: flat in the logarithm's elements, or real ones."""
     if sizes is not None:
-        major = np.exp(generator.uniform(*np.log(sizes), n)) * fwhm / SIGMA_TO_FWHM
+        low, high = np.log(sizes)
+        major = np.exp(generator.uniform(low, high, n)) * fwhm / SIGMA_TO_FWHM
         major *= generator.random(n) < 0.5
         minor = major * generator.uniform(0.3, 1.0, n)
         angle = generator.uniform(0.0, np.pi, n)
@@ -255,11 +259,11 @@ def _gaussian_shapes(
         return np.asarray(own + (minor**2)[:, None, None] * np.eye(2) + beam)
     made = np.empty((n, 2, 2))
     for i in range(n):
-        low, high = NEAR_POINTS if generator.random() < 0.45 else LOGARITHMS
+        least, most = NEAR_POINTS if generator.random() < 0.45 else LOGARITHMS
         while True:
-            mean = generator.uniform(low, high)
+            mean = generator.uniform(least, most)
             u, v = generator.uniform(-ELONGATED, ELONGATED, 2)
-            if mean - np.hypot(u, v) > low and mean + np.hypot(u, v) < high:
+            if mean - np.hypot(u, v) > least and mean + np.hypot(u, v) < most:
                 break
         r = float(np.hypot(u, v))
         c, s = np.exp(mean) * np.cosh(r), np.exp(mean) * np.sinh(r) / max(r, 1e-9)

@@ -20,7 +20,12 @@ import yaml
 from numpy.typing import NDArray
 
 from cyclades.pipeline.training.fitting import fit, prepare_folder
-from cyclades.pipeline.training.measured_sources import KINDS, Examples, field_examples
+from cyclades.pipeline.training.measured_sources import (
+    GAUSSIAN_KIND,
+    KINDS,
+    Examples,
+    field_examples,
+)
 from cyclades.pipeline.training.measurement_module import (
     MeasurementOptions,
     MeasurementTraining,
@@ -37,6 +42,8 @@ from cyclades.stages.networks.region_trunk import RegionFeatures, trunk_of
 FIELDS_A_FILE = 25
 BRIGHTNESS = np.log([2.5, 4.5, 7.0, 12.0, 30.0, 100.0, 400.0])
 MISFIT = np.log([1.1, 1.8, 4.0, 15.0])
+LIKE_GAUSSIANS = 2
+"""Knots of the misfit, from the first, around which Gaussians alone are looked at."""
 FEWEST = 150
 """Rows of a cell of the calibration; cells with fewer have what all of that S/N have."""
 WITHOUT_DIRECTION = [0, 6]
@@ -66,9 +73,11 @@ shape of a component from two windows of the image in the frame of its beam, wit
 ## Pulls on the rows of the calibration
 
 Median and robust sigma of the errors over their own sigmas, after the calibration, by S/N of the
-brightest pixel.
+brightest pixel: of all rows, blends and parts of other shapes among them, and of lone Gaussians.
 
 {table}
+
+{gaussians}
 """
 
 
@@ -175,11 +184,11 @@ def errors_of(network: RegionNetwork, rows: Examples) -> Errors:
     """Errors on rows and what the network takes for their sigmas, not calibrated."""
     parts = []
     for some in _batches(rows):
-        windows = tuple(
+        fine, coarse, numbers, region = (
             torch.from_numpy(np.asarray(part, np.float32))
             for part in (some.fine, some.coarse, some.numbers, some.region)
         )
-        mean, covariance, misfit = answers(network, *windows)
+        mean, covariance, misfit = answers(network, fine, coarse, numbers, region)
         truth = some.truth.astype(float)
         truth[:, [0, 6]] /= some.scale[:, None]
         parts.append((mean - truth, np.sqrt(np.einsum("nii->ni", covariance)), misfit))
@@ -205,10 +214,13 @@ def calibrate(errors: Errors, rows: Examples) -> Calibration:
     worse = _nearest(MISFIT, np.log(errors.misfit * rows.scale))
     factors = np.ones((len(BRIGHTNESS), len(MISFIT), OUTPUTS))
     offsets = np.zeros_like(factors)
+    plain = (rows.kind == GAUSSIAN_KIND) & rows.alone
     for i, j in np.ndindex(factors.shape[:2]):
-        mine = pulls[(bright == i) & (worse == j)]
+        # what looks like a Gaussian most likely is one: other shapes are rare on the sky
+        kept = plain if j < LIKE_GAUSSIANS else np.ones(len(rows), bool)
+        mine = pulls[(bright == i) & (worse == j) & kept]
         if len(mine) < FEWEST:
-            mine = pulls[bright == i]
+            mine = pulls[(bright == i) & kept]
         if len(mine) < FEWEST:
             continue
         median = np.median(mine, 0)
@@ -303,6 +315,7 @@ def finish(
     errors = errors_of(network, held)
     calibration = calibrate(errors, held)
     errors = calibrated(errors, held, calibration)
+    plain = (held.kind == GAUSSIAN_KIND) & held.alone
     network.spec = network.spec.model_copy(update={"calibration": calibration.to_mapping()})
     path = folder / f"{o.name}.safetensors"
     save_region_network(network, path)
@@ -314,7 +327,10 @@ def finish(
         batch=o.batch, seed=o.seed, rows=rows, fields=o.fields, kinds=", ".join(KINDS),
         realisations=o.realisations, snr_low=spec.snr[0], snr_high=spec.snr[1], held=len(held),
         held_out=o.held_out,
-        table=pull_table(errors.error / errors.sigma, held.scale),
+        table=pull_table(errors.error / errors.sigma, held.scale.astype(float)),
+        gaussians=pull_table(
+            (errors.error / errors.sigma)[plain], held.scale.astype(float)[plain]
+        ),
     )  # fmt: skip
     path.with_suffix(".md").write_text(card, "utf-8")
     return path

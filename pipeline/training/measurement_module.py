@@ -22,11 +22,11 @@ from cyclades.pipeline.training.measured_sources import Examples
 from cyclades.pipeline.training.options import RunOptions
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.networks.region_head import (
-    OUTPUTS,
     RegionNetwork,
     triangular,
 )
 from cyclades.stages.networks.region_runtime import oriented, turned_numbers
+from cyclades.stages.networks.region_spec import OUTPUTS
 
 OUTLIER = 4.0
 """Whitened errors beyond this many sigmas count linearly: rows whose truth is another source."""
@@ -163,7 +163,7 @@ def measurement_losses(
     bias = mean.new_zeros(())
     if grouped:
         still = torch.einsum("nij,nj->ni", triangle[:grouped].detach(), error[:grouped])
-        still = still.clamp(-LARGEST_BIAS, LARGEST_BIAS).unflatten(0, (-1, realisations))
+        still = still.clamp(-LARGEST_BIAS, LARGEST_BIAS).reshape(-1, realisations, OUTPUTS)
         half = realisations // 2
         bias = (still[:, :half].mean(1) * still[:, half:].mean(1)).sum(1).mean()
     return {"distance": distance * OUTPUTS, "likelihood": likelihood, "bias": bias}
@@ -186,11 +186,14 @@ class MeasurementTraining(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.options, self.member, self.examples = options, member, examples
-        self.head: Any = network.heads[member]
-        self.head.half = options.precision != "float32"
+        head: Any = network.heads[member]
+        head.mixed = options.precision != "float32"
+        self.head: Any = head
         self.average = torch.optim.swa_utils.AveragedModel(
             self.head,
-            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGING),
+            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(  # type: ignore[no-untyped-call]
+                AVERAGING
+            ),
             use_buffers=True,
         )
 

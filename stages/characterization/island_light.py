@@ -6,6 +6,7 @@ and only what lies outside of it has to be taken from the models.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +63,8 @@ def with_left_light(
         With other totals and errors; the rest as it is.
     """
     assert detections.segments is not None
-    assert components.total_share is not None
-    c, n = components, len(components)
+    c, n, shares = components, len(components), components.total_share
+    assert shares is not None
     if not n:
         return c
     segments = detections.segments.take(c.detection)
@@ -74,22 +75,23 @@ def with_left_light(
     model = gaussians_at(excess.shape, values, at)
     seen = np.isfinite(excess.ravel()[at])
     difference = np.where(seen, excess.ravel()[at] - model, 0.0) / beam[owner]
-    left = np.bincount(owner, difference, minlength=n)
+    left = np.asarray(np.bincount(owner, difference, minlength=n), float)
     inside = np.bincount(owner, np.abs(model) / beam[owner], minlength=n)
     square = np.square(np.where(seen, rms.ravel()[at], 0.0).astype(float))
     noise = np.bincount(owner, square / beam[owner], minlength=n) * noise_area
     local = np.bincount(owner, square, minlength=n) / np.maximum(segments.lengths, 1)
-    share = np.where(np.isfinite(c.total_share), c.total_share, c.total_err**2)
+    share = np.where(np.isfinite(shares), shares, c.total_err**2)
     _, island = np.unique(c.island, return_inverse=True)
 
-    def summed(column: Floats) -> Floats:
-        return np.bincount(island, column).astype(float)
+    def summed(column: NDArray[Any]) -> Floats:
+        return np.asarray(np.bincount(island, column), float)
 
     plain = GAUSSIAN * local * np.maximum(area / beam, 1.0)
     own = np.maximum(summed(share) - summed(plain), 0.0)
     outside = np.maximum(summed(np.abs(c.total)) - summed(inside), 0.0)
     beyond = (OUTSIDE * outside) ** 2
-    usable = np.bincount(island, ~rows | ~np.isfinite(left + share)) == 0
+    spoilt = ~rows | ~np.isfinite(left + share)
+    usable = np.bincount(island, spoilt.astype(float)) == 0
     with np.errstate(invalid="ignore", divide="ignore"):
         weight, known = (
             np.where(usable & (own > 0.0), own / (own + part * summed(noise) + beyond), 0.0)[island]
@@ -100,5 +102,5 @@ def with_left_light(
         c,
         total=c.total + np.where(weight > 0.0, weight * left, 0.0),
         total_err=c.total_err * np.sqrt(factor),
-        total_share=c.total_share * factor,
+        total_share=shares * factor,
     )

@@ -135,7 +135,8 @@ class LearnedCharacterization(CharacterizationStage):
         x, y = np.clip(np.rint(summit).astype(int).T, 0, np.array(image.shape[::-1])[:, None] - 1)
         low, high = spec.beam_pixels
         known = (size >= low) & (size <= high) & (reach <= spec.largest * size)
-        return known & np.isfinite(excess[y, x]) & np.isfinite(boxes[:, 0])
+        known &= np.isfinite(excess[y, x]) & np.isfinite(boxes[:, 0])
+        return np.asarray(known, bool)
 
     def _fill(
         self,
@@ -198,7 +199,8 @@ class LearnedCharacterization(CharacterizationStage):
                 "cyclades[learned], or choose another characterization."
             )
         key = ("measurer", str(path), context.device, context.workers)
-        return context.cached(key, partial(_load, path, context))
+        found: RegionMeasurer = context.cached(key, partial(_load, path, context))
+        return found
 
 
 def _load(path: Path, context: Context) -> Any:

@@ -61,14 +61,19 @@ class RegionHead(nn.Module):
 
     Attributes
     ----------
-    half : bool
+    mixed : bool
         Whether the convolutions compute with bfloat16. Moments never do: they tell fluxes of bright
         sources to a thousandth.
     """
 
+    fine_weights: Tensor
+    coarse_weights: Tensor
+    line: Tensor
+    middle: Tensor
+
     def __init__(self, width: int = 160, channels: int = 0) -> None:
         super().__init__()
-        self.half = False
+        self.mixed = False
         self.fine = nn.Sequential(
             nn.Conv2d(3, 24, 4, stride=2, padding=1), nn.SiLU(),
             nn.Conv2d(24, 24, 3, padding=1), nn.SiLU(),
@@ -136,7 +141,7 @@ class RegionHead(nn.Module):
         ]
         logarithm = misfit.log()
         moments = self.norm(torch.cat([*sums, numbers, logarithm, logarithm + numbers[:, :1]], 1))
-        with torch.autocast(fine.device.type, torch.bfloat16, enabled=self.half):
+        with torch.autocast(fine.device.type, torch.bfloat16, enabled=self.mixed):
             near = torch.stack([compressed(fine[:, 0]), fine[:, 1], compressed(residual)], 1)
             parts = [
                 self.fine(near).float(),
@@ -196,7 +201,7 @@ class RegionHead(nn.Module):
 def _moments(window: Tensor, weights: Tensor) -> Tensor:
     """Level and normalised moments under Gaussian weights, bounded smoothly, (n, 6 * sigmas)."""
     clean = window[:, 0] * (window[:, 1].abs() < 0.25)
-    sums = (clean.clamp(-50.0, 50.0).flatten(1) @ weights).unflatten(1, (-1, 6))
+    sums = (clean.clamp(-50.0, 50.0).flatten(1) @ weights).reshape(len(window), -1, 6)
     level = sums[:, :, :1]
     rest = sums[:, :, 1:] / level.clamp(min=0.02)
     rest = rest / torch.sqrt(1.0 + (rest / 20.0) ** 2)

@@ -56,7 +56,7 @@ class Calibration(NamedTuple):
             return cls.none()
         return cls(*(np.array(held[name], float) for name in cls._fields))
 
-    def to_mapping(self) -> dict[str, list[Any]]:
+    def to_mapping(self) -> dict[str, Any]:
         """Return it as lists."""
         return {name: np.round(part, 4).tolist() for name, part in self._asdict().items()}
 

@@ -8,7 +8,7 @@ the scale of the fluxes. The fine window shows the source at a third of a beam a
 one its surroundings at four times that.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -78,7 +78,8 @@ class Windows(NamedTuple):
 
     def take(self, rows: "NDArray[np.bool_] | Integers | slice") -> "Windows":
         """Return some rows."""
-        return Windows(*(part[rows] for part in self))
+        parts: Any = [part[rows] for part in self]
+        return Windows(*parts)
 
 
 def symmetric_root(covariance: Floats) -> Floats:
