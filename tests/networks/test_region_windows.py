@@ -160,3 +160,40 @@ def test_flux_of_the_beams_shape():
     pull = (flux * windows.scale - 20.0) / (error * windows.scale)
     assert abs(pull.mean()) < 4.0 / n**0.5
     assert pull.std() == pytest.approx(1.0, abs=4.0 / (2 * n) ** 0.5 + 0.02)
+
+
+def test_heads_may_see_features_of_a_detectors_backbone(tmp_path):
+    """A head on a frozen backbone names it by its hash, and measures with it."""
+    from tests.requirements import require
+
+    require("learned")
+    import torch
+
+    from cyclades.stages.core.context import Context
+    from cyclades.stages.core.errors import InputError
+    from cyclades.stages.core.image import SkyImage
+    from cyclades.stages.core.products import Background
+    from cyclades.stages.core.registry import create_stage
+    from cyclades.stages.networks.region_head import RegionNetwork, save_region_network
+    from cyclades.stages.networks.region_spec import RegionSpec
+    from cyclades.stages.networks.region_trunk import RegionFeatures, trunk_of
+
+    trunk = trunk_of("mask_rcnn")
+    with pytest.raises(InputError, match="SHA-256"):
+        RegionFeatures(trunk.model_copy(update={"sha256": "0" * 64}))
+    rng = np.random.default_rng(3)
+    plane = rng.normal(size=SHAPE).astype(np.float32)
+    plane += render_gaussians(SHAPE, np.array([[50.0, 60.0, 60.0, 4.0, 0.0, 4.0]])).astype("f4")
+    image = SkyImage(plane, psf=PointSpread(BEAM))
+    features = RegionFeatures(trunk)(image, np.array([[60.0, 60.0], [100.0, 30.0]]))
+    assert features.shape == (2, trunk.channels, 7, 7)
+    assert float((features[0] - features[1]).abs().max()) > 0.1
+    torch.manual_seed(0)
+    path = tmp_path / "head.safetensors"
+    save_region_network(RegionNetwork(RegionSpec(width=16, trunk=trunk)).eval(), path)
+    zero = np.zeros(SHAPE, np.float32)
+    made = create_stage("characterization", "learned", weights=str(path)).measure(
+        image, Background(zero, zero + 1), leaves([(60.0, 60.0)]), context=Context()
+    )
+    assert made.x[0] == pytest.approx(60.0, abs=1.0)
+    assert made.fit_type == ("learned",)
