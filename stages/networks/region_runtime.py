@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 NOISE = (-0.1, 0.8)
 """Sizes of the noise's autocorrelation of the training; see `noise_size`."""
+SETTLED = (0.26, 1.1)
+"""Logarithms of the misfit over the noise between which positions go over from those of the
+adaptive moments to those of the network."""
 BATCH = 1024
 """Rows at a time: some ten megabytes on the CPU."""
 ORIENTATIONS = (0, 7, 1, 6, 2, 5, 3, 4)
@@ -149,12 +152,33 @@ def answers(
             mean, factor, units = head(*views, seen, around)
             inverse = np.linalg.inv(triangular(factor).cpu().numpy().astype(float))
             inverse *= units.cpu().numpy().astype(float)[:, :, None]
+            mean[:, 1:3] = settled(mean[:, 1:3], seen, units[:, 0])
             means.append(mean.cpu().numpy().astype(float) @ turn.T)
             covariances.append(turn @ (inverse @ np.swapaxes(inverse, 1, 2)) @ turn.T)
     misfit = units[:, 0].cpu().numpy().astype(float)
     if len(means) == 1:
         return means[0], covariances[0], misfit
     return *mixture(np.stack(means), np.stack(covariances)), misfit
+
+
+def settled(offset: Tensor, numbers: Tensor, misfit: Tensor) -> Tensor:
+    """Offsets, taken from the adaptive moments where a Gaussian fits the window to the noise.
+
+    Those are nearly as good as the noise allows there, and the network adds its own scatter.
+
+    Parameters
+    ----------
+    offset : Tensor, shape (n, 2)
+        Of the network.
+    numbers : Tensor, shape (n, NUMBERS)
+        Of the windows.
+    misfit : Tensor, shape (n,)
+        Over the scale.
+    """
+    low, high = SETTLED
+    place = (misfit.log() + numbers[:, 0] - low) / (high - low)
+    share = place.clamp(0.0, 1.0)[:, None]
+    return share * offset + (1.0 - share) * numbers[:, 3:5]
 
 
 def turned_numbers(numbers: Tensor, orientation: int) -> Tensor:
