@@ -37,6 +37,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "characterization": {
         "gaussian": "cyclades.stages.characterization.gaussian:GaussianCharacterization",
         "moments": "cyclades.stages.characterization.moments:MomentsCharacterization",
+        "learned": "cyclades.stages.characterization.learned:LearnedCharacterization",
     },
     "cataloguing": {
         "components": "cyclades.stages.cataloguing.components:ComponentsCatalogue",

@@ -13,6 +13,7 @@ from cyclades.stages.networks.dense_background import read_background_spec
 from cyclades.stages.networks.specification import (
     BACKGROUND_KEY,
     CLASSIFIER_KEY,
+    MEASURER_KEY,
     METADATA_KEY,
     NetworkSpec,
     PretrainedSpec,
@@ -40,10 +41,12 @@ __all__ = [
     "find_background",
     "find_detector",
     "find_file",
+    "find_measurer",
     "find_model",
     "package_file",
     "read_metadata",
     "shipped_detectors",
+    "shipped_measurers",
     "verify",
     "weights_folder",
 ]
@@ -242,40 +245,15 @@ def shipped_detectors() -> dict[str, DetectorFile]:
     return {path.stem: DetectorFile(path.stem, path) for path in _shipped(METADATA_KEY)}
 
 
+def shipped_heads(key: str) -> dict[str, Path]:
+    """Files that ship with the package and have a key in their metadata, by name."""
+    return {path.stem: path for path in _shipped(key)}
+
+
 def _shipped(key: str) -> list[Path]:
-    """Files whose metadata have a key."""
+    """Files of weights that ship with the package and have a key in their metadata."""
     files = sorted(_shipped_folder().glob("*.safetensors"))
     return [path for path in files if key in read_metadata(path)]
-
-
-def find_background(name_or_path: str) -> Path:
-    """Find the weights of a dense background.
-
-    Parameters
-    ----------
-    name_or_path : str
-        A shipped one's name, or a file.
-
-    Raises
-    ------
-    InputError
-        Where there is none, it is pickled, or a shipped one's hash is wrong.
-    """
-    shipped = {path.stem: path for path in _shipped(BACKGROUND_KEY)}
-    known = shipped.get(name_or_path)
-    if known is not None:
-        digest = _recorded_hashes().get(known.name)
-        if digest is not None:
-            verify(known, digest)
-        return known
-    path = Path(name_or_path).expanduser()
-    refuse_pickled(path)
-    if not path.is_file():
-        raise InputError(
-            f"{name_or_path}: there is no such file of weights of a background; shipped with "
-            f"cyclades: {', '.join(shipped) or 'none'}."
-        )
-    return path
 
 
 def _recorded_hashes() -> dict[str, str]:
@@ -327,22 +305,70 @@ def find_detector(name_or_path: str | Path, sha256: str | None = None) -> Path:
     return path
 
 
+def find_background(name_or_path: str) -> Path:
+    """Find the weights of a dense background: a shipped one's name, a file, or a repository.
+
+    Raises
+    ------
+    InputError
+        Where there is none, it is pickled, or a shipped one's hash is wrong.
+    """
+    return _find_head(name_or_path, BACKGROUND_KEY, "file of weights of a background")
+
+
+def find_measurer(name_or_path: str) -> Path:
+    """Find a region head: a shipped one's name, a file, or a repository of the hub.
+
+    Raises
+    ------
+    InputError
+        Where there is none, it is pickled, or a shipped one's hash is wrong.
+    """
+    return _find_head(name_or_path, MEASURER_KEY, "region head")
+
+
+def _find_head(name_or_path: str, key: str, what: str) -> Path:
+    """Find the file of a head of a stage other than detection."""
+    shipped = shipped_heads(key)
+    known = shipped.get(name_or_path)
+    if known is None:
+        try:
+            return _given_file(name_or_path, None)
+        except InputError as error:
+            if "no name of" not in str(error):
+                raise
+            raise InputError(
+                f"{name_or_path}: there is no such {what}; shipped with cyclades: "
+                f"{', '.join(shipped) or 'none'}."
+            ) from error
+    digest = _recorded_hashes().get(known.name)
+    if digest is not None:
+        verify(known, digest)
+    return known
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
 def listing() -> list[tuple[str, str, str, str, str]]:
     """Rows of all detectors and weights: name, kind, licence, size, available offline."""
     rows = [("name", "kind", "licence", "size", "offline")]
     for name, detector in shipped_detectors().items():
         spec = detector.spec
-        size = f"{detector.path.stat().st_size / 1e6:.1f} MB"
+        size = _size(detector.path)
         kind, offline = f"detector, {spec.head.name}", "yes"
         if spec.trunk is not None:
             kind += f" on {spec.trunk.weights}"
             trunk = WEIGHTS.get(spec.trunk.weights)
             offline = "yes" if trunk is not None and available_offline(trunk) else "no"
         rows.append((name, kind, spec.licence, size, offline))
-    for path in _shipped(BACKGROUND_KEY):
+    for name, path in shipped_heads(BACKGROUND_KEY).items():
         head = read_background_spec(path)
-        size = f"{path.stat().st_size / 1e6:.1f} MB"
-        rows.append((path.stem, f"background on {head.trunk}", head.licence, size, "yes"))
+        rows.append((name, f"background on {head.trunk}", head.licence, _size(path), "yes"))
+    for name, path in shipped_heads(MEASURER_KEY).items():
+        about = json.loads(read_metadata(path)[MEASURER_KEY])
+        rows.append((name, "characterization, region head", about["licence"], _size(path), "yes"))
     for name, entry in WEIGHTS.items():
         offline = "yes" if available_offline(entry) else "no"
         size = f"{entry.megabytes:.1f} MB"
@@ -366,15 +392,14 @@ def describe(name: str) -> str:
     detector = shipped_detectors().get(name)
     if detector is not None:
         return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
-    for path in _shipped(BACKGROUND_KEY):
-        if name == path.stem:
-            return path.with_suffix(".md").read_text(encoding="utf-8")
+    heads = shipped_heads(BACKGROUND_KEY) | shipped_heads(MEASURER_KEY)
+    if name in heads:
+        return _describe_file(heads[name])
     entry = WEIGHTS.get(name)
     if entry is None:
         if Path(name).expanduser().is_file():
             return _describe_file(Path(name).expanduser())
-        backgrounds = [path.stem for path in _shipped(BACKGROUND_KEY)]
-        names = ", ".join([*shipped_detectors(), *backgrounds, *WEIGHTS])
+        names = ", ".join([*shipped_detectors(), *heads, *WEIGHTS])
         raise InputError(f"There are no weights {name!r}; there are {names}.")
     lines = {
         "what": entry.summary,
@@ -417,10 +442,11 @@ def _describe_file(path: Path) -> str:
     if METADATA_KEY in metadata:
         detector = DetectorFile(path.stem, path)
         return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
-    if CLASSIFIER_KEY in metadata:
-        if card.is_file():
-            return card.read_text(encoding="utf-8")
-        return json.dumps(json.loads(metadata[CLASSIFIER_KEY]), indent=2)
+    for key in (CLASSIFIER_KEY, BACKGROUND_KEY, MEASURER_KEY):
+        if key in metadata:
+            if card.is_file():
+                return card.read_text(encoding="utf-8")
+            return json.dumps(json.loads(metadata[key]), indent=2)
     spec = PretrainedSpec.from_metadata(metadata, path)
     if spec is None:
         return (
