@@ -126,13 +126,13 @@ def overhead(folder, number, size, seed):
     from cyclades.pipeline.chain import Pipeline, Result
     from cyclades.pipeline.cli import _prepare_process
     from cyclades.pipeline.config import RouteConfig
+    from cyclades.pipeline.survey import facts, run
     from cyclades.pipeline.survey.inputs import expand
-    from cyclades.pipeline.survey.run import run_survey
     from cyclades.pipeline.survey.work import Work
 
     images = folder / "images"
     fields(images, number, size, seed)
-    spent = {"run": [0.0, 0.0], "write": [0.0, 0.0]}
+    spent = {name: [0.0, 0.0] for name in ("run", "write", "collect", "finish")}
 
     def timed(kind, name):
         inner = getattr(kind, name)
@@ -152,13 +152,15 @@ def overhead(folder, number, size, seed):
         shutil.rmtree(folder / name, ignore_errors=True)
     route = RouteConfig.from_route("classical")
     cpu = time.process_time()
-    run_survey(Work.plan(route, folder / "first"), expand([images])[:1])
+    run.run_survey(Work.plan(route, folder / "first"), expand([images])[:1])
     print(f"imports, compiled code and the first image: {time.process_time() - cpu:.1f} s")
     timed(Pipeline, "run")
     timed(Result, "write")
+    timed(facts, "collect")
+    timed(run, "finish")
     work = Work.plan(route, folder / "out")
     wall, cpu = time.perf_counter(), time.process_time()
-    run_survey(work, expand([images]))
+    run.run_survey(work, expand([images]))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     for label, place, total in (("wall", 0, wall), ("processor", 1, cpu)):
         inside = sum(part[place] for part in spent.values())
@@ -166,6 +168,8 @@ def overhead(folder, number, size, seed):
             f"{label}: {total:.1f} s for {number} images of {size} x {size}, "
             f"{1e3 * spent['run'][place] / number:.0f} ms an image in the chain, "
             f"{1e3 * spent['write'][place] / number:.0f} ms in its files, "
+            f"{1e3 * spent['collect'][place] / number:.0f} ms for the survey's figures, "
+            f"{1e3 * spent['finish'][place] / number:.0f} ms in the survey at the end, "
             f"{1e3 * (total - inside) / number:.1f} ms beyond"
         )
 
