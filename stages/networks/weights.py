@@ -46,7 +46,7 @@ __all__ = [
     "package_file",
     "read_metadata",
     "shipped_detectors",
-    "shipped_measurers",
+    "shipped_heads",
     "verify",
     "weights_folder",
 ]
