@@ -4,7 +4,7 @@ OUTPUT ?= output
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test test-slow lint docs notebooks wheel-check clean
+.PHONY: run test test-slow lint docs site notebooks wheel-check clean
 
 # The main job: a catalogue of a real radio image, from a fresh checkout, by the classical route
 # and by both networks (without torch), and how far they agree.
@@ -36,6 +36,11 @@ lint: $(VENV)/.test
 docs: $(VENV)/.core
 	$(BIN)/python -m cyclades.pipeline.reference docs
 
+# these pages and the reference from docstrings, as HTML; a warning is a failure
+site: $(VENV)/.site
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html -d build/doctrees docs build/site
+	@echo "The site is build/site/index.html"
+
 # both halves of every notebook as the one that was changed last
 notebooks: $(VENV)/.test
 	$(BIN)/jupytext --quiet --sync notebooks/[0-9]*.py
@@ -51,6 +56,10 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	$(PIP) --editable .
 	@touch $@
 
+$(VENV)/.site: $(VENV)/.core
+	$(PIP) --editable ".[docs]"
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) --editable ".[test,learned,pretraining,yolo,transformers,efficientdet,onnx,notebooks]"
+	$(PIP) --editable ".[test,learned,pretraining,yolo,transformers,efficientdet,onnx,notebooks,docs,distributed]"
 	@touch $@

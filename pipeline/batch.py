@@ -2,13 +2,14 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from cyclades.pipeline.chain import Pipeline, Progress
+from cyclades.pipeline.chain import Pipeline, Progress, Result
 from cyclades.pipeline.products import check_products, file_names, image_stem, prepare_directory
+from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import CycladesError, OutputError
 
 logger = logging.getLogger("cyclades.pipeline")
@@ -37,6 +38,8 @@ class Outcome:
         Wall time.
     error : str
         One sentence where it failed.
+    kind : str
+        Of the failure: ``input``, ``output``, ``memory``, or ``defect`` (of ours).
     """
 
     image: Path
@@ -44,9 +47,32 @@ class Outcome:
     counts: dict[str, int] | None = None
     seconds: float = 0.0
     error: str = ""
+    kind: str = ""
 
 
 def plan(
+    images: Sequence[str | Path],
+    directory: str | Path,
+    *,
+    formats: Sequence[str] = ("fits",),
+    products: Sequence[str] = (),
+    columns: Sequence[str] = (),
+) -> dict[Path, str]:
+    """Return ``{image: stem of its outputs}`` after checking that they can be written.
+
+    Raises
+    ------
+    OutputError
+        As `check_outputs`, or where the directory cannot be written to.
+    ConfigurationError
+        For an unknown format or product.
+    """
+    stems = check_outputs(images, directory, formats=formats, products=products, columns=columns)
+    prepare_directory(directory)
+    return stems
+
+
+def check_outputs(
     images: Sequence[str | Path],
     directory: str | Path,
     *,
@@ -59,8 +85,7 @@ def plan(
     Raises
     ------
     OutputError
-        Where two inputs would write the same files, an output would replace an input, or the
-        directory cannot be written to.
+        Where two inputs would write the same files, or an output would replace an input.
     ConfigurationError
         For an unknown format or product.
     """
@@ -83,7 +108,6 @@ def plan(
                     "run them with different --output directories."
                 )
             made_by[output] = path
-    prepare_directory(directory)
     return {path: image_stem(path) for path in paths}
 
 
@@ -128,33 +152,88 @@ def run_batch(
     CycladesError
         Before the first image, for what would fail all of them; see `plan`.
     """
-    options = {
-        "formats": tuple(formats), "products": tuple(products), "columns": tuple(columns),
-    }  # fmt: skip
-    for path, stem in plan(images, directory, **options).items():
-        start = time.perf_counter()
-        try:
-            result = pipeline.run(path, workers=workers, device=device, progress=progress)
-            if progress is not None:
-                progress("write")
-            files = result.write(directory, stem=stem, **options)
-        except CycladesError as error:
-            yield Outcome(path, seconds=time.perf_counter() - start, error=str(error))
-        except MemoryError:
-            message = f"{path} does not fit into memory; use a smaller cutout or more memory."
-            yield Outcome(path, seconds=time.perf_counter() - start, error=message)
-        except Exception as error:
-            if _interrupted(error):
-                raise KeyboardInterrupt from error
-            # a defect of ours, not of the image; the other images still deserve their catalogue
-            logger.exception("%s: unexpected error", path)
-            message = (
-                f"{path}: an unexpected {type(error).__name__} ({error}); this is a defect of "
-                "cyclades, please report it with the lines above."
-            )
-            yield Outcome(path, seconds=time.perf_counter() - start, error=message)
-        else:
-            counts = result.provenance["counts"]
-            # its planes must not lie beside those of the next image
-            del result
-            yield Outcome(path, tuple(files), counts, time.perf_counter() - start)
+    named = plan(images, directory, formats=formats, products=products, columns=columns)
+    for path, stem in named.items():
+        yield run_one(
+            pipeline,
+            path,
+            directory,
+            stem,
+            formats=formats,
+            products=products,
+            columns=columns,
+            workers=workers,
+            device=device,
+            progress=progress,
+        )
+
+
+def run_one(
+    pipeline: Pipeline,
+    path: Path,
+    directory: str | Path,
+    stem: str,
+    *,
+    formats: Sequence[str] = ("fits",),
+    products: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    workers: int | None = None,
+    device: str = "cpu",
+    context: Context | None = None,
+    progress: Progress | None = None,
+    also: Callable[[Result], None] | None = None,
+) -> Outcome:
+    """Run a pipeline on an image and write its files; what goes wrong is in the outcome.
+
+    Parameters
+    ----------
+    pipeline, directory, formats, products, columns, workers, device, progress
+        As for `run_batch`.
+    path : Path
+    stem : str
+        First part of the names of the files.
+    context : Context, optional
+        Used in place of a new one, `workers` and `device`.
+    also : callable, optional
+        Given the result before its files are written; what it raises fails the image.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Where compiled code made another error of it.
+    """
+    start = time.perf_counter()
+
+    def failed(kind: str, message: str) -> Outcome:
+        return Outcome(path, seconds=time.perf_counter() - start, error=message, kind=kind)
+
+    try:
+        result = pipeline.run(
+            path, workers=workers, device=device, context=context, progress=progress
+        )
+        if progress is not None:
+            progress("write")
+        if also is not None:
+            also(result)
+        files = result.write(
+            directory, stem=stem, formats=formats, products=products, columns=columns
+        )
+    except OutputError as error:
+        return failed("output", str(error))
+    except CycladesError as error:
+        return failed("input", str(error))
+    except MemoryError:
+        return failed(
+            "memory", f"{path} does not fit into memory; use a smaller cutout or more memory."
+        )
+    except Exception as error:
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
+        # a defect of ours, not of the image; the other images still deserve their catalogue
+        logger.exception("%s: unexpected error", path)
+        return failed(
+            "defect",
+            f"{path}: an unexpected {type(error).__name__} ({error}); this is a defect of "
+            "cyclades, please report it with the lines above.",
+        )
+    return Outcome(path, tuple(files), result.provenance["counts"], time.perf_counter() - start)

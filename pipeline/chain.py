@@ -297,8 +297,7 @@ class Pipeline:
             threads = default_workers() if workers is None else workers
             with Context(workers=threads, seed=self.config.seed) as own:
                 return self._run(image, last, None, own, keep, progress)
-        source = self._source(image)
-        self._check_beam(source)
+        source = self.check(image)
         self._note_stages(context)
         if last == KINDS[-1]:
             self._prepare(context)
@@ -333,6 +332,18 @@ class Pipeline:
                 "array give cyclades.SkyImage(array, unit=..., wcs=..., psf=...)."
             )
         return image
+
+    def check(self, image: "str | Path | ImageSource | ImageSet | SkyImage") -> ImageSource:
+        """Open an image and see that the stages can work on it, without reading its pixels.
+
+        Raises
+        ------
+        InputError
+            Where it cannot be opened, or lacks a beam that a stage needs.
+        """
+        source = self._source(image)
+        self._check_beam(source)
+        return source
 
     def _check_beam(self, source: ImageSource) -> None:
         """Refuse an image without a beam where a stage cannot work without one."""

@@ -17,6 +17,8 @@ from cyclades import __version__
 from cyclades.stages.core.remote import RemoteFile, as_file
 
 if TYPE_CHECKING:
+    from astropy.table import Table
+
     from cyclades.pipeline.config import RouteConfig
     from cyclades.stages.core.context import Context
     from cyclades.stages.core.source import ImageSource
@@ -83,7 +85,13 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _other_files(config: "RouteConfig") -> list[str]:
+def records(table: "Table") -> list[dict[str, Any]]:
+    """Return the rows of a table as plain values; what is masked or not finite becomes None."""
+    columns = [plain(table[name].tolist()) for name in table.colnames]
+    return [dict(zip(table.colnames, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def other_files(config: "RouteConfig") -> list[str]:
     """Return the files besides the image that the configuration names (mask, maps, weight)."""
     found = []
     for section in config.to_mapping().values():
@@ -138,7 +146,7 @@ def record(
         "command": shlex.join(sys.argv),
         "directory": str(Path.cwd()),
         "input": {"name": source.name, **entry},
-        "other_files": [describe_file(file) for file in _other_files(config)],
+        "other_files": [describe_file(file) for file in other_files(config)],
         "workers": context.workers,
         "configuration": plain(config.to_mapping()),
         "notes": plain(context.notes),

@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclades.pipeline.panels import brightest, draw_shapes, show, sky_stretch
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.core.geometry import Floats, shape_from_covariance
+from cyclades.stages.core.geometry import Floats
 
 if TYPE_CHECKING:
     from cyclades.pipeline.chain import Result
     from cyclades.stages.core.image import SkyImage
-
-LARGEST = 1400
-"""Pixels along one side of a panel; larger images are averaged down to it."""
-FLOOR, CEILING = 3.0, 300.0
-"""Limits of the image's stretch below and above the background, in units of the rms."""
 
 
 class Picture(NamedTuple):
@@ -48,28 +44,6 @@ class Picture(NamedTuple):
     components: tuple[Floats, Floats, Floats, Floats]
 
 
-def shrink(
-    data: NDArray[np.float32], largest: int = LARGEST, step: int | None = None
-) -> NDArray[np.float32]:
-    """Average blocks of pixels so that no side is longer than `largest`; NaN is left out.
-
-    The last block of a row or column may hold fewer pixels. `step` gives the side of a block
-    instead.
-    """
-    if step is None:
-        step = -(-max(data.shape) // largest)
-    if step == 1:
-        return data
-    good = np.isfinite(data)
-    rows, columns = (np.arange(0, n, step) for n in data.shape)
-    total = np.add.reduceat(np.where(good, data, 0.0), rows, axis=0)
-    total = np.add.reduceat(total, columns, axis=1)
-    number = np.add.reduceat(good, rows, axis=0, dtype=np.float32)
-    number = np.add.reduceat(number, columns, axis=1)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(total / number, np.float32)
-
-
 def draw(result: "Result", path: str | Path) -> None:
     """Draw a result to a PNG file.
 
@@ -85,12 +59,11 @@ def draw(result: "Result", path: str | Path) -> None:
     image, background, found = result.image, result.background, result.components
     if image is None or background is None or found is None:
         raise InputError("A quick-look needs the image and its components; run the whole chain.")
-    top = float(np.nanmax(image.data)) if np.isfinite(image.data).any() else -np.inf
     components = (found.peak, found.x, found.y, found.shape_covariance)
     draw_picture(
         Picture(
             image, image.shape, (image.data, result.residual), median_of(background.level, 0.0),
-            median_of(background.rms, 1.0), top, components,
+            median_of(background.rms, 1.0), brightest(image.data), components,
         ),
         path,
     )  # fmt: skip
@@ -98,19 +71,12 @@ def draw(result: "Result", path: str | Path) -> None:
 
 def draw_picture(picture: Picture, path: str | Path) -> None:
     """Draw a picture to a PNG file; see `draw`."""
-    from astropy.visualization import AsinhStretch, ImageNormalize
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     image, rms, level = picture.image, picture.rms, picture.level
-    top = picture.top if np.isfinite(picture.top) else level + rms
-    low, high = level - FLOOR * rms, min(max(top, level + 10 * rms), level + CEILING * rms)
-    stretch = AsinhStretch(FLOOR * rms / (high - low))
-    norms = (
-        ImageNormalize(vmin=low, vmax=high, stretch=stretch),
-        Normalize(vmin=-5 * rms, vmax=5 * rms),
-    )
+    norms = (sky_stretch(picture.top, rms, level), Normalize(vmin=-5 * rms, vmax=5 * rms))
     ny, nx = picture.shape
     height = float(np.clip(6.5 * ny / nx, 3.5, 11.0))
     figure = Figure(figsize=(16, height + 1.0), layout="constrained")
@@ -121,20 +87,12 @@ def draw_picture(picture: Picture, path: str | Path) -> None:
         warnings.simplefilter("ignore")
         for number, data in enumerate(picture.planes):
             axes = _axes(figure, number, image)
-            shown = axes.imshow(
-                shrink(data),
-                origin="lower",
-                interpolation="nearest",
-                norm=norms[number],
-                cmap=("inferno", "RdBu_r")[number],
-                extent=(-0.5, nx - 0.5, -0.5, ny - 0.5),
-            )
-            axes.set_facecolor("0.7")
+            shown = show(axes, data, norms[number], difference=number == 1, shape=(ny, nx))
             axes.set_title(titles[number])
             unit = "" if image.unit is None else image.unit.to_string()
             figure.colorbar(shown, ax=axes, shrink=0.85, label=unit)
             if number == 0:
-                _ellipses(axes, *picture.components)
+                draw_shapes(axes, *picture.components)
             axes.set(xlim=(-0.5, nx - 0.5), ylim=(-0.5, ny - 0.5))
         figure.savefig(path, dpi=100, format="png")
 
@@ -157,27 +115,3 @@ def _axes(figure: Any, number: int, image: "SkyImage") -> Any:
     for coordinate, ctype in zip(axes.coords, image.wcs.wcs.ctype, strict=True):
         coordinate.set_axislabel(ctype.split("-")[0])
     return axes
-
-
-def _ellipses(axes: Any, peak: Floats, x: Floats, y: Floats, shapes: Floats) -> None:
-    """Draw the FWHM ellipses of the components in pixel coordinates."""
-    from matplotlib.collections import EllipseCollection
-
-    major, minor, angle = shape_from_covariance(shapes)
-    drawn = np.isfinite(major + x + y)
-    width = 1.0 if len(x) < 300 else 0.5
-    for chosen, style in ((peak >= 0, "solid"), (peak < 0, "dashed")):
-        rows = drawn & chosen
-        axes.add_collection(
-            EllipseCollection(
-                # the first axis points along (sin, cos) of the position angle in (x, y)
-                major[rows], minor[rows], 90.0 - angle[rows],
-                units="xy",
-                offsets=np.stack([x[rows], y[rows]], -1),
-                offset_transform=axes.transData,
-                facecolors="none",
-                edgecolors="cyan",
-                linewidths=width,
-                linestyles=style,
-            )
-        )  # fmt: skip

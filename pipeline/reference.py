@@ -14,19 +14,26 @@ from cyclades.stages.core.stage import KINDS, Stage
 BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
+def summaries() -> dict[str, dict[str, str]]:
+    """Return ``{stage: {implementation: summary}}`` of all that there are."""
+    made: dict[str, dict[str, str]] = {}
+    for kind, names in list_stages().items():
+        made[kind] = {}
+        for name in names:
+            try:
+                made[kind][name] = stage_class(kind, name).summary
+            except ConfigurationError as error:
+                made[kind][name] = f"(not available) {error}"
+    return made
+
+
 def list_all() -> str:
     """Return every implementation of every stage with its summary, as text."""
     blocks = []
-    for kind, names in list_stages().items():
-        rows = [f"{kind}:"]
-        width = max(map(len, names), default=0)
-        for name in names:
-            try:
-                summary = stage_class(kind, name).summary
-            except ConfigurationError as error:
-                summary = f"(not available) {error}"
-            rows.append(f"  {name:<{width}}  {summary}")
-        blocks.append("\n".join(rows))
+    for kind, listed in summaries().items():
+        width = max(map(len, listed), default=0)
+        rows = [f"  {name:<{width}}  {summary}" for name, summary in listed.items()]
+        blocks.append("\n".join([f"{kind}:", *rows]))
     return "\n\n".join(blocks)
 
 
@@ -75,6 +82,27 @@ def unit(field: FieldInfo) -> str:
     """Return the unit of a parameter in words; empty where it has none."""
     extra = field.json_schema_extra
     return str(extra.get("unit", "")) if isinstance(extra, dict) else ""
+
+
+def stage_facts(kind: str, name: str) -> dict[str, Any]:
+    """Return an implementation and its parameters as plain values."""
+    cls = stage_class(kind, name)
+    return {
+        "stage": kind,
+        "name": name,
+        "summary": cls.summary,
+        "parameters": {
+            parameter: {
+                "type": type_name(field.annotation),
+                "unit": unit(field),
+                "default": None if field.is_required() else field.default,
+                "required": field.is_required(),
+                "bounds": bounds(field),
+                "description": field.description or "",
+            }
+            for parameter, field in cls.model_fields.items()
+        },
+    }
 
 
 def describe_stage(kind: str, name: str) -> str:
@@ -146,12 +174,19 @@ def catalogue_document() -> str:
 
 def documents() -> dict[str, str]:
     """Return the generated pages of the documentation, by file name."""
+    from cyclades.pipeline.cli import cli
+    from cyclades.pipeline.commands.document import command_lines
+    from cyclades.pipeline.migration.reference import migration_document
     from cyclades.pipeline.simulation.reference import options_document
+    from cyclades.pipeline.surveys.reference import surveys_document
 
     return {
+        "cli.md": command_lines(cli),
+        "migration-options.md": migration_document(),
         "stages.md": stages_document(),
         "catalogue.md": catalogue_document(),
         "simulation-options.md": options_document(),
+        "surveys.md": surveys_document(),
     }
 
 

@@ -92,7 +92,9 @@ def _scale(image: "SkyImage") -> float:
     if unit is not None and unit.is_equivalent(u.Jy):
         return float(u.Jy.to(unit))
     logger.warning(
-        "%s is not in Jy/beam; the catalogue's fluxes are taken to be in its unit.", image.name
+        "%s is not in Jy/beam; the catalogue's fluxes are taken to be in its unit: convert the "
+        "image where they are not.",
+        image.name,
     )
     return 1.0
 

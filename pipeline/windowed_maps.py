@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyclades.pipeline.quicklook import LARGEST, Picture, draw_picture, median_of, shrink
+from cyclades.pipeline.panels import LARGEST, shrink
+from cyclades.pipeline.quicklook import Picture, draw_picture, median_of
 from cyclades.pipeline.windows import Survey, full_frame
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.products import Floats

@@ -6,12 +6,15 @@ import os
 import pytest
 
 MODULES = {
+    "onnx": ("onnxruntime", "safetensors"),
     "learned": ("torch", "torchvision", "timm", "safetensors", "lightning", "sklearn"),
     "yolo": ("torch", "ultralytics"),
     "transformers": ("torch", "transformers"),
     "efficientdet": ("torch", "effdet"),
     "pretraining": ("torch", "lightly"),
     "notebooks": ("jupytext", "ipykernel"),
+    "docs": ("sphinx", "myst_parser", "numpydoc", "furo", "sphinx_copybutton", "latex2mathml"),
+    "distributed": ("distributed", "dask_jobqueue"),
 }
 """What each extra brings."""
 

@@ -120,6 +120,8 @@ def build(tmp_path):
             require("learned")
             require("transformers")
             return create_stage(kind, name, weights=str(tiny_sam(tmp_path / "sam")))
+        if (kind, name) == ("characterization", "learned"):
+            require("learned")
         if kind == "detection" and name in UNTRAINED:
             return create_stage(kind, name, weights=str(untrained(name)))
         if (kind, name) != ("background", "maps"):

@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 from cyclades.stages.core.errors import InputError
 
 if TYPE_CHECKING:
     from cyclades.pipeline.comparison.compare import Comparison
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "cyclades compare ours=results/field.catalogue.fits --truth field.truth.fits",
+        "cyclades compare ours=a.catalogue.fits aegean=a_comp.fits --image a.fits --report report",
+        "cyclades compare --fields fields.yaml --json",
+    )
+)
 @click.argument("catalogues", nargs=-1, metavar="[LABEL=]CATALOGUE...")
 @click.option(
     "--truth",
@@ -55,6 +62,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Directory for all tables and a page to look at (with --fields, one for each field).",
 )
+@json_option
 def compare(
     catalogues: tuple[str, ...],
     truth: Path | None,
@@ -65,11 +73,13 @@ def compare(
     challenge: str | None,
     fields: Path | None,
     report: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare catalogues with a truth, and with each other.
 
-    One CATALOGUE is enough with --truth. Catalogues of cyclades, Aegean, PyBDSF, Selavy, LoTSS,
-    RACS and VLASS are recognised by their columns.
+    One CATALOGUE is enough with --truth. Catalogues of cyclades, Aegean, PyBDSF, Selavy, and
+    of FIRST, NVSS, SUMSS, VLASS, RACS and LoTSS (as published or as VizieR gives them) are
+    recognised by their columns.
     """
     frequency = None if challenge is None else int(challenge)
     if fields is not None:
@@ -86,48 +96,68 @@ def compare(
             raise InputError(
                 f"Give --fields or {both[0]}, not both; the file holds what is needed."
             )
-        _compare_fields(fields, frequency, report)
+        _compare_fields(fields, frequency, report, as_json)
         return
     from cyclades.pipeline.comparison.compare import compare as compare_catalogues
 
     if not catalogues:
         raise InputError("There is no catalogue to compare; give one, or a list with --fields.")
-    named: dict[str, Path] = {}
-    for argument in catalogues:
-        label, path = _labelled(argument)
-        if label in named:
-            raise InputError(
-                f"More than one catalogue is called {label!r}; name each as LABEL=FILE."
-            )
-        named[label] = path
+    named = _named(catalogues)
     comparison = compare_catalogues(
         named, truth, image, deep=deep, rms=rms, columns=columns, challenge=frequency
     )
-    click.echo(comparison.format())
+    pages = []
     if report is not None:
         comparison.write(report)
-        _page(comparison, report)
+        pages = [_page(comparison, report)]
+    _say(comparison, pages, as_json)
 
 
-def _compare_fields(path: Path, frequency: int | None, report: Path | None) -> None:
+def _compare_fields(path: Path, frequency: int | None, report: Path | None, as_json: bool) -> None:
     from cyclades.pipeline.comparison.compare import compare_fields
     from cyclades.pipeline.comparison.fields_file import read_fields
 
     listed = read_fields(path)
     loaded = listed.load()
     comparison = listed.compare(loaded, challenge=frequency)
-    click.echo(comparison.format())
-    if report is None:
-        return
-    comparison.write(report)
-    for one in loaded:
-        _page(compare_fields([one]), report / one.name.removesuffix(".fits"))
+    pages = []
+    if report is not None:
+        comparison.write(report)
+        pages = [
+            _page(compare_fields([one]), report / one.name.removesuffix(".fits")) for one in loaded
+        ]
+    _say(comparison, pages, as_json)
 
 
-def _page(comparison: "Comparison", directory: Path) -> None:
+def _page(comparison: "Comparison", directory: Path) -> Path:
     from cyclades.pipeline.comparison.report import write_report
 
-    click.echo(f"{write_report(comparison, directory)}")
+    return write_report(comparison, directory)
+
+
+def _say(comparison: "Comparison", pages: list[Path], as_json: bool) -> None:
+    if as_json:
+        print_json({**comparison.record(), "reports": pages})
+        return
+    click.echo(comparison.format())
+    for page in pages:
+        click.echo(page)
+
+
+def _named(arguments: tuple[str, ...]) -> dict[str, Path]:
+    """Label the catalogues: as given, by their files, or by their folders where files are alike."""
+    pairs = [_labelled(argument) for argument in arguments]
+    folders = [path.resolve().parent.name for _, path in pairs]
+    if len({label for label, _ in pairs}) == 1 < len(pairs) == len(set(folders)):
+        pairs = [(folder, path) for folder, (_, path) in zip(folders, pairs, strict=True)]
+    named: dict[str, Path] = {}
+    for label, path in pairs:
+        if label in named:
+            raise InputError(
+                f"More than one catalogue is called {label!r}; name each as LABEL=FILE."
+            )
+        named[label] = path
+    return named
 
 
 def _labelled(argument: str) -> tuple[str, Path]:

@@ -4,34 +4,167 @@ from pathlib import Path
 
 import click
 
+from cyclades.pipeline.commands.terminal import examples, json_option, print_json
+from cyclades.stages.core.errors import InputError
 
-@click.command("compare-stages")
-@click.argument("image", type=click.Path(path_type=Path))
+
+@click.command(
+    "compare-stages",
+    epilog=examples(
+        "cyclades compare-stages field.fits --routes classical,yolo --truth field.truth.fits",
+        "cyclades compare-stages field.fits --routes classical,mine.yaml -o stages",
+        "cyclades compare-stages --seeds 801-806 --stages yolo,associate -o matrix",
+    ),
+)
+@click.argument("image", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--routes",
-    required=True,
     metavar="A,B",
     help="Two routes, by name or as YAML files: the one to start from, and the one to take stages "
     "from.",
 )
 @click.option("--truth", type=click.Path(path_type=Path), help="The true sources.")
 @click.option(
+    "--matrix",
+    type=click.Path(path_type=Path),
+    metavar="FIELDS",
+    help="In place of IMAGE, fields with truth: a folder of 'cyclades simulate', or a list as for "
+    "'cyclades compare --fields'. Learned stages are put into a route one by one and together.",
+)
+@click.option(
+    "--seeds",
+    metavar="A-B",
+    help="In place of --matrix, simulate fields of these seeds (kept in the --output).",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="SECTION.PARAMETER=VALUE",
+    help="With --seeds: an option of 'cyclades simulate', as size=512; may be repeated.",
+)
+@click.option("--base", default="classical", show_default=True, help="The route of the matrix.")
+@click.option(
+    "--stages",
+    metavar="A,B,...",
+    help="Stages to put into it, with @WEIGHTS behind for other networks than theirs, as "
+    "masked@yolo.  [default: learned ones and refinements that can run]",
+)
+@click.option(
+    "--row",
+    "rows",
+    multiple=True,
+    metavar="A+B",
+    help="A further row of the matrix: stages together, or a route; may be repeated.",
+)
+@click.option(
     "--output", "-o", type=click.Path(path_type=Path), help="Directory for tables and figures."
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
+@json_option
 def compare_stages(
-    image: Path, routes: str, truth: Path | None, output: Path | None, workers: int | None
+    image: Path | None,
+    routes: str | None,
+    truth: Path | None,
+    matrix: Path | None,
+    seeds: str | None,
+    assignments: tuple[str, ...],
+    base: str,
+    stages: str | None,
+    rows: tuple[str, ...],
+    output: Path | None,
+    workers: int | None,
+    as_json: bool,
 ) -> None:
-    """Show what each stage of route B changes in the catalogue that route A makes of IMAGE.
+    """Show what each stage of a route changes in its catalogue.
 
-    Route A is run, then each of its stages in turn is swapped for that of route B, everything
-    else held fixed.
+    With IMAGE: route A of --routes is run, then each of its stages in turn is swapped for that of
+    route B, everything else held fixed. With --matrix or --seeds: learned stages are put into the
+    route --base, one by one and all together, and judged by fields with truth.
     """
+    if matrix is not None or seeds is not None:
+        if image is not None or routes is not None or truth is not None:
+            raise InputError("A matrix takes no IMAGE, --routes or --truth; its fields have truth.")
+        names = None if stages is None else _names(stages)
+        _matrix(matrix, seeds, assignments, base, names, rows, output, workers, as_json)
+        return
+    if image is None or routes is None:
+        raise InputError("Give an IMAGE and two --routes, or fields with truth as --matrix.")
     from cyclades.pipeline.comparison.stages import compare_stages as compare
+    from cyclades.pipeline.provenance import records
 
-    names = [name.strip() for name in routes.split(",") if name.strip()]
-    stages = compare(image, names, truth, workers=workers)
-    click.echo(stages.format())
-    if output is not None:
-        for path in stages.write(output):
-            click.echo(path)
+    made = compare(image, _names(routes), truth, workers=workers)
+    files = [] if output is None else made.write(output)
+    if as_json:
+        tables = {"runs": records(made.table), "changes": records(made.changes)}
+        print_json({**tables, "files": files})
+        return
+    click.echo(made.format())
+    for path in files:
+        click.echo(path)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _matrix(
+    folder: Path | None,
+    seeds: str | None,
+    assignments: tuple[str, ...],
+    base: str,
+    stages: list[str] | None,
+    rows: tuple[str, ...],
+    output: Path | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    from cyclades.pipeline.comparison.matrix import stage_matrix
+    from cyclades.pipeline.comparison.matrix_fields import read_true_fields, simulated_fields
+    from cyclades.pipeline.comparison.swaps import find_stage
+
+    if seeds is None:
+        assert folder is not None
+        if assignments:
+            raise InputError("--set changes simulated fields; give --seeds with it.")
+        fields = read_true_fields(folder)
+    else:
+        if folder is not None:
+            raise InputError("Give --matrix or --seeds, not both.")
+        from cyclades.pipeline.config import override
+        from cyclades.pipeline.simulation.field import FieldOptions
+
+        options = FieldOptions.from_mapping(override({}, assignments), name="--set")
+        kept = None if output is None else output / "fields"
+        fields = simulated_fields(options, _numbers(seeds), kept)
+    made = stage_matrix(
+        fields,
+        base,
+        None if stages is None else [find_stage(name) for name in stages],
+        rows,
+        workers=workers,
+        kept=None if output is None else output / "catalogues",
+        progress=lambda text: click.echo(text, err=True),
+    )
+    files = [] if output is None else made.write(output)
+    if as_json:
+        from cyclades.pipeline.provenance import records
+
+        print_json({"matrix": records(made.table), "files": files})
+        return
+    click.echo(made.format())
+    for path in files:
+        click.echo(path)
+
+
+def _numbers(text: str) -> list[int]:
+    """Whole numbers of ``7``, ``7-12`` or ``7,9-12``."""
+    found: list[int] = []
+    for part in _names(text):
+        first, dash, last = part.partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise InputError(f"Seeds are whole numbers, as 801-806 or 801,803; not {text!r}.")
+        found += range(int(first), int(last if dash else first) + 1)
+    if not found:
+        raise InputError(f"There are no seeds in {text!r}; give some, as 801-806.")
+    return list(dict.fromkeys(found))

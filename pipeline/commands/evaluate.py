@@ -4,13 +4,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 from cyclades.pipeline.commands.train import read_options
 
 if TYPE_CHECKING:
     from cyclades.stages.networks.specification import NetworkSpec
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "cyclades evaluate yolo --tiles 50",
+        "cyclades evaluate mine/mine.safetensors --preset vla --json",
+    )
+)
 @click.argument("weights")
 @click.option(
     "--config",
@@ -33,8 +39,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Calibrate the scores anew on as many other tiles, and write WEIGHTS and their card.",
 )
+@json_option
 def evaluate(
-    weights: str, config: str | None, tiles: int | None, preset: str | None, calibrate: bool
+    weights: str,
+    config: str | None,
+    tiles: int | None,
+    preset: str | None,
+    calibrate: bool,
+    as_json: bool,
 ) -> None:
     """Judge a detector on held-out tiles, by class, beside what noise lets anyone reach.
 
@@ -53,6 +65,9 @@ def evaluate(
         ) from error
     options = None if config is None else read_options(config)
     spec = run(weights, options, tiles=tiles, preset=preset, calibrate=calibrate)
+    if as_json:
+        print_json({"name": spec.name, "held_out": spec.training["held_out"]})
+        return
     for line in report(spec):
         click.echo(line)
 

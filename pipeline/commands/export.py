@@ -4,8 +4,15 @@ from pathlib import Path
 
 import click
 
+from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 
-@click.command()
+
+@click.command(
+    epilog=examples(
+        "cyclades export mine/mine.safetensors",
+        "cyclades export mine/mine.safetensors --half --output shipped",
+    )
+)
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder.  [default: theirs]")
 @click.option("--half", is_flag=True, help="Round the weights to 16 bits, for shipping.")
@@ -20,7 +27,19 @@ import click
     is_flag=True,
     help="Write a backbone that the weights leave to a package into the copy too; graphs need it.",
 )
-def export(weights: Path, output: Path | None, half: bool, tile: int | None, whole: bool) -> None:
+@click.option(
+    "--cells", is_flag=True, help="Write the graph that the background dense needs, too (YOLO)."
+)
+@json_option
+def export(
+    weights: Path,
+    output: Path | None,
+    half: bool,
+    tile: int | None,
+    whole: bool,
+    cells: bool,
+    as_json: bool,
+) -> None:
     """Write the detector WEIGHTS for ONNX Runtime, which runs it without torch.
 
     The graphs are written beside the weights and take their numbers from them. There are none of
@@ -50,6 +69,10 @@ def export(weights: Path, output: Path | None, half: bool, tile: int | None, who
         save_detector(detector, target, half=half)
     paths = [target]
     if detector.spec.trunk is None:
-        paths += export_detector(load_detector(target), target, tile)
+        for wanted in (False, True)[: 1 + cells]:
+            paths += export_detector(load_detector(target), target, tile, cells=wanted)
+    if as_json:
+        print_json({"files": {str(path): path.stat().st_size for path in paths}})
+        return
     for path in paths:
         click.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB")

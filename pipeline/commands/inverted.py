@@ -4,8 +4,15 @@ from pathlib import Path
 
 import click
 
+from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 
-@click.command()
+
+@click.command(
+    epilog=examples(
+        "cyclades inverted a.fits b.fits c.fits",
+        "cyclades inverted *.fits --routes classical,yolo --beam 5.4arcsec --json",
+    )
+)
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--routes",
@@ -16,7 +23,14 @@ import click
 )
 @click.option("--beam", help="Beam of images that do not tell it, as 5.4arcsec.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
-def inverted(images: tuple[Path, ...], routes: str, beam: str | None, workers: int | None) -> None:
+@json_option
+def inverted(
+    images: tuple[Path, ...],
+    routes: str,
+    beam: str | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Estimate the false detections of routes on IMAGES whose sources nobody knows.
 
     Each route runs on every image and on its negative. What it finds in the negatives, in percent
@@ -24,13 +38,25 @@ def inverted(images: tuple[Path, ...], routes: str, beam: str | None, workers: i
     sources are left out. Below 20 negatives in all images together the answer says so: give more
     images.
     """
+    from tqdm import tqdm
+
     from cyclades.pipeline.chain import Pipeline
     from cyclades.pipeline.comparison.without_truth import inverted_rate
     from cyclades.stages.core.io import read_image
 
     planes = [read_image(image, beam=beam) for image in images]
+    found = {}
     for name in [route.strip() for route in routes.split(",") if route.strip()]:
-        rate = inverted_rate(Pipeline.from_route(name), planes, workers=workers)
+        shown = tqdm(planes, desc=name, unit="image", disable=None, leave=False)
+        rate = inverted_rate(Pipeline.from_route(name), shown, workers=workers)
+        found[name] = {
+            "percentage": rate.percentage,
+            "interval": rate.interval,
+            "enough": rate.enough,
+            "fields": [vars(field) for field in rate.fields],
+        }
+        if as_json:
+            continue
         click.echo(f"{name}: {rate}")
         if len(rate.fields) > 1:
             for field in rate.fields:
@@ -38,3 +64,5 @@ def inverted(images: tuple[Path, ...], routes: str, beam: str | None, workers: i
                     f"  {field.name}: {field.negative} negative, {field.positive} real, "
                     f"{field.expected:.1f} expected"
                 )
+    if as_json:
+        print_json({"routes": found})

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 from cyclades.stages.core.errors import ConfigurationError, InputError, OutputError
 
 if TYPE_CHECKING:
@@ -13,7 +14,13 @@ if TYPE_CHECKING:
     from cyclades.stages.core.io import FitsSource, ImageOptions
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "cyclades measure other.fits --catalogue field.catalogue.fits -o measured",
+        "cyclades measure low=150.fits high=1400.fits -c field.catalogue.fits -o measured "
+        "--planes frequencies",
+    )
+)
 @click.argument("images", nargs=-1, required=True, metavar="[NAME=]IMAGE...")
 @click.option(
     "--catalogue",
@@ -67,6 +74,7 @@ if TYPE_CHECKING:
     "background.box_beams=50; may be repeated.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
+@json_option
 def measure(
     images: tuple[str, ...],
     catalogue: Path,
@@ -80,6 +88,7 @@ def measure(
     config: Path | None,
     assignments: tuple[str, ...],
     workers: int | None,
+    as_json: bool,
 ) -> None:
     """Measure the sources of a catalogue on each IMAGE, detected there or not.
 
@@ -123,15 +132,28 @@ def measure(
         route=route,
         workers=workers,
     )
+    lines, counts, files = [], {}, []
     for name, made in measured.catalogues.items():
         _write(made, targets[name], kinds)
-        _say(made, targets[name][0])
+        files += targets[name]
+        counts[name] = _counts(made)
+        lines.append(
+            "{file}: {components} components, {detected} detected, {upper_limits} upper limits, "
+            "{not_covered} not covered".format(file=targets[name][0], **counts[name])
+        )
     if planes is not None:
         _write(_joined(measured, planes), targets["planes"], kinds)
-        click.echo(f"{targets['planes'][0]}: all images")
+        files += targets["planes"]
+        lines.append(f"{targets['planes'][0]}: all images")
     if planes == "epochs":
-        _write_light_curves(measured, output / "light_curves.ecsv")
-        click.echo(f"{output / 'light_curves.ecsv'}: {len(named)} epochs")
+        files.append(output / "light_curves.ecsv")
+        _write_light_curves(measured, files[-1])
+        lines.append(f"{files[-1]}: {len(named)} epochs")
+    if as_json:
+        print_json({"images": counts, "files": files})
+        return
+    for line in lines:
+        click.echo(line)
 
 
 def _named(
@@ -188,7 +210,8 @@ def _write_light_curves(measured: "PlaneMeasurements", path: Path) -> None:
         ) from error
 
 
-def _say(catalogue: "Catalogue", path: Path) -> None:
+def _counts(catalogue: "Catalogue") -> dict[str, int]:
+    """Count the components of a measured catalogue by what became of them."""
     import numpy as np
 
     from cyclades.stages.core.flags import Flag
@@ -197,7 +220,9 @@ def _say(catalogue: "Catalogue", path: Path) -> None:
     limits = int(np.count_nonzero(table["total_flux_is_limit"]))
     lost = int(np.count_nonzero(np.asarray(table["flags"]) & Flag.NOT_COVERED))
     measured = int(np.count_nonzero(np.isfinite(np.asarray(table["total_flux"]))))
-    click.echo(
-        f"{path}: {len(table)} components, {measured - limits} detected, {limits} upper limits, "
-        f"{lost} not covered"
-    )
+    return {
+        "components": len(table),
+        "detected": measured - limits,
+        "upper_limits": limits,
+        "not_covered": lost,
+    }

@@ -4,11 +4,21 @@ from pathlib import Path
 
 import click
 
-from cyclades.pipeline.commands.terminal import log_to_terminal
-from cyclades.pipeline.commands.train import read_configuration
+from cyclades.pipeline.commands.terminal import (
+    dry_run_option,
+    examples,
+    json_option,
+    log_to_terminal,
+)
+from cyclades.pipeline.commands.train import finish_or_say, read_configuration, say_run
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "cyclades pretrain --config vit_tiny_mae --output pretrained --dry-run",
+        "cyclades pretrain --config mine.yaml --output pretrained --set steps=20000",
+    )
+)
 @click.option(
     "--config",
     required=True,
@@ -27,7 +37,16 @@ from cyclades.pipeline.commands.train import read_configuration
     help="Change one option, as steps=20000 or curation.curated_share=0.5; may be repeated.",
 )
 @click.option("--restart", is_flag=True, help="Begin anew, whatever the folder holds.")
-def pretrain(config: str, output: Path, assignments: tuple[str, ...], restart: bool) -> None:
+@json_option
+@dry_run_option
+def pretrain(
+    config: str,
+    output: Path,
+    assignments: tuple[str, ...],
+    restart: bool,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
     """Pre-train a backbone on images without labels.
 
     Writes the weights (NAME.safetensors), which a training takes as network.backbone.weights, their
@@ -45,10 +64,7 @@ def pretrain(config: str, output: Path, assignments: tuple[str, ...], restart: b
         ) from error
     log_to_terminal()  # a collapse of the features is news
     options = read_configuration(PretrainingOptions, "pretraining", config, assignments)
-    try:
-        click.echo(run(options, output, restart=restart))
-    except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted; the same command goes on from the last checkpoint in {output}.", err=True
-        )
-        raise SystemExit(130) from None
+    if dry_run:
+        say_run(as_json, options, output, "pretraining.yaml", restart)
+        return
+    finish_or_say(lambda: run(options, output, restart=restart), output, as_json)

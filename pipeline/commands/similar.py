@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cyclades.pipeline.commands.terminal import examples, json_option, print_json
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -12,7 +14,12 @@ if TYPE_CHECKING:
     from cyclades.pipeline.similarity.search import Search
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "cyclades similar field.catalogue.fits field.fits --to 180.1,-30.2 --picture near.png",
+        "cyclades similar field.catalogue.fits field.fits --odd --report odd.html",
+    )
+)
 @click.argument("catalogue", type=click.Path(path_type=Path))
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option(
@@ -51,6 +58,7 @@ if TYPE_CHECKING:
 )
 @click.option("--beam", help="Beam of an image that does not tell it, as 5.4arcsec.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, or a torch device as cuda.")
+@json_option
 def similar(
     catalogue: Path,
     image: Path,
@@ -64,6 +72,7 @@ def similar(
     weights: str,
     beam: str | None,
     device: str,
+    as_json: bool,
 ) -> None:
     """Rank the sources of CATALOGUE by their likeness to others of it, as IMAGE shows them.
 
@@ -87,30 +96,48 @@ def similar(
 
         found = search(catalogue, image, to, weights=weights, beam=beam, device=device, report=told)
     rows = found.order(odd)[:number]
-    for line in _lines(found, rows):
-        click.echo(line)
+    files = []
     if output is not None:
         found.catalogue.write(output, table="sources")
-        click.echo(output)
+        files.append(output)
     if picture is not None or chart is not None:
         from cyclades.pipeline.similarity.drawing import draw_map, draw_sheet
 
         if picture is not None:
             draw_sheet(found, rows, picture, odd=odd)
-            click.echo(picture)
+            files.append(picture)
         if chart is not None:
             draw_map(found, chart)
-            click.echo(chart)
+            files.append(chart)
     if page is not None:
         from cyclades.pipeline.similarity.report import write_report
 
-        click.echo(write_report(found, page, number=number, odd=odd, image=image.name))
+        files.append(write_report(found, page, number=number, odd=odd, image=image.name))
+    if as_json:
+        from cyclades.pipeline.provenance import records
+
+        columns = [*_COLUMNS, *_values(found)]
+        print_json({"rows": records(found.catalogue.sources[columns][rows]), "files": files})
+        return
+    for line in _lines(found, rows):
+        click.echo(line)
+    for path in files:
+        click.echo(path)
+
+
+_COLUMNS = ("name", "ra", "dec")
+
+
+def _values(found: "Search") -> list[str]:
+    """Columns of the numbers that the search made."""
+    names = ("similarity", "oddness")
+    return [name for name in names if name in found.catalogue.sources.colnames]
 
 
 def _lines(found: "Search", rows: "NDArray[np.int64]") -> list[str]:
     """Rows of a table as text; targets have a star."""
     table = found.catalogue.sources
-    values = [name for name in ("similarity", "oddness") if name in table.colnames]
+    values = _values(found)
     width = max([4, *(len(str(table["name"][row])) for row in rows)])
     lines = [f"  {'name':<{width}}  {'ra':>10}  {'dec':>10}  " + "  ".join(values)]
     for row in rows:

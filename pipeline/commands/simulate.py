@@ -5,12 +5,30 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cyclades.pipeline.commands.terminal import (
+    dry_run_option,
+    examples,
+    json_option,
+    print_json,
+    say_plan,
+)
+
 if TYPE_CHECKING:
     from cyclades.pipeline.simulation.field import Simulation
     from cyclades.pipeline.simulation.optical import OpticalSimulation
 
 
-@click.command()
+SUFFIXES = ("level.fits", "rms.fits", "truth.fits", "truth.coco.json", "fits")
+"""Files of an image, behind its prefix."""
+
+
+@click.command(
+    epilog=examples(
+        "cyclades simulate field --size 2048 --seed 5",
+        "cyclades simulate vla --noise telescope --set telescope.array=vla_a --dry-run",
+        "cyclades simulate optical --kind optical --json",
+    )
+)
 @click.argument("prefix", metavar="OUT_PREFIX", type=click.Path(path_type=Path))
 @click.option("--size", type=int, help="Side of the image in pixels.  [default: 1024]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -37,6 +55,8 @@ if TYPE_CHECKING:
     help="Change one parameter, as sky.doubles=0.3, plain.rms=1e-4 or telescope.array=meerkat; "
     "may be repeated.",
 )
+@json_option
+@dry_run_option
 def simulate(
     prefix: Path,
     size: int | None,
@@ -45,6 +65,8 @@ def simulate(
     noise: str | None,
     config: Path | None,
     assignments: tuple[str, ...],
+    as_json: bool,
+    dry_run: bool,
 ) -> None:
     """Simulate an image of the sky with its truth.
 
@@ -75,11 +97,34 @@ def simulate(
     mapping = override(mapping, given)
     if noise == "telescope" and mapping.get("telescope") is None:
         mapping["telescope"] = {}
+    options = model.from_mapping(mapping, name=name)
+    if dry_run:
+        say_plan(
+            as_json,
+            _files(prefix, kind),
+            [f"would simulate {options.size} x {options.size} pixels, {kind}, seed {seed}"],
+            options=options.model_dump(mode="json"),
+            seed=seed,
+        )
+        return
     made: Simulation | OpticalSimulation
-    if kind == "optical":
-        made = simulate_optical(OpticalOptions.from_mapping(mapping, name=name), seed)
+    if isinstance(options, OpticalOptions):
+        made = simulate_optical(options, seed)
     else:
-        made = simulate_field(FieldOptions.from_mapping(mapping, name=name), seed)
+        made = simulate_field(options, seed)
     files = made.write(prefix)
     seconds = time.perf_counter() - start
+    if as_json:
+        print_json({"files": files, "sources": len(made.truth), "seed": seed, "seconds": seconds})
+        return
     click.echo(f"{files[0]}: {len(made.truth)} sources in {seconds:.1f} s")
+
+
+def _files(prefix: Path, kind: str) -> list[Path]:
+    """List what a simulation writes."""
+    from cyclades.pipeline.simulation.optical_sky import BANDS
+
+    stems = [f"{prefix}.{band}" for band in BANDS] if kind == "optical" else [f"{prefix}"]
+    return [Path(f"{prefix}.config.yaml")] + [
+        Path(f"{stem}.{suffix}") for stem in stems for suffix in SUFFIXES
+    ]

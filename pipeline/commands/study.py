@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from cyclades.pipeline.commands.terminal import (
+    INTERRUPTED,
+    complain,
+    dry_run_option,
+    examples,
+    json_option,
+    print_json,
+    say_plan,
+)
+
 if TYPE_CHECKING:
     from cyclades.pipeline.options import Options
     from cyclades.pipeline.studies.options import StudyOptions
@@ -19,7 +29,9 @@ def study() -> None:
     """Grids of trainings that answer a question, resumable cell by cell."""
 
 
-def _grid_options(shipped: str, example: str) -> Callable[[Callable[..., None]], Any]:
+def _grid_options(
+    shipped: str, example: str, *commands: str
+) -> Callable[[Callable[..., None]], Any]:
     """Options that all studies have."""
     options = (
         click.option(
@@ -57,18 +69,23 @@ def _grid_options(shipped: str, example: str) -> Callable[[Callable[..., None]],
         click.option(
             "--table", is_flag=True, help="Compute nothing; write and print what there is."
         ),
+        json_option,
+        dry_run_option,
     )
 
     def decorate(function: Callable[..., None]) -> Any:
         for option in reversed(options):
             function = option(function)
-        return study.command()(function)
+        return study.command(epilog=examples(*commands))(function)
 
     return decorate
 
 
 @_grid_options(
-    "quick, morphology, stretches, transfer_cpu, transfer", "tasks.morphology.images=FOLDER"
+    "quick, morphology, stretches, transfer_cpu, transfer",
+    "tasks.morphology.images=FOLDER",
+    "cyclades study transfer --config quick --output study --dry-run",
+    "cyclades study transfer --config transfer_cpu --output study --processes 2",
 )
 def transfer(
     config: str,
@@ -77,6 +94,8 @@ def transfer(
     processes: int | None,
     threads: int,
     table: bool,
+    as_json: bool,
+    dry_run: bool,
 ) -> None:
     """Measure what pre-trained backbones buy: labels saved, by task.
 
@@ -90,10 +109,15 @@ def transfer(
 
     plan = Study.plan(read_options(config, assignments), output)
     waves = [] if table else [plan.missing()]
-    _run(plan, waves, processes, threads, write_study)
+    _run(plan, waves, processes, threads, write_study, as_json, dry_run)
 
 
-@_grid_options("detectors_quick, detectors_cpu, detectors", "budget.images=20000")
+@_grid_options(
+    "detectors_quick, detectors_cpu, detectors",
+    "budget.images=20000",
+    "cyclades study detectors --config detectors_quick --output detectors",
+    "cyclades study detectors --config detectors_quick --output detectors --table",
+)
 def detectors(
     config: str,
     output: Path,
@@ -101,6 +125,8 @@ def detectors(
     processes: int | None,
     threads: int,
     table: bool,
+    as_json: bool,
+    dry_run: bool,
 ) -> None:
     """Put detectors of many kinds into one table: the same tiles, budget and scorer for all.
 
@@ -114,7 +140,8 @@ def detectors(
     from cyclades.pipeline.studies.detectors.table import write_detectors
 
     plan = DetectorStudy.plan(_read(DetectorStudyOptions, config, assignments), output)
-    _run(plan, [] if table else plan.waves(), processes, threads, write_detectors)
+    waves = [] if table else plan.waves()
+    _run(plan, waves, processes, threads, write_detectors, as_json, dry_run)
 
 
 def _run(
@@ -123,19 +150,33 @@ def _run(
     processes: int | None,
     threads: int,
     write: Callable[[Any], list[Path]],
+    as_json: bool,
+    dry_run: bool,
 ) -> None:
     """Compute the cells of a plan, wave by wave, and write and print what there is."""
     from cyclades.pipeline.studies.running import count_by_reason
 
     for reason, number in plan.problems.items():
         click.echo(f"{number} cells left out: {reason}", err=True)
+    if dry_run:
+        missing = [str(cell) for cells in waves for cell in cells]
+        lines = [f"would compute {len(missing)} of {len(plan.keys)} cells:", *missing]
+        facts = {"cells": len(plan.keys), "missing": missing, "left_out": plan.problems}
+        say_plan(as_json, [plan.folder], lines, **facts)
+        return
+    problems: dict[str, int] = {}
     for cells in filter(None, waves):
         failed = _compute(plan, cells, processes, threads)
         for reason, number in count_by_reason(failed).items():
             click.echo(f"{number} cells failed: {reason}", err=True)
+            problems[reason] = problems.get(reason, 0) + number
     files = write(plan)
     done, number = sum(1 for _ in plan.outcomes()), len(plan.keys)
     click.echo(f"{done} of {number} cells are there.", err=True)
+    if as_json:
+        facts = {"cells": number, "done": done, "failed": problems, "left_out": plan.problems}
+        print_json({**facts, "files": files})
+        return
     for file in files:
         if file.suffix == ".md":
             click.echo(file.read_text("utf-8"))
@@ -166,12 +207,11 @@ def _compute(plan: Any, cells: Sequence[Any], processes: int | None, threads: in
             f"A study needs the package {error.name!r}; install cyclades[learned]."
         ) from error
     except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted; the same command goes on with the cells that are missing in "
-            f"{plan.folder}.",
-            err=True,
+        complain(
+            f"interrupted; the same command goes on with the cells that are missing in "
+            f"{plan.folder}."
         )
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
     return list(failed.values())
 
 

@@ -4,8 +4,15 @@ from pathlib import Path
 
 import click
 
+from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 
-@click.command()
+
+@click.command(
+    epilog=examples(
+        "cyclades subtract field.fits --catalogue field.catalogue.fits -o residual.fits",
+        "cyclades subtract residual.fits --catalogue other_comp.fits --add -o again.fits",
+    )
+)
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option(
     "--catalogue",
@@ -33,6 +40,7 @@ import click
     type=click.Path(path_type=Path),
     help="Where the columns of an unknown catalogue are: a YAML file, as 'ra: RAJ2000'.",
 )
+@json_option
 def subtract(
     image: Path,
     catalogue: Path,
@@ -41,6 +49,7 @@ def subtract(
     mask_brighter: float | None,
     beam: str | None,
     columns: Path | None,
+    as_json: bool,
 ) -> None:
     """Take the sources of a catalogue out of IMAGE.
 
@@ -58,4 +67,7 @@ def subtract(
     plane = read_image(image, beam=beam)
     made = subtract_catalogue(plane, table, add=add, mask_brighter=mask_brighter)
     write_image(made, output, "sum" if add else "residual")
+    if as_json:
+        print_json({"files": [output], "sources": len(table), "added": add})
+        return
     click.echo(f"{output}: {len(table)} sources {'added' if add else 'subtracted'}")

@@ -1,6 +1,77 @@
-"""What commands say on the terminal besides their results."""
+"""What all commands share: what they say on the terminal, as text or as JSON, and their help."""
 
+import json
 import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+USER_ERROR = 2
+INTERRUPTED = 130
+EXIT_CODES = {
+    0: "done",
+    1: "a defect of cyclades, with a traceback to report",
+    USER_ERROR: "a mistake in the command or the input, told on stderr; or some images failed",
+    INTERRUPTED: "interrupted by Ctrl-C; nothing unfinished is left behind",
+}
+"""Every exit code of the command line and what it means."""
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Only say what would be done and which files be written."
+)
+
+
+def examples(*lines: str) -> str:
+    """Return the examples of a command, for the end of its help."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print a result as one JSON object on one line; numbers that are not finite become null."""
+    from cyclades.pipeline.provenance import plain
+
+    click.echo(json.dumps(plain(result), ensure_ascii=False, allow_nan=False))
+
+
+def say_plan(as_json: bool, files: Iterable[Path], lines: Iterable[str] = (), **facts: Any) -> None:
+    """Print what a dry run found.
+
+    Parameters
+    ----------
+    as_json : bool
+    files : iterable of Path
+        What would be written.
+    lines : iterable of str
+        What would be done, for people.
+    **facts
+        The same, for programs.
+    """
+    listed = [str(path) for path in files]
+    if as_json:
+        print_json({"dry_run": True, **facts, "files": listed})
+        return
+    for line in lines:
+        click.echo(line)
+    for path in listed:
+        new = "" if not Path(path).exists() else " (replaces the one that is there)"
+        click.echo(f"would write {path}{new}")
+
+
+def complain(message: object) -> None:
+    """Print one sentence about a mistake on stderr, with colour on a terminal (see NO_COLOR)."""
+    name = click.style("cyclades:", fg="red", bold=True)
+    click.echo(f"{name} {message}", err=True, color=False if _colourless() else None)
+
+
+def _colourless() -> bool:
+    """Whether the environment asks for no colours (no-color.org), or the terminal has none."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
 def log_to_terminal(verbose: bool = False, quiet: bool = False) -> None:

@@ -1,18 +1,34 @@
 """``cyclades train``."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from cyclades.pipeline.commands.terminal import (
+    INTERRUPTED,
+    complain,
+    dry_run_option,
+    examples,
+    json_option,
+    print_json,
+    say_plan,
+)
+
 if TYPE_CHECKING:
     from cyclades.pipeline.options import Options
-    from cyclades.pipeline.training.options import TrainingOptions
+    from cyclades.pipeline.training.options import RunOptions, TrainingOptions
 
 Given = TypeVar("Given", bound="Options")
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "cyclades train --config yolo --output mine --dry-run",
+        "cyclades train --config mine.yaml --output mine --set steps=20000",
+    )
+)
 @click.option(
     "--config",
     required=True,
@@ -31,7 +47,16 @@ Given = TypeVar("Given", bound="Options")
     help="Change one option, as steps=20000 or data.preset=vla; may be repeated.",
 )
 @click.option("--restart", is_flag=True, help="Begin anew, whatever the folder holds.")
-def train(config: str, output: Path, assignments: tuple[str, ...], restart: bool) -> None:
+@json_option
+@dry_run_option
+def train(
+    config: str,
+    output: Path,
+    assignments: tuple[str, ...],
+    restart: bool,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
     """Train a detector on labelled tiles.
 
     Writes the weights (NAME.safetensors), their card (NAME.md), the curves and the log into the
@@ -40,20 +65,47 @@ def train(config: str, output: Path, assignments: tuple[str, ...], restart: bool
     """
     from cyclades.stages.core.errors import ConfigurationError
 
+    options = read_options(config, assignments)
+    if dry_run:
+        say_run(as_json, options, output, "training.yaml", restart)
+        return
     try:
         from cyclades.pipeline.training.trainer import train as run
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"Training needs the package {error.name!r}; install cyclades[learned]."
         ) from error
-    options = read_options(config, assignments)
+    finish_or_say(lambda: run(options, output, restart=restart), output, as_json)
+
+
+def say_run(
+    as_json: bool, options: "RunOptions", output: Path, kept_as: str, restart: bool
+) -> None:
+    """Print what a training or a pre-training would do and write."""
+    names = [f"{options.name}.safetensors", f"{options.name}.md", "curves.png", kept_as]
+    names += ["log/metrics.csv", "last.ckpt"]
+    going_on = not restart and (output / "last.ckpt").is_file()
+    start = "go on from the checkpoint in" if going_on else "begin in"
+    say_plan(
+        as_json,
+        [output / name for name in names],
+        [f"would {start} {output}: {options.steps} steps, seed {options.seed}"],
+        options=options.model_dump(mode="json"),
+        resumes=going_on,
+    )
+
+
+def finish_or_say(run: Callable[[], Path], output: Path, as_json: bool) -> None:
+    """Run something that can be interrupted and gone on with, and print the file it makes."""
     try:
-        click.echo(run(options, output, restart=restart))
+        path = run()
     except KeyboardInterrupt:
-        click.echo(
-            f"Interrupted; the same command goes on from the last checkpoint in {output}.", err=True
-        )
-        raise SystemExit(130) from None
+        complain(f"interrupted; the same command goes on from the last checkpoint in {output}.")
+        raise SystemExit(INTERRUPTED) from None
+    if as_json:
+        print_json({"files": [path]})
+    else:
+        click.echo(path)
 
 
 def read_options(config: str, assignments: tuple[str, ...] = ()) -> "TrainingOptions":

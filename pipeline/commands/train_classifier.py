@@ -4,11 +4,23 @@ from pathlib import Path
 
 import click
 
-from cyclades.pipeline.commands.terminal import log_to_terminal
+from cyclades.pipeline.commands.terminal import (
+    dry_run_option,
+    examples,
+    json_option,
+    log_to_terminal,
+    print_json,
+    say_plan,
+)
 from cyclades.pipeline.commands.train import read_configuration
 
 
-@click.command("train-classifier")
+@click.command(
+    "train-classifier",
+    epilog=examples(
+        "cyclades train-classifier", "cyclades train-classifier --set images=FOLDER -o mine"
+    ),
+)
 @click.option("--config", metavar="FILE", help="A YAML file of options.  [default: none]")
 @click.option(
     "--output",
@@ -24,8 +36,15 @@ from cyclades.pipeline.commands.train import read_configuration
     help="Change one option, as images=FOLDER or features.backbone.weights=FILE; may be repeated.",
 )
 @click.option("--device", default="cpu", show_default=True, help="cpu, or a torch device as cuda.")
+@json_option
+@dry_run_option
 def train_classifier(
-    config: str | None, output: Path | None, assignments: tuple[str, ...], device: str
+    config: str | None,
+    output: Path | None,
+    assignments: tuple[str, ...],
+    device: str,
+    as_json: bool,
+    dry_run: bool,
 ) -> None:
     """Make the classifier of morphologies from labelled pictures, in a few minutes.
 
@@ -51,12 +70,20 @@ def train_classifier(
         options = ClassifierOptions.from_mapping(override({}, assignments), name="--set")
     else:
         options = read_configuration(ClassifierOptions, "training", config, assignments)
+    if dry_run:
+        folder = output or weights_folder()
+        files = [folder / f"morphology.{suffix}" for suffix in ("safetensors", "md")]
+        say_plan(as_json, files, options=options.model_dump(mode="json"))
+        return
     with tqdm(total=100, unit="%", disable=None, leave=False, desc="features") as bar:
 
         def told(share: float) -> None:
             bar.update(round(100 * share) - bar.n)
 
         path, figures = run(options, output or weights_folder(), device=device, report=told)
+    if as_json:
+        print_json({"files": [path], "figures": vars(figures)})
+        return
     click.echo(path)
     click.echo(
         f"accuracy {figures.accuracy:.3f}, macro F1 {figures.macro_f1:.3f}, calibration error "

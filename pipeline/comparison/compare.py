@@ -42,6 +42,7 @@ from cyclades.pipeline.comparison.metrics import (
 from cyclades.pipeline.comparison.outcome import FLOOR, Outcome
 from cyclades.pipeline.comparison.survey_tables import survey_tables
 from cyclades.pipeline.comparison.tables import ComparisonTable, PathType
+from cyclades.pipeline.provenance import records
 from cyclades.stages.core.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -137,34 +138,24 @@ class Comparison:
                 if len(table):
                     made.append(folder / f"{name}.ecsv")
                     table.write(made[-1], format="ascii.ecsv", overwrite=True)
-            record = {"meta": self.meta, **{n: _records(t) for n, t in self._short().items()}}
             made.append(folder / "comparison.json")
-            made[-1].write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+            made[-1].write_text(json.dumps(self.record(), indent=1) + "\n", "utf-8")
         except OSError as error:
             raise OutputError(
                 f"{folder} cannot be written ({error.strerror or error}); choose another folder."
             ) from error
         return made
 
-    def _short(self) -> "dict[str, Table]":
-        """The tables that do not grow with the number of sources."""
-        return {name: t for name, t in self.tables.items() if name not in LONG}
+    def record(self) -> dict[str, Any]:
+        """Return all but the tables that grow with the number of sources, as plain values."""
+        short = {name: t for name, t in self.tables.items() if name not in LONG}
+        return {"meta": self.meta, **{name: records(t) for name, t in short.items()}}
 
     def format(self) -> str:
         """Return the main numbers as text for a terminal."""
         from cyclades.pipeline.comparison.text import comparison_text
 
         return comparison_text(self)
-
-
-def _records(table: "Table") -> list[dict[str, Any]]:
-    """Rows as plain values; what is not finite becomes None, which JSON knows."""
-    columns = {name: table[name].tolist() for name in table.colnames}
-    clean = {
-        name: [None if isinstance(v, float) and not np.isfinite(v) else v for v in values]
-        for name, values in columns.items()
-    }
-    return [dict(zip(clean, row, strict=True)) for row in zip(*clean.values(), strict=True)]
 
 
 def compare(

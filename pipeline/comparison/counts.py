@@ -54,18 +54,19 @@ class VisibilityArea:
         good = np.isfinite(values)
         areas = np.abs(determinant(sky_jacobian(wcs, x.ravel()[good], y.ravel()[good])))
         weight = float(np.isfinite(rms).sum()) / max(1.0, float(good.sum()))
-        return cls._sorted(values[good], areas * weight)
+        return cls.of(values[good], areas * weight)
 
     @classmethod
     def pooled(cls, parts: Sequence["VisibilityArea"]) -> "VisibilityArea":
         """Join fields that do not overlap."""
-        return cls._sorted(
+        return cls.of(
             np.concatenate([part.rms for part in parts]),
             np.concatenate([np.diff(part.area, prepend=0.0) for part in parts]),
         )
 
     @classmethod
-    def _sorted(cls, rms: Floats, areas: Floats) -> "VisibilityArea":
+    def of(cls, rms: Floats, areas: Floats) -> "VisibilityArea":
+        """Put pieces of sky, of `areas` square degrees with a noise of `rms`, in order."""
         order = np.argsort(rms, kind="stable")
         return cls(rms[order], np.cumsum(areas[order]))
 

@@ -122,7 +122,7 @@ def association_table(fields: Sequence[ComparedField]) -> "Table":
     rows: list[dict[str, Any]] = []
     for name in fields[0].outcomes:
         tables = [f.catalogues[name] for f in fields]
-        true = [object_rows(t, _real(f), f.beam) for t, f in zip(tables, fields, strict=True)]
+        true = [object_rows(t, real_truth(f), f.beam) for t, f in zip(tables, fields, strict=True)]
         linked = [
             (float(length), [friends_of_friends(table, float(length)) for table in tables])
             for length in LINKING_LENGTHS
@@ -147,7 +147,8 @@ def _several(truth: ComparisonTable) -> NDArray[np.bool_]:
     return np.asarray((count[index] > 1) & (truth["source"] >= 0))
 
 
-def _real(f: ComparedField) -> ComparisonTable:
+def real_truth(f: ComparedField) -> ComparisonTable:
+    """The truth of a field without artefacts."""
     assert f.truth is not None
     return f.truth.take(f.truth["morphology"] != SPURIOUS)
 
@@ -166,28 +167,55 @@ def _quality(
     groups: Sequence[Integers], true: Sequence[Integers], fields: Sequence[ComparedField]
 ) -> dict[str, Any]:
     """Pairs, whole objects and wrong merges of one rule, pooled over fields."""
-    pairs, merged = PairScores(0, 0, 0), Merged(0, 0)
+    counts = [
+        association_counts(own, rows, f) for own, rows, f in zip(groups, true, fields, strict=True)
+    ]
+    return association_rates(np.sum(counts, axis=0))
+
+
+def association_counts(groups: Integers, true: Integers, f: ComparedField) -> Integers:
+    """Numbers of one field that `association_rates` takes; those of several fields add up.
+
+    Parameters
+    ----------
+    groups : ndarray of int, shape (n,)
+        Source of each component of a catalogue of the field.
+    true : ndarray of int, shape (n,)
+        True object of each; see `cyclades.pipeline.comparison.association.object_rows`.
+    f : ComparedField
+        With a truth.
+
+    Returns
+    -------
+    ndarray of int, shape (7,)
+        Pairs of both, of the catalogue and of the truth; merged and found single sources; whole
+        and found objects of several components.
+    """
+    truth = real_truth(f)
+    several = _several(truth)
     whole = objects = 0
-    for own, rows, f in zip(groups, true, fields, strict=True):
-        truth = _real(f)
-        pairs += pair_scores(own, rows)
-        several = _several(truth)
-        numbers = truth["source"][several & np.isin(truth["morphology"], OBJECTS)]
-        for number in np.intersect1d(rows[rows >= 0], numbers):
-            used = np.unique(own[rows == number])
-            objects += 1
-            whole += len(used) == 1 and bool(np.all(rows[own == used[0]] == number))
-        single = truth["source"][~several & (truth["morphology"] == COMPACT)]
-        counted = wrongly_merged(own, rows, single)
-        merged = Merged(merged.merged + counted.merged, merged.found + counted.found)
+    numbers = truth["source"][several & np.isin(truth["morphology"], OBJECTS)]
+    for number in np.intersect1d(true[true >= 0], numbers):
+        used = np.unique(groups[true == number])
+        objects += 1
+        whole += len(used) == 1 and bool(np.all(true[groups == used[0]] == number))
+    single = truth["source"][~several & (truth["morphology"] == COMPACT)]
+    merged = wrongly_merged(groups, true, single)
+    return np.array([*pair_scores(groups, true), *merged, whole, objects], np.int64)
+
+
+def association_rates(counts: Integers) -> dict[str, Any]:
+    """Shares of `association_counts`; see `association_table`."""
+    both, found, true, merged, singles, whole, objects = map(int, counts)
+    pairs = PairScores(both, found, true)
     return {
         "whole": whole / objects if objects else np.nan,
         "pair_purity": pairs.purity,
         "pair_completeness": pairs.completeness,
         "pair_f1": np.nan_to_num(pairs.f1),
-        "merged": merged.share,
+        "merged": Merged(merged, singles).share,
         "objects": objects,
-        "singles": merged.found,
+        "singles": singles,
     }
 
 
@@ -267,7 +295,7 @@ def over_fields(fields: Sequence[ComparedField]) -> "Table":
     from astropy.table import Table
 
     counts = {
-        name: np.array([_counts(f.outcomes[name]) for f in fields], float)
+        name: np.array([outcome_counts(f.outcomes[name]) for f in fields], float)
         for name in fields[0].outcomes
     }
     rows = []
@@ -297,8 +325,8 @@ def _difference(counts: Floats, rate: Rate) -> Floats:
     return np.asarray(_pooled(counts[..., :4], rate) - _pooled(counts[..., 4:], rate))
 
 
-def _counts(outcome: Outcome) -> tuple[int, int, int, int]:
-    """Hits, counted truth, true rows, judged rows."""
+def outcome_counts(outcome: Outcome) -> tuple[int, int, int, int]:
+    """Hits, counted truth, true rows, judged rows: what the rates of `RATES` take."""
     hit = outcome.counted & outcome.found
     return (
         int(hit.sum()),

@@ -74,7 +74,7 @@ class FieldList:
         return compare_fields(held, labels=labels, challenge=challenge)
 
 
-def read_fields(path: str | Path) -> FieldList:
+def read_fields(path: str | Path, *, catalogues: bool = True) -> FieldList:
     """Read a list of fields.
 
     Parameters
@@ -92,6 +92,8 @@ def read_fields(path: str | Path) -> FieldList:
             - image: more/*.fits        # every image that this finds is a field, and {name} is
               truth: "more/{name}.truth.fits"  # its name without .fits or .fits.gz
               catalogues: {classical: "out/{name}.catalogue.fits", aegean: "aegean/{name}.csv"}
+    catalogues : bool
+        Whether every field must list catalogues.
 
     Raises
     ------
@@ -112,7 +114,7 @@ def read_fields(path: str | Path) -> FieldList:
     _known(held, ("fields", "labels", "columns"), str(path))
     fields: list[FieldFiles] = []
     for entry in held["fields"]:
-        fields += _entry(entry, path, len(fields))
+        fields += _entry(entry, path, len(fields), catalogues)
     if not fields:
         raise InputError(f"{path} lists no fields; add one below 'fields:'.")
     names = [f.name for f in fields]
@@ -134,9 +136,10 @@ def _known(entry: Mapping[str, Any], names: tuple[str, ...], where: str) -> None
         )
 
 
-def _entry(entry: Any, path: Path, number: int) -> list[FieldFiles]:
+def _entry(entry: Any, path: Path, number: int, needed: bool) -> list[FieldFiles]:
     """The fields of one entry: one, or as many as its image's pattern finds."""
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("catalogues"), Mapping):
+    listed = entry.get("catalogues", None if needed else {}) if isinstance(entry, Mapping) else None
+    if not isinstance(listed, Mapping):
         raise InputError(
             f"{path}: field {number + 1} names no catalogues; write 'catalogues: {{LABEL: FILE}}'."
         )
@@ -164,6 +167,6 @@ def _files(
         return None if value is None else folder / str(value).replace(PLACE, stem)
 
     catalogues = {str(k): folder / str(v).replace(PLACE, stem)
-                  for k, v in entry["catalogues"].items()}  # fmt: skip
+                  for k, v in entry.get("catalogues", {}).items()}  # fmt: skip
     others = {key: file(entry.get(key)) for key in ("truth", "deep", "rms")}
     return FieldFiles(name, catalogues, image, **others)

@@ -68,6 +68,86 @@ _ARCSEC_AXES = {
     **_PYBDSF_ANGLE,
 }
 
+# VizieR's copies of survey catalogues; _RAJ2000 is its own, in degrees whatever RAJ2000 is in
+_VIZIER_POSITION = {"ra": "_raj2000 raj2000", "dec": "_dej2000 dej2000"}
+_VIZIER_ERRORS = {"ra_err": ("e_raj2000", ARCSEC), "dec_err": ("e_dej2000", ARCSEC)}
+_VIZIER: tuple[TableLayout, ...] = (
+    TableLayout(
+        # its sizes with the beam are fMaj and fMin; errors follow from the rms and are not listed
+        "FIRST (VizieR)",
+        ("FIRST", "RAJ2000", "Fpeak", "Fint", "Rms", "fMaj"),
+        _columns(
+            **_VIZIER_POSITION,
+            peak_flux=("fpeak", MILLI),
+            total_flux=("fint", MILLI),
+            major="fmaj",
+            minor="fmin",
+            position_angle="fpa",
+            local_rms=("rms", MILLI),
+        ),
+        text={"name": "FIRST"},
+    ),
+    TableLayout(
+        # its sizes are without the beam, and its error of RA in seconds of time: both left out
+        "NVSS (VizieR)",
+        ("NVSS", "RAJ2000", "S1.4", "MajAxis"),
+        _columns(
+            **_VIZIER_POSITION,
+            dec_err="e_dej2000",
+            total_flux=("s1.4", MILLI),
+            total_flux_err=("e_s1.4", MILLI),
+        ),
+        text={"name": "NVSS"},
+    ),
+    TableLayout(
+        "SUMSS (VizieR)",
+        ("RAJ2000", "Sp", "St", "MajAxis", "MinAxis", "Mosaic"),
+        _columns(
+            **_VIZIER_POSITION,
+            ra_err="e_raj2000",
+            dec_err="e_dej2000",
+            peak_flux=("sp", MILLI),
+            peak_flux_err=("e_sp", MILLI),
+            total_flux=("st", MILLI),
+            total_flux_err=("e_st", MILLI),
+            major="majaxis",
+            minor="minaxis",
+            position_angle="pa",
+        ),
+    ),
+    TableLayout(
+        "VLASS (VizieR)",
+        ("CompName", "RAJ2000", "Ftot", "Fpeak", "Maj", "Islrms"),
+        _columns(
+            **_VIZIER_POSITION,
+            **_VIZIER_ERRORS,
+            peak_flux=("fpeak", MILLI),
+            peak_flux_err=("e_fpeak", MILLI),
+            total_flux=("ftot", MILLI),
+            total_flux_err=("e_ftot", MILLI),
+            **_ARCSEC_AXES,
+            local_rms=("islrms", MILLI),
+        ),
+        text={"name": "CompName"},
+    ),
+    TableLayout(
+        "LoTSS (VizieR)",
+        ("Source", "RAJ2000", "Speak", "SpeakTot", "Islrms"),
+        _columns(
+            **_VIZIER_POSITION,
+            ra_err="e_raj2000",
+            dec_err="e_dej2000",
+            peak_flux=("speak", MILLI),
+            peak_flux_err=("e_speak", MILLI),
+            total_flux=("speaktot", MILLI),
+            total_flux_err=("e_speaktot", MILLI),
+            **_ARCSEC_AXES,
+            local_rms=("islrms", MILLI),
+        ),
+        text={"name": "Source"},
+    ),
+)
+
 LAYOUTS: tuple[TableLayout, ...] = (
     TableLayout(
         "cyclades",
@@ -98,7 +178,7 @@ LAYOUTS: tuple[TableLayout, ...] = (
             },
             ra_err=("ra_err", ARCSEC),
             dec_err=("dec_err", ARCSEC),
-            score="detection_score",
+            score="reliability detection_score",
             source="source_id",
             island="island_id",
         ),
@@ -254,6 +334,7 @@ LAYOUTS: tuple[TableLayout, ...] = (
         ),
         text={"name": "Source_Name"},
     ),
+    *_VIZIER,
     TableLayout(
         "PyBDSF",
         ("RA", "DEC", "E_RA", "Total_flux", "Peak_flux", "Maj", "Min", "PA"),

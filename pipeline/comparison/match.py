@@ -99,10 +99,13 @@ def candidate_pairs(
     first: ComparisonTable,
     second: ComparisonTable,
     *,
-    beam: float | None = None,
+    beam: float | Floats | None = None,
     flux_check: bool = True,
 ) -> Matches:
-    """Return every acceptable pair of two tables; see the module for the conditions."""
+    """Return every acceptable pair of two tables; see the module for the conditions.
+
+    The beam may differ from row to row of the first table.
+    """
     size = sizes(first, common_beam([first, second]) if beam is None else beam)
     reach = LIMIT * size * np.hypot(ERROR_CAP, BEAM_FRACTION)
     i, j, separation = neighbours(first, second, reach)
@@ -138,7 +141,7 @@ def common_beam(tables: Sequence[ComparisonTable]) -> float:
     )
 
 
-def sizes(table: ComparisonTable, beam: float) -> Floats:
+def sizes(table: ComparisonTable, beam: float | Floats) -> Floats:
     """Size (arcsec) that each row may be displaced on: the beam, or 0.6 of a larger major axis."""
     return np.fmax(beam, MAJOR_SHARE * table["major"])
 
@@ -302,7 +305,7 @@ def cross_match(
     i = np.concatenate([first + pairs.first_rows for first, _, pairs in edges] or [owner[:0]])
     j = np.concatenate([second + pairs.second_rows for _, second, pairs in edges] or [owner[:0]])
     u = np.concatenate([pairs.normalised for _, _, pairs in edges] or [np.zeros(0)])
-    match_of = _grouped(len(joined), owner, i, j, u)
+    match_of = grouped(len(joined), owner, i, j, u)
     near_i, near_j = _touching(joined, width)
     linked = (np.concatenate([i, near_i]), np.concatenate([j, near_j]))
     graph = coo_array((np.ones(len(linked[0]), np.int8), linked), shape=(len(joined),) * 2)
@@ -342,8 +345,24 @@ def _touching(table: ComparisonTable, beam: float) -> tuple[Integers, Integers]:
     return i[touch], j[touch]
 
 
-def _grouped(n: int, owner: Integers, i: Integers, j: Integers, rank: Floats) -> Integers:
-    """Join rows pair by pair into groups that hold at most one row of each owner."""
+def grouped(n: int, owner: Integers, i: Integers, j: Integers, rank: Floats) -> Integers:
+    """Join rows pair by pair, by rank, into groups that hold at most one row of each owner.
+
+    Parameters
+    ----------
+    n : int
+        Rows.
+    owner : ndarray of int, shape (n,)
+        The catalogue of each row.
+    i, j : ndarray of int, shape (pairs,)
+    rank : ndarray, shape (pairs,)
+        Pairs with a smaller one join first.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        Equal for rows of one group.
+    """
     group = list(range(n))
     members: dict[int, list[int]] = {}
     owners = owner.tolist()

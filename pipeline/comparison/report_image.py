@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cyclades.pipeline.comparison.match import unit_vectors
 from cyclades.pipeline.comparison.tables import ComparisonTable, Floats
-from cyclades.pipeline.quicklook import shrink
+from cyclades.pipeline.panels import shrink
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import (
     covariance_from_shape,

@@ -161,7 +161,7 @@ def compare_stages(
             f"Stages are compared between two routes, not {len(routes)}; give two, as classical,"
             "mine.yaml."
         )
-    first, second = (_config(route) for route in routes)
+    first, second = (as_config(route) for route in routes)
     names = _names(routes)
     differing = [kind for kind in KINDS if getattr(first, kind) != getattr(second, kind)]
     if not differing:
@@ -200,16 +200,19 @@ def compare_stages(
     )
 
 
-def _config(route: Route) -> RouteConfig:
+def as_config(route: Route) -> RouteConfig:
+    """The configuration of a route, however it is given."""
     return route if isinstance(route, RouteConfig) else RouteConfig.from_route(route)
+
+
+def route_name(route: Route, otherwise: str) -> str:
+    """What to call a route: by its name or file."""
+    return Path(route).stem if isinstance(route, str | Path) else otherwise
 
 
 def _names(routes: Sequence[Route]) -> tuple[str, str]:
     """What to call two routes: by name or by file, else by number; never the same."""
-    names = [
-        Path(route).stem if isinstance(route, str | Path) else f"route {number}"
-        for number, route in enumerate(routes, 1)
-    ]
+    names = [route_name(route, f"route {number}") for number, route in enumerate(routes, 1)]
     if names[0] == names[1]:
         names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
     return names[0], names[1]

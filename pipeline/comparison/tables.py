@@ -354,7 +354,14 @@ def _values(stored: "Table", name: str, unit: str, factor: float) -> Floats:
     from astropy import units as u
 
     held = stored[name]
-    values = np.ma.filled(np.ma.asarray(np.ma.MaskedArray(held).astype(float)), np.nan)
+    try:
+        numbers = np.ma.MaskedArray(held).astype(float)
+    except ValueError as error:
+        raise InputError(
+            f"The column {name!r} holds no numbers ({error}); give positions in degrees and fluxes "
+            "as numbers."
+        ) from error
+    values = np.ma.filled(np.ma.asarray(numbers), np.nan)
     values = np.array(values, np.float64)
     own = held.unit
     if own is not None and unit and not isinstance(own, u.UnrecognizedUnit):

@@ -188,26 +188,71 @@ def _inverted_field(
         assert plane is not None
         assert background is not None
         noise = noise_autocorrelation(plane, background, context=context)
-        thresholds = result.provenance["notes"].get("detection_thresholds", {})
-        seed = thresholds.get("seed")
-        # The noise is to be searched as the image was, not with a threshold of its own.
-        detection = pipeline.config.detection
-        if seed is not None and "seed_threshold" in type(detection).model_fields:
-            held = detection.model_copy(
-                update={"seed_threshold": seed, "flood_threshold": thresholds["flood"]}
-            )
-            pipeline = pipeline.replace(detection=held)
-        inverted = pipeline.run(plane.replace(data=-plane.data), context=context)
-    real, false = _islands(result), _islands(inverted)
-    zone = bright_surroundings(plane, real, bright_snr, bright_beams)
-    counts = [int(np.count_nonzero(~zone[t["y"], t["x"]])) for t in (real, false)]
-    lowest = float(np.min(real["snr"])) if len(real["snr"]) else float("nan")
-    threshold = lowest if seed is None else float(seed)
-    area = int(np.count_nonzero(np.isfinite(background.rms) & ~zone))
+        found = search_negative(pipeline, result, context, bright_snr, bright_beams)
+    lowest = float(np.min(found.real)) if len(found.real) else float("nan")
+    threshold = lowest if found.threshold is None else found.threshold
+    area = int(np.count_nonzero(np.isfinite(background.rms) & ~found.zone))
     expected = float(noise.expected_maxima(threshold, area))
     return InvertedField(
-        plane.name, counts[0], counts[1], expected, threshold, area, int(np.count_nonzero(zone))
+        plane.name,
+        len(found.positive),
+        len(found.negative),
+        expected,
+        threshold,
+        area,
+        int(np.count_nonzero(found.zone)),
     )
+
+
+class NegativeSearch(NamedTuple):
+    """Islands of an image and of its negative, as their S/N."""
+
+    positive: Floats
+    negative: Floats
+    """Outside the surroundings of bright sources."""
+    real: Floats
+    """All of the image."""
+    threshold: float | None
+    """Seed threshold, in local rms; None where the detector has none."""
+    zone: NDArray[np.bool_]
+    """Surroundings of bright sources."""
+
+
+def search_negative(
+    pipeline: "Pipeline",
+    result: "Result",
+    context: Context,
+    bright_snr: float = BRIGHT_SNR,
+    bright_beams: float = BRIGHT_BEAMS,
+) -> NegativeSearch:
+    """Search the negative of an image as the image was, with the same thresholds.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    result : Result
+        Of the image, with its products.
+    context : Context
+    bright_snr, bright_beams : float
+        Surroundings that are left out; see `bright_surroundings`.
+    """
+    plane = result.image
+    assert plane is not None
+    thresholds = result.provenance["notes"].get("detection_thresholds", {})
+    seed = thresholds.get("seed")
+    # The noise is to be searched as the image was, not with a threshold of its own.
+    detection = pipeline.config.detection
+    if seed is not None and "seed_threshold" in type(detection).model_fields:
+        held = detection.model_copy(
+            update={"seed_threshold": seed, "flood_threshold": thresholds["flood"]}
+        )
+        pipeline = pipeline.replace(detection=held)
+    inverted = pipeline.run(plane.replace(data=-plane.data), context=context)
+    real, false = _islands(result), _islands(inverted)
+    zone = bright_surroundings(plane, real, bright_snr, bright_beams)
+    positive, negative = (t["snr"][~zone[t["y"], t["x"]]] for t in (real, false))
+    threshold = None if seed is None else float(seed)
+    return NegativeSearch(positive, negative, real["snr"], threshold, zone)
 
 
 def _islands(result: "Result") -> dict[str, NDArray[Any]]:

@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from cyclades.pipeline.devices import take_device
 from cyclades.pipeline.options import Options
 from cyclades.pipeline.studies.cells import Cell, Outcome, Store, grid, identity, key
 from cyclades.pipeline.studies.options import StudyOptions
@@ -272,13 +272,7 @@ _here: list[tuple[Plan, Workshop]] = []
 def _start_worker(
     kind: type[Plan], options: Options, folder: Path, threads: int, places: Any
 ) -> None:
-    device = places.get()
-    if device.startswith("cuda:"):
-        # set before CUDA starts, so that whoever takes the first GPU takes this one
-        place = int(device.removeprefix("cuda:"))
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[place] if seen else str(place)
-        device = "cuda"
+    device = take_device(places.get())
     _start_torch(threads)
     _here.append((kind.plan(options, folder), Workshop(folder, device, threads)))
 

@@ -56,6 +56,8 @@ class AssociateRefinement(RefinementStage):
         "host_type",
         "host_x",
         "host_y",
+        "host_ra",
+        "host_dec",
     )
 
     radius: float = parameter(

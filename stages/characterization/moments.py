@@ -254,7 +254,12 @@ def usable_pixels(segments: Segments, excess: Map, rms: Map) -> Segments:
     return Segments(segments.indices[good], offsets)
 
 
-def blank_components(detections: Detections, leaves: Integers) -> Components:
+def blank_components(
+    detections: Detections,
+    leaves: Integers,
+    fit_type: str = "moments",
+    extra: tuple[str, ...] = EXTRA,
+) -> Components:
     """Components with nothing measured yet."""
     n = len(leaves)
     flags = np.zeros(n, np.int64)
@@ -269,6 +274,6 @@ def blank_components(detections: Detections, leaves: Integers) -> Components:
         island=detections.island_of[leaves],
         flags=flags,
         n_pixels=np.zeros(n, np.int64),
-        fit_type=("moments",) * n,
-        extra={name: np.full(n, np.nan) for name in EXTRA},
+        fit_type=(fit_type,) * n,
+        extra={name: np.full(n, np.nan) for name in extra},
     )

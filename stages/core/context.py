@@ -128,3 +128,15 @@ class Context(AbstractContextManager["Context"]):
         """Say which share of a stage's work is done, from 0 to 1, where that takes long."""
         if self.listener is not None:
             self.listener(share)
+
+    def keep_only(self, *kinds: str) -> None:
+        """Drop cached values but those of some kinds, the first part of their keys.
+
+        For many images in one context: networks serve all of them, planes only their own image.
+        """
+        for key in [key for key in self._cache if not _is_of(key, kinds)]:
+            del self._cache[key]
+
+
+def _is_of(key: Hashable, kinds: tuple[str, ...]) -> bool:
+    return isinstance(key, tuple) and bool(key) and key[0] in kinds

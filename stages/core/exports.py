@@ -131,7 +131,11 @@ _PYBDSF_GAUL = (
     *_PYBDSF_FLUXES,
     *_pairs([("Xposn", "x"), ("Yposn", "y")], "pix", "E_{}"),
     *_PYBDSF_SHAPES,
-    *_PYBDSF_ISLAND,
+    *_PYBDSF_ISLAND[:-1],
+    # of PyBDSF's wavelet images, which are no images of their own here
+    _C("Wave_Isl_rms", "=0.0", "Jy/beam"),
+    _C("Wave_Isl_mean", "=0.0", "Jy/beam"),
+    _PYBDSF_ISLAND[-1],
 )
 _SELAVY_POSITION = (
     _C("ra_hms_cont", "hms:ra"),

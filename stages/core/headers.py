@@ -37,7 +37,12 @@ def header_unit(header: "Header", name: str = "image") -> "UnitBase":
     text = _text(header, "BUNIT")
     unit = parse_unit(text)
     if unit is None:
-        logger.warning("%s: the unit %r is not understood; fluxes carry no unit.", name, text)
+        logger.warning(
+            "%s: the unit %r is not understood and fluxes carry none; give it, as --set "
+            "image.unit=Jy/beam.",
+            name,
+            text,
+        )
         return u.dimensionless_unscaled
     return unit
 
@@ -260,7 +265,11 @@ def celestial_wcs(header: "Header", file: "HDUList | None" = None) -> "WCS | Non
         if not np.isfinite(scale).all() or np.linalg.det(scale) == 0:
             raise ValueError("the pixel scale is zero")
     except Exception as error:  # wcslib and the frames raise a dozen unrelated classes
-        logger.warning("the sky coordinates of the header cannot be used: %s", error)
+        logger.warning(
+            "the sky coordinates of the header cannot be used, and the catalogue has pixels only; "
+            "correct the header: %s",
+            error,
+        )
         return None
     return wcs
 

@@ -207,5 +207,5 @@ def read_regions(path: str | Path, wcs: "WCS | None", shape: tuple[int, int]) ->
     if not drawn:
         raise InputError(f"{path}: no region in it has an area.")
     if not stamps:
-        logger.warning("%s: no region lies on the image.", path)
+        logger.warning("%s: no region lies on the image; check its coordinates.", path)
     return RegionMask(tuple(stamps))

@@ -23,6 +23,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "none": "cyclades.stages.background.none:NoBackground",
         "maps": "cyclades.stages.background.maps:MapsBackground",
         "masked": "cyclades.stages.background.masked:MaskedBackground",
+        "dense": "cyclades.stages.background.dense:DenseBackground",
     },
     "detection": {
         "islands": "cyclades.stages.detection.islands:IslandsDetection",
@@ -36,11 +37,13 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "characterization": {
         "gaussian": "cyclades.stages.characterization.gaussian:GaussianCharacterization",
         "moments": "cyclades.stages.characterization.moments:MomentsCharacterization",
+        "learned": "cyclades.stages.characterization.learned:LearnedCharacterization",
     },
     "cataloguing": {
         "components": "cyclades.stages.cataloguing.components:ComponentsCatalogue",
         "associate": "cyclades.stages.cataloguing.associate:AssociateRefinement",
         "classifier": "cyclades.stages.cataloguing.classifier:ClassifierRefinement",
+        "reliability": "cyclades.stages.cataloguing.reliability:ReliabilityRefinement",
     },
 }
 

@@ -8,7 +8,7 @@ another meaning raises the major one.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-SCHEMA_VERSION = "1.2.0"
+SCHEMA_VERSION = "1.3.0"
 TABLES = ("components", "sources", "islands")
 
 _ALL = TABLES
@@ -579,6 +579,28 @@ EXTRA_COLUMNS: tuple[ColumnSpec, ...] = (
         "row where the host galaxy may be",
         ("sources",),
         "f8",
+    ),
+    _C(
+        "reliability",
+        "",
+        "stat.probability;src",
+        "calibrated probability that the row is a real source or a piece of one; of a source or "
+        "island, that of its most reliable component; NaN of negative rows",
+    ),
+    _C("field", "", "meta.id;obs.field", "field of a survey that the row is from", dtype="str"),
+    _C(
+        "n_fields",
+        "",
+        "meta.number;obs.field",
+        "fields of a survey in which it was found",
+        dtype="i4",
+    ),
+    _C(
+        "n_covering",
+        "",
+        "meta.number;obs.field",
+        "fields of a survey that cover its position",
+        dtype="i4",
     ),
 )
 """Columns that only some characterizers and measurements give; they follow the others."""

@@ -29,7 +29,7 @@ from cyclades.stages.networks.graphs import GraphDetector, has_graphs
 from cyclades.stages.networks.heads.table import detection_of, find_head
 from cyclades.stages.networks.selection import Found
 from cyclades.stages.networks.specification import NetworkSpec
-from cyclades.stages.networks.tiles import STRIDE, Frame, find_objects, halo_of
+from cyclades.stages.networks.tiles import STRIDE, Frame, Tile, find_objects, halo_of
 from cyclades.stages.networks.weights import find_detector
 
 if TYPE_CHECKING:
@@ -159,6 +159,49 @@ class LearnedDetection(DetectionStage):
         context.report(1.0)
         return objects, spec
 
+    def look(
+        self,
+        image: "SkyImage",
+        *,
+        context: "Context",
+        collect: Callable[[Frame], Callable[[Tile, NDArray[np.float32]], None]],
+    ) -> NetworkSpec:
+        """Look at an image for another stage; what is found stays in the context for `detect`.
+
+        Parameters
+        ----------
+        image : SkyImage
+        context : Context
+        collect : callable
+            Given the image as the network sees it; returns what is given the features of the cells
+            of each tile (see `cyclades.stages.networks.detector.cell_features`).
+
+        Returns
+        -------
+        NetworkSpec
+
+        Raises
+        ------
+        ConfigurationError, InputError
+            As `detect`, and where the weights were not exported with the features of cells.
+        """
+        network = self._network(context, cells=True)
+        frame = Frame.of(image, network.spec)
+        found = find_objects(frame, network, self.tile, self.batch, context.report, collect(frame))
+        look = self._identity(image, context, cells=True)
+        context.take(_KEPT)
+        context.cached(_KEPT, lambda: (look, found))
+        spec: NetworkSpec = network.spec
+        return spec
+
+    def _identity(
+        self, image: "SkyImage | Plane", context: "Context", *, cells: bool = False
+    ) -> tuple[Any, ...]:
+        """What two looks that find the very same have in common."""
+        path = find_detector(self.weights)
+        runtime = self._runtime(path, context.device, cells)
+        return (str(path), runtime, context.device, self.tile, self.batch, weakref.ref(image))
+
     def _found(
         self,
         image: "SkyImage | Plane",
@@ -173,9 +216,7 @@ class LearnedDetection(DetectionStage):
         One at most is kept, and only for the image object that was looked at: so nothing else
         can be taken for it, and images of a former run are not held.
         """
-        path = find_detector(self.weights)
-        runtime = self._runtime(path, context.device)
-        look = (str(path), runtime, context.device, self.tile, self.batch, weakref.ref(image))
+        look = self._identity(image, context)
         kept: tuple[Any, Found] | None = context.take(_KEPT)
         if kept is not None and kept[0] == look:
             found = kept[1]
@@ -240,12 +281,12 @@ class LearnedDetection(DetectionStage):
         good = np.flatnonzero((share >= self.reliability) & ends)
         return float(order[good[-1]]) if good.size else 1.0
 
-    def _network(self, context: "Context") -> Any:
+    def _network(self, context: "Context", *, cells: bool = False) -> Any:
         """Return the network of the weights, loaded once a run."""
         path = find_detector(self.weights)
-        runtime = self._runtime(path, context.device)
-        key = ("detector", str(path), runtime, context.device)
-        network = context.cached(key, lambda: _load(path, runtime, context))
+        runtime = self._runtime(path, context.device, cells)
+        key = ("detector", str(path), runtime, context.device, cells)
+        network = context.cached(key, lambda: _load(path, runtime, context, cells))
         head = network.spec.head.name
         if head not in self.heads:
             raise InputError(
@@ -254,15 +295,17 @@ class LearnedDetection(DetectionStage):
             )
         return network
 
-    def _runtime(self, path: Path, device: str) -> str:
+    def _runtime(self, path: Path, device: str, cells: bool = False) -> str:
         if self.runtime != "auto":
             return self.runtime
-        exported = has_graphs(path) and importlib.util.find_spec("onnxruntime") is not None
+        exported = (
+            has_graphs(path, cells=cells) and importlib.util.find_spec("onnxruntime") is not None
+        )
         if exported and device == "cpu":
             return "onnx"
         if importlib.util.find_spec("torch") is not None:
             return "torch"
-        if not has_graphs(path):
+        if not has_graphs(path, cells=cells):
             extras = " and ".join(f"cyclades[{one}]" for one in find_head(self.heads[0]).extras)
             raise ConfigurationError(f"The weights {self.weights!r} need torch; install {extras}.")
         raise ConfigurationError(
@@ -424,16 +467,16 @@ def _mask_pixels(
     return indices[:n].copy(), offsets
 
 
-def _load(path: Path, runtime: str, context: "Context") -> Any:
+def _load(path: Path, runtime: str, context: "Context", cells: bool = False) -> Any:
     if runtime == "onnx":
-        return GraphDetector(path, context.workers)
+        return GraphDetector(path, context.workers, cells=cells)
     try:
         from cyclades.stages.networks.runtime import TorchDetector
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"The weights {path.name} need the package {error.name!r}; install cyclades[learned]."
         ) from error
-    return TorchDetector(path, context.device, context.workers)
+    return TorchDetector(path, context.device, context.workers, cells=cells)
 
 
 def _part(context: "Context", start: float, end: float) -> Callable[[float], None]:

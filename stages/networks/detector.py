@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.backbones import (
@@ -19,6 +20,7 @@ from cyclades.stages.networks.backbones import (
     ConvolutionalBackbone,
     build_backbone,
 )
+from cyclades.stages.networks.graphs import CELL
 from cyclades.stages.networks.heads.table import find_head
 from cyclades.stages.networks.pretrained import load_trunk, write_tensors
 from cyclades.stages.networks.specification import NetworkSpec
@@ -91,6 +93,36 @@ class Detector(nn.Module):
         size = (images.shape[-2], images.shape[-1])
         found: list[Prediction] = self.head.predict(self.features(images), size)
         return found
+
+    @torch.no_grad()
+    def predict_with_cells(self, images: Tensor) -> tuple[list[Prediction], Tensor]:
+        """Detections of each image, and `cell_features` of the same pass of the backbone."""
+        size = (images.shape[-2], images.shape[-1])
+        features = self.features(images)
+        found: list[Prediction] = self.head.predict(features, size)
+        return found, cell_features(features)
+
+
+def cell_features(features: dict[int, Tensor]) -> Tensor:
+    """Means of the features of every level in cells of `CELL` pixels.
+
+    Parameters
+    ----------
+    features : dict of int to Tensor, shape (b, channels, h / stride, w / stride)
+
+    Returns
+    -------
+    Tensor, shape (b, levels * channels, h / CELL, w / CELL)
+        Levels from the finest on; of coarser ones than the cells, each value several times.
+    """
+    parts = []
+    for stride, level in sorted(features.items()):
+        if stride <= CELL:
+            parts.append(functional.avg_pool2d(level, CELL // stride))
+        else:
+            times = stride // CELL
+            parts.append(level.repeat_interleave(times, -1).repeat_interleave(times, -2))
+    return torch.cat(parts, 1)
 
 
 def save_detector(detector: Detector, path: Path, *, half: bool = False) -> None:

@@ -20,8 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from cyclades.stages.core.errors import ConfigurationError, InputError
-from cyclades.stages.networks.detector import Detector
-from cyclades.stages.networks.graphs import GRAPH_KEY, NAMES_MARK, PREFIX, graph_file
+from cyclades.stages.networks.detector import Detector, cell_features
+from cyclades.stages.networks.graphs import (
+    CELLS_GRAPH,
+    GRAPH_KEY,
+    NAMES_MARK,
+    PREFIX,
+    graph_file,
+)
 from cyclades.stages.networks.heads.dense import DenseHead
 from cyclades.stages.networks.heads.rcnn import RcnnHead
 from cyclades.stages.networks.heads.table import find_head
@@ -40,6 +46,12 @@ class _Dense(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         made: tuple[Tensor, ...] = self.detector.head.dense(self.detector.features(images))
         return made
+
+
+class _Cells(_Dense):
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = self.detector.features(images)
+        return (*self.detector.head.dense(features), cell_features(features))
 
 
 class _Propose(_Dense):
@@ -61,7 +73,9 @@ class _Segment(_Dense):
         return (self.detector.head.segment(finest, rois),)
 
 
-def export_detector(detector: Detector, weights: Path, size: int | None = None) -> list[Path]:
+def export_detector(
+    detector: Detector, weights: Path, size: int | None = None, *, cells: bool = False
+) -> list[Path]:
     """Write the graphs of a detector beside its file of weights.
 
     Parameters
@@ -73,6 +87,8 @@ def export_detector(detector: Detector, weights: Path, size: int | None = None) 
     size : int, optional
         Side of the tiles that the graphs take; by default any where the network allows it, and
         otherwise that of the head's tiles.
+    cells : bool
+        Write the graph of a dense head that gives the features of cells as well, instead.
 
     Returns
     -------
@@ -117,8 +133,14 @@ def export_detector(detector: Detector, weights: Path, size: int | None = None) 
                 stride * torch.export.Dim(name, min=2, max=256) for name in ("rows", "columns")
             ]
             shapes = ({0: torch.export.Dim.AUTO, 2: sides[0], 3: sides[1]},)
-        module = _Dense(detector)
-        return [_export(module, (images,), ("images",), weights, "dense", about, shapes)]
+        module = _Cells(detector) if cells else _Dense(detector)
+        graph = CELLS_GRAPH if cells else "dense"
+        return [_export(module, (images,), ("images",), weights, graph, about, shapes)]
+    if cells:
+        raise ConfigurationError(
+            f"Networks with the head {detector.spec.head.name} give the features of cells by torch "
+            "alone; export a YOLO network."
+        )
     o = head.options
     rules = {
         "numbers": head.level_numbers((side, side)),

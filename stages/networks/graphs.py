@@ -18,6 +18,10 @@ NAMES_MARK = b"cyclades.open "
 PREFIX = "detector."
 """Before a tensor's name in the file of weights, in the names of the graphs."""
 FIRST_GRAPHS = ("dense", "propose")
+CELLS_GRAPH = "cells"
+"""The graph of a dense head that gives the features of cells as well."""
+CELL = 16
+"""Side in pixels of the cells that the features are averaged in for a background."""
 MOST_CALLERS = 4
 """Threads that use a network at a time, at most: each holds the features of a batch of tiles."""
 
@@ -27,8 +31,10 @@ def graph_file(weights: Path, graph: str) -> Path:
     return weights.with_name(f"{weights.stem}.{graph}.onnx")
 
 
-def has_graphs(weights: Path) -> bool:
-    """Whether a detector was exported."""
+def has_graphs(weights: Path, *, cells: bool = False) -> bool:
+    """Whether a detector was exported; with `cells`, so that it gives the features of cells."""
+    if cells:
+        return graph_file(weights, CELLS_GRAPH).is_file()
     return any(graph_file(weights, name).is_file() for name in FIRST_GRAPHS)
 
 
@@ -42,6 +48,8 @@ class GraphDetector:
     threads : int
         In all. Several tiles, a thread each, are faster than several threads on one, and take
         more memory: up to `MOST_CALLERS` may be detected in at a time.
+    cells : bool
+        Whether what is found comes with the features of cells; dense heads alone have them.
 
     Attributes
     ----------
@@ -65,7 +73,7 @@ class GraphDetector:
         Where a graph is missing or damaged.
     """
 
-    def __init__(self, weights: Path, threads: int = 1) -> None:
+    def __init__(self, weights: Path, threads: int = 1, *, cells: bool = False) -> None:
         try:
             import onnxruntime
             from safetensors.numpy import load_file
@@ -81,10 +89,12 @@ class GraphDetector:
         self.worth_preparing = None
         self._runtime, self._threads = onnxruntime, threads // self.callers
         self._state = load_file(weights)
-        first = next((g for g in FIRST_GRAPHS if graph_file(weights, g).is_file()), None)
+        graphs = (CELLS_GRAPH,) if cells else FIRST_GRAPHS
+        first = next((g for g in graphs if graph_file(weights, g).is_file()), None)
         if first is None:
             raise InputError(
-                f"{weights}: its ONNX graphs are missing; export it with cyclades export, or "
+                f"{weights}: its ONNX graphs are missing; export it with cyclades export"
+                f"{' --cells' if cells else ''}, or "
                 "install cyclades[learned] to run it with torch."
             )
         self._first = self._session(weights, first)
@@ -93,6 +103,7 @@ class GraphDetector:
         self.stride: int = about.get("stride", 32)
         self.whole = self.size is not None
         self._rules: dict[str, Any] = about["rules"]
+        self._cells = cells
         self._classify = self._segment = None
         if first == "propose":
             self._classify = self._session(weights, "classify")
@@ -111,6 +122,10 @@ class GraphDetector:
         channels : ndarray, shape (b, channels, h, w), float32
         """
         outputs = self._first.run(None, {"images": channels})
+        if self._cells:
+            *outputs, cells = outputs
+            found = select_dense(outputs, **self._rules)
+            return [one._replace(cells=own) for one, own in zip(found, cells, strict=True)]
         if self._classify is None:
             return select_dense(outputs, **self._rules)
         boxes, objectness, finest = outputs

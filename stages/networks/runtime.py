@@ -41,6 +41,8 @@ class TorchDetector:
         ``"cpu"`` or a torch device.
     threads : int
         On the CPU.
+    cells : bool
+        Whether what is found comes with the features of cells.
 
     Attributes
     ----------
@@ -62,7 +64,9 @@ class TorchDetector:
         Where the device is not there, or the weights cannot be read.
     """
 
-    def __init__(self, weights: Path, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(
+        self, weights: Path, device: str = "cpu", threads: int = 1, *, cells: bool = False
+    ) -> None:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise InputError(
                 f"There is no GPU for the device {device!r} (or torch was installed without one); "
@@ -73,11 +77,14 @@ class TorchDetector:
         self.detector: Detector = load_detector(weights, device)
         self.spec = self.detector.spec
         self.size: int | None = None
+        self._cells = cells
         self.stride, self.whole = self.detector.largest_stride, not self.detector.takes_any_size
         # on a GPU others prepare their tiles while one has its turn
         self.callers = 1 if self.device.type == "cpu" else min(threads, MOST_CALLERS)
         self._turn = threading.Lock()
-        self.worth_preparing = WORTH_COMPILING if _can_compile(self.device) else None
+        self.worth_preparing: int | None = None
+        if _can_compile(self.device) and not cells:
+            self.worth_preparing = WORTH_COMPILING
         self._compiled: Predict | None = None
         self._prepared: tuple[int, int] | None = None
         if self.device.type == "cuda":
@@ -117,9 +124,17 @@ class TorchDetector:
             torch.cuda.empty_cache()
         if len(channels) > 1:
             half = len(channels) // 2
-            logger.warning("The GPU's memory does not hold %d tiles; trying half.", len(channels))
+            logger.warning(
+                "The GPU's memory does not hold %d tiles; trying half, which --set "
+                "detection.batch=%d spares.",
+                len(channels),
+                half,
+            )
             return [*self._detect_some(channels[:half]), *self._detect_some(channels[half:])]
-        logger.warning("The GPU's memory does not hold a single tile; going on with the CPU.")
+        logger.warning(
+            "The GPU's memory does not hold a single tile; going on with the CPU: give a smaller "
+            "one, as --set detection.tile=256."
+        )
         self.device = torch.device("cpu")
         self.detector.to(self.device)
         self._compiled = None
@@ -136,6 +151,13 @@ class TorchDetector:
         if self.device.type == "cuda":
             images = images.to(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
+            if self._cells:
+                seen, cells = self.detector.predict_with_cells(images)
+                features = cells.float().cpu().numpy()
+                return [
+                    as_arrays(one)._replace(cells=own)
+                    for one, own in zip(seen, features, strict=True)
+                ]
             found = None if compiled is None else self._attempt(compiled, images)
             if found is None:
                 found = self.detector.predict(images[:number])

@@ -22,6 +22,8 @@ class Found(NamedTuple):
     boxes: Floats32
     scores: Floats32
     masks: Floats32 | None
+    cells: Floats32 | None = None
+    """Features of the image's cells, shape (k, rows, columns), where the network was loaded so."""
 
 
 def suppress(boxes: NDArray[np.floating], scores: NDArray[np.floating], overlap: float) -> Integers:

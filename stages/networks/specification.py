@@ -17,6 +17,8 @@ from cyclades.stages.core.errors import ConfigurationError, InputError
 METADATA_KEY = "cyclades"
 PRETRAINED_KEY = "cyclades.backbone"
 CLASSIFIER_KEY = "cyclades.classifier"
+BACKGROUND_KEY = "cyclades.background"
+MEASURER_KEY = "cyclades.measurer"
 FORMAT = 1
 SPURIOUS = "spurious"
 """The class of artefacts: what a network puts there is not a source."""
@@ -154,7 +156,7 @@ class PretrainedSpec(Part):
             Where this version cannot read it.
         """
         text = (metadata or {}).get(PRETRAINED_KEY)
-        return None if text is None else _parsed(cls, text, path)
+        return None if text is None else parsed(cls, text, path)
 
     def mismatch(
         self, name: str, options: dict[str, Any], given: "InputSpec | None"
@@ -249,10 +251,10 @@ class NetworkSpec(Part):
                 f"{path}: these weights do not say what network they belong to; use a file that "
                 "cyclades train wrote, or give them as backbone weights of a training."
             )
-        return _parsed(cls, text, path)
+        return parsed(cls, text, path)
 
 
-def _parsed(kind: type[Described], text: str, path: "str | Path") -> Described:
+def parsed(kind: type[Described], text: str, path: "str | Path") -> Described:
     """Read a specification from its JSON."""
     try:
         content = json.loads(text)

@@ -199,6 +199,7 @@ def find_objects(
     side: int,
     batch: int,
     report: Callable[[float], None] = lambda share: None,
+    collect: Callable[[Tile, NDArray[np.float32]], None] | None = None,
 ) -> Found:
     """Everything that a network finds in an image, in pixels of the network's full frame.
 
@@ -213,6 +214,9 @@ def find_objects(
         Tiles of 512 x 512 pixels at a time; of larger ones fewer, so that as many pixels are held.
     report : callable
         Told the share of the tiles that are done.
+    collect : callable, optional
+        Given the features of the cells of every tile that is not blank, by the thread that the
+        network is called in.
 
     Returns
     -------
@@ -232,6 +236,10 @@ def find_objects(
             return []
         channels = np.stack([stretch(planes[i], network.spec.input.stretches) for i in filled])
         found = network.detect(channels)
+        if collect is not None:
+            for i, one in zip(filled, found, strict=True):
+                assert one.cells is not None
+                collect(group[i], one.cells)
         return [_own(group[i], f) for i, f in zip(filled, found, strict=True)]
 
     parts: list[Found] = []

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.networks.dense_background import read_background_spec
 from cyclades.stages.networks.specification import (
+    BACKGROUND_KEY,
     CLASSIFIER_KEY,
+    MEASURER_KEY,
     METADATA_KEY,
     NetworkSpec,
     PretrainedSpec,
@@ -35,12 +38,15 @@ __all__ = [
     "available_offline",
     "describe",
     "fetch",
+    "find_background",
     "find_detector",
     "find_file",
+    "find_measurer",
     "find_model",
     "package_file",
     "read_metadata",
     "shipped_detectors",
+    "shipped_measurers",
     "verify",
     "weights_folder",
 ]
@@ -236,8 +242,18 @@ def _shipped_folder() -> Path:
 
 def shipped_detectors() -> dict[str, DetectorFile]:
     """Trained detectors that ship with the package, by name."""
+    return {path.stem: DetectorFile(path.stem, path) for path in _shipped(METADATA_KEY)}
+
+
+def shipped_heads(key: str) -> dict[str, Path]:
+    """Files that ship with the package and have a key in their metadata, by name."""
+    return {path.stem: path for path in _shipped(key)}
+
+
+def _shipped(key: str) -> list[Path]:
+    """Files of weights that ship with the package and have a key in their metadata."""
     files = sorted(_shipped_folder().glob("*.safetensors"))
-    return {path.stem: DetectorFile(path.stem, path) for path in files}
+    return [path for path in files if key in read_metadata(path)]
 
 
 def _recorded_hashes() -> dict[str, str]:
@@ -289,18 +305,70 @@ def find_detector(name_or_path: str | Path, sha256: str | None = None) -> Path:
     return path
 
 
+def find_background(name_or_path: str) -> Path:
+    """Find the weights of a dense background: a shipped one's name, a file, or a repository.
+
+    Raises
+    ------
+    InputError
+        Where there is none, it is pickled, or a shipped one's hash is wrong.
+    """
+    return _find_head(name_or_path, BACKGROUND_KEY, "file of weights of a background")
+
+
+def find_measurer(name_or_path: str) -> Path:
+    """Find a region head: a shipped one's name, a file, or a repository of the hub.
+
+    Raises
+    ------
+    InputError
+        Where there is none, it is pickled, or a shipped one's hash is wrong.
+    """
+    return _find_head(name_or_path, MEASURER_KEY, "region head")
+
+
+def _find_head(name_or_path: str, key: str, what: str) -> Path:
+    """Find the file of a head of a stage other than detection."""
+    shipped = shipped_heads(key)
+    known = shipped.get(name_or_path)
+    if known is None:
+        try:
+            return _given_file(name_or_path, None)
+        except InputError as error:
+            if "no name of" not in str(error):
+                raise
+            raise InputError(
+                f"{name_or_path}: there is no such {what}; shipped with cyclades: "
+                f"{', '.join(shipped) or 'none'}."
+            ) from error
+    digest = _recorded_hashes().get(known.name)
+    if digest is not None:
+        verify(known, digest)
+    return known
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
 def listing() -> list[tuple[str, str, str, str, str]]:
     """Rows of all detectors and weights: name, kind, licence, size, available offline."""
     rows = [("name", "kind", "licence", "size", "offline")]
     for name, detector in shipped_detectors().items():
         spec = detector.spec
-        size = f"{detector.path.stat().st_size / 1e6:.1f} MB"
+        size = _size(detector.path)
         kind, offline = f"detector, {spec.head.name}", "yes"
         if spec.trunk is not None:
             kind += f" on {spec.trunk.weights}"
             trunk = WEIGHTS.get(spec.trunk.weights)
             offline = "yes" if trunk is not None and available_offline(trunk) else "no"
         rows.append((name, kind, spec.licence, size, offline))
+    for name, path in shipped_heads(BACKGROUND_KEY).items():
+        head = read_background_spec(path)
+        rows.append((name, f"background on {head.trunk}", head.licence, _size(path), "yes"))
+    for name, path in shipped_heads(MEASURER_KEY).items():
+        about = json.loads(read_metadata(path)[MEASURER_KEY])
+        rows.append((name, "characterization, region head", about["licence"], _size(path), "yes"))
     for name, entry in WEIGHTS.items():
         offline = "yes" if available_offline(entry) else "no"
         size = f"{entry.megabytes:.1f} MB"
@@ -324,11 +392,14 @@ def describe(name: str) -> str:
     detector = shipped_detectors().get(name)
     if detector is not None:
         return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
+    heads = shipped_heads(BACKGROUND_KEY) | shipped_heads(MEASURER_KEY)
+    if name in heads:
+        return _describe_file(heads[name])
     entry = WEIGHTS.get(name)
     if entry is None:
         if Path(name).expanduser().is_file():
             return _describe_file(Path(name).expanduser())
-        names = ", ".join([*shipped_detectors(), *WEIGHTS])
+        names = ", ".join([*shipped_detectors(), *heads, *WEIGHTS])
         raise InputError(f"There are no weights {name!r}; there are {names}.")
     lines = {
         "what": entry.summary,
@@ -371,10 +442,11 @@ def _describe_file(path: Path) -> str:
     if METADATA_KEY in metadata:
         detector = DetectorFile(path.stem, path)
         return detector.card or json.dumps(detector.spec.model_dump(mode="json"), indent=2)
-    if CLASSIFIER_KEY in metadata:
-        if card.is_file():
-            return card.read_text(encoding="utf-8")
-        return json.dumps(json.loads(metadata[CLASSIFIER_KEY]), indent=2)
+    for key in (CLASSIFIER_KEY, BACKGROUND_KEY, MEASURER_KEY):
+        if key in metadata:
+            if card.is_file():
+                return card.read_text(encoding="utf-8")
+            return json.dumps(json.loads(metadata[key]), indent=2)
     spec = PretrainedSpec.from_metadata(metadata, path)
     if spec is None:
         return (

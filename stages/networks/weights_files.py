@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from cyclades.stages.core.cache import user_cache
 from cyclades.stages.core.errors import InputError
 
 PICKLED = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
@@ -28,8 +29,7 @@ def weights_folder() -> Path:
     given = os.environ.get("CYCLADES_WEIGHTS")
     if given:
         return Path(given).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "cyclades" / "weights"
+    return user_cache() / "weights"
 
 
 def verify(path: Path, sha256: str) -> None:

@@ -5,11 +5,11 @@ of the true rms, by where they are: on wide sources, beside them, beside bright 
 edges, elsewhere. The noise of sources too faint to be found is no part of the true rms and of no
 mask: what a background still shows when the true pixels of all sources are left out (``true
 pixels``) is the floor for any that masks. ``--catalogues`` gives what the swap does to the
-catalogue of the classical route, ``--seconds`` what one look of the network for two stages saves.
+catalogue of a route. What one look of the network for two stages saves, tells
+``routes.py --seconds``.
 """
 
 import argparse
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -63,6 +63,7 @@ BACKGROUNDS: dict[str, dict[str, Any]] = {
     "masked sep, mask_rcnn": {"name": "masked", "estimator": "sep"},
     "masked grid, yolo": {"name": "masked", "weights": "yolo"},
     "masked sep, yolo": {"name": "masked", "estimator": "sep", "weights": "yolo"},
+    "dense": {"name": "dense"},
 }
 CLASSICAL = ("sep", "photutils", "grid")
 TRUE_PIXELS = "true pixels"
@@ -184,10 +185,10 @@ def error_rows(kind: str, made: dict[str, dict[str, list[Measured]]]) -> list[di
 
 
 def catalogue_rows(
-    kind: str, fields: list[Simulation], backgrounds: dict[str, dict[str, Any]]
+    kind: str, fields: list[Simulation], backgrounds: dict[str, dict[str, Any]], name: str
 ) -> list[dict[str, str]]:
-    """What each background does to the catalogue of the classical route."""
-    route = Pipeline.from_route("classical")
+    """What each background does to the catalogue of a route."""
+    route = Pipeline.from_route(name)
     loaded = []
     for made in fields:
         catalogues = {
@@ -228,42 +229,6 @@ def catalogue_rows(
     return rows
 
 
-def seconds(size: int, seed: int, repeats: int = 3) -> list[dict[str, str]]:
-    """Seconds of background and detection by yolo, with its look at the image shared or not."""
-    image = simulate(FieldOptions(size=size), seed).image
-    rows, columns = [], []
-    for label, entry, shared in (
-        ("grid", {"name": "grid"}, True),
-        ("masked, one look", {"name": "masked", "weights": "yolo", "tile": 1024}, True),
-        ("masked, two looks", {"name": "masked", "weights": "yolo", "tile": 1024}, False),
-    ):
-        detection: Any = create_stage("detection", "yolo")
-        background: Any = create_stage("background", entry["name"], **_options(entry))
-        best = [np.inf, np.inf]
-        for _ in range(repeats):
-            with Context(workers=1) as context:
-                start = time.perf_counter()
-                maps = background.estimate(image, context=context)
-                middle = time.perf_counter()
-                # another object of the same pixels: no look was made at it
-                seen = image if shared else image.replace()
-                found = detection.detect(seen, maps, context=context)
-                spent = (middle - start, time.perf_counter() - middle)
-                best = min(best, list(spent), key=sum)
-        if entry["name"] == "masked":
-            columns.append((found.box, found.score))
-        rows.append(
-            {
-                "background": label,
-                "background, s": f"{best[0]:.2f}",
-                "yolo, s": f"{best[1]:.2f}",
-                "both, s": f"{sum(best):.2f}",
-            }
-        )
-    assert all(np.array_equal(a, b) for a, b in zip(*columns, strict=True))
-    return rows
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -271,23 +236,23 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=768)
     parser.add_argument("--fields", type=int, default=8)
     parser.add_argument("--seed", type=int, default=6000, help="of the first field")
+    parser.add_argument("--backgrounds", default=";".join(BACKGROUNDS), help="with ; between")
     parser.add_argument("--catalogues", action="store_true")
-    parser.add_argument("--seconds", action="store_true")
+    parser.add_argument("--route", default="classical", help="of the catalogues")
     parser.add_argument("--set", action="append", default=[], help="of masked, as grow=1.0")
     arguments = parser.parse_args()
     changes = {k: float(v) for k, v in (one.split("=") for one in arguments.set)}
     backgrounds = {
         label: entry | (changes if entry["name"] == "masked" else {})
         for label, entry in BACKGROUNDS.items()
+        if label in arguments.backgrounds.split(";")
     }
-    if arguments.seconds:
-        print(markdown(seconds(arguments.size, arguments.seed)))
-        return
     for kind in arguments.kinds.split(";"):
         options = FieldOptions(size=arguments.size, **KINDS[kind])
         fields = [simulate(options, arguments.seed + i) for i in range(arguments.fields)]
         if arguments.catalogues:
-            print(markdown(catalogue_rows(kind, fields, backgrounds)), flush=True)
+            rows = catalogue_rows(kind, fields, backgrounds, arguments.route)
+            print(markdown(rows), flush=True)
             continue
         errors: dict[str, dict[str, list[Measured]]] = {}
         for made in fields:

@@ -115,7 +115,7 @@ def test_what_cannot_be_read_says_so(tmp_path):
 
 
 def test_a_file_of_every_version_is_kept():
-    assert {"1.0.0", "1.1.0", "1.2.0", SCHEMA_VERSION} <= KEPT.keys()
+    assert {"1.0.0", "1.1.0", "1.2.0", "1.3.0", SCHEMA_VERSION} <= KEPT.keys()
 
 
 @pytest.mark.parametrize("version", KEPT)
@@ -152,6 +152,17 @@ def test_associations_came_with_1_2_0():
         assert sources[name].info.description == spec.description
         assert sources[name].info.meta["ucd"] == spec.ucd
     assert "n_parts" not in read_catalogue(KEPT["1.1.0"]).sources.colnames
+
+
+def test_reliabilities_came_with_1_3_0():
+    held = read_catalogue(KEPT["1.3.0"]).tables
+    expected = {"components": [0.25, 0.75, 0.5, np.nan]}
+    for name, table in held.items():
+        values = expected.get(name, [0.75, 0.5, np.nan])
+        np.testing.assert_array_equal(table["reliability"], values)
+        assert table["reliability"].info.meta["ucd"] == column(name, "reliability").ucd
+    older = read_catalogue(KEPT["1.2.0"]).tables.values()
+    assert not any("reliability" in table.colnames for table in older)
 
 
 @pytest.mark.parametrize(("version", "readable"), [("1.9.3", True), ("2.0.0", False), ("", False)])

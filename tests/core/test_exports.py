@@ -44,7 +44,9 @@ COLUMNS = {
         *PYBDSF_START,
         *words("Xposn E_Xposn Yposn E_Yposn"),
         *PYBDSF_SHAPES,
-        *PYBDSF_END,
+        *PYBDSF_END[:-1],
+        *words("Wave_Isl_rms Wave_Isl_mean"),
+        PYBDSF_END[-1],
     ],
     "selavy_components": words(
         "island_id component_id component_name ra_hms_cont dec_dms_cont ra_deg_cont dec_deg_cont "

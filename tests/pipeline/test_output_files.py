@@ -11,9 +11,10 @@ from astropy.wcs import WCS
 
 from cyclades.pipeline import products
 from cyclades.pipeline.batch import plan
+from cyclades.pipeline.panels import shrink
 from cyclades.pipeline.products import PRODUCTS, image_stem
 from cyclades.pipeline.provenance import plain, versions
-from cyclades.pipeline.quicklook import draw, shrink
+from cyclades.pipeline.quicklook import draw
 from cyclades.stages.core.errors import ConfigurationError, InputError, OutputError
 
 

@@ -109,7 +109,7 @@ class DenseHead(nn.Module):
                     torch.from_numpy(scores),
                     None if masks is None else torch.from_numpy(masks),
                 )
-                for boxes, scores, masks in found
+                for boxes, scores, masks, _ in found
             ]
         return [self._select_image([a[i] for a in outputs], rules) for i in range(len(outputs[0]))]
 

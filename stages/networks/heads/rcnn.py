@@ -174,7 +174,7 @@ class RcnnHead(nn.Module):
                 torch.from_numpy(scores),
                 None if masks is None else torch.from_numpy(masks),
             )
-            for boxes, scores, masks in found
+            for boxes, scores, masks, _ in found
         ]
 
     def _masks(self, finest: Tensor, rois: Any, kinds: Any) -> Any:

@@ -227,7 +227,7 @@ class SemanticHead(nn.Module):
                 torch.from_numpy(scores),
                 None if masks is None else torch.from_numpy(masks),
             )
-            for boxes, scores, masks in found
+            for boxes, scores, masks, _ in found
         ]
 
 

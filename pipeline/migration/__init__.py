@@ -1,0 +1,1 @@
+"""The options of other source finders in our terms, for ``cyclades run --like``."""

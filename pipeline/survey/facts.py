@@ -1,0 +1,132 @@
+"""Figures of a field: its noise, its residual, and what its injected sources and negative tell."""
+
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cyclades.pipeline.comparison.without_truth import residuals_of, search_negative
+from cyclades.pipeline.studies.files import written_whole
+from cyclades.pipeline.survey.noise_grid import NoiseGrid
+from cyclades.pipeline.survey.work import Work
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.errors import InputError
+
+if TYPE_CHECKING:
+    from cyclades.pipeline.chain import Pipeline, Result
+
+SNR_EDGES = (0.0, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1e9)
+"""Bins in which completeness and reliability are counted."""
+USUAL_LIMIT = 5.0
+"""Peak S/N that counts as the limit of a detector that tells no threshold."""
+
+
+def grid_file(folder: Path, stem: str) -> Path:
+    """File of the noise in blocks of a field."""
+    return folder / f"{stem}.noise.npz"
+
+
+def moc_file(folder: Path, stem: str) -> Path:
+    """File of the coverage of a field."""
+    return folder / f"{stem}.moc.fits"
+
+
+def threshold_of(result: "Result") -> float:
+    """Peak S/N above which a run looked for sources; 5 where its detector does not tell."""
+    thresholds = result.provenance["notes"].get("detection_thresholds", {})
+    return float(thresholds.get("seed", USUAL_LIMIT))
+
+
+def collect(result: "Result", work: Work, stem: str, context: Context) -> dict[str, Any]:
+    """Write what the survey needs of a field into a folder and return its figures.
+
+    Parameters
+    ----------
+    result : Result
+        With its products.
+    work : Work
+    stem : str
+        First part of the names of the files.
+    context : Context
+        In which negatives and injected sources are searched, where asked for.
+
+    Returns
+    -------
+    dict
+        ``limit`` (peak S/N), ``rms`` (median), ``residual_rms`` and ``residual_mean`` (over the
+        local rms, outside islands), ``components``, ``sources``, ``edge`` (components whose
+        island touches the edge); with sky coordinates ``area`` (square degrees). ``negative``
+        and ``positive``, ``injected`` and ``found``: counts in the bins `SNR_EDGES`.
+    """
+    from cyclades.pipeline.chain import Pipeline
+    from cyclades.pipeline.survey.rows import write_rows
+    from cyclades.pipeline.survey.work import ROWS
+    from cyclades.stages.core.flags import Flag
+    from cyclades.stages.core.footprints import write_moc
+
+    assert result.catalogue is not None
+    folder = work.folder / ROWS
+    folder.mkdir(exist_ok=True)
+    catalogue = result.catalogue
+    limit = threshold_of(result)
+    flags = np.asarray(catalogue.components["flags"])
+    facts: dict[str, Any] = {
+        "limit": limit,
+        "components": len(catalogue.components),
+        "sources": len(catalogue.sources),
+        "edge": int(np.count_nonzero(flags & int(Flag.EDGE))),
+    }
+    if result.image is not None and result.background is not None:
+        rms = result.background.rms
+        known = rms[np.isfinite(rms)]
+        facts["rms"] = float(np.median(known)) if known.size else None
+        residual = residuals_of(result)["elsewhere"]
+        if residual.number:
+            facts["residual_rms"], facts["residual_mean"] = residual.rms, residual.mean
+        if result.image.wcs is not None:
+            grid = NoiseGrid.of(result.image, result.background, limit)
+            grid.write(grid_file(folder, stem))
+            facts["area"] = float(grid.cells.area.sum())
+            with written_whole(moc_file(folder, stem)) as path:
+                write_moc(result.image, path)
+        pipeline = Pipeline(result.config)
+        if work.inverted:
+            facts |= _negatives(pipeline, result, context)
+        if work.injected:
+            facts |= _injected(pipeline, result, work.injected, stem, context)
+    write_rows(catalogue, folder, stem)
+    return facts
+
+
+def _binned(snr: Any) -> list[int]:
+    return [int(n) for n in np.histogram(snr, SNR_EDGES)[0]]
+
+
+def _negatives(pipeline: "Pipeline", result: "Result", context: Context) -> dict[str, Any]:
+    found = search_negative(pipeline, result, context)
+    return {"positive": _binned(found.positive), "negative": _binned(found.negative)}
+
+
+def _injected(
+    pipeline: "Pipeline", result: "Result", number: int, stem: str, context: Context
+) -> dict[str, Any]:
+    """Counts of injected sources, and of those found, by true S/N; none where there is no room."""
+    from cyclades.pipeline.comparison.match import match
+    from cyclades.pipeline.comparison.tables import from_catalogue, from_truth
+    from cyclades.pipeline.simulation.injection import InjectionOptions, inject
+
+    assert result.image is not None
+    assert result.background is not None
+    # by name, so that the draw does not depend on which other images there are
+    generator = context.generator(zlib.crc32(stem.encode()))
+    options = InjectionOptions(number=number)
+    try:
+        injection = inject(result.image, options, result.background, generator)
+    except InputError:
+        return {"injected": _binned([]), "found": _binned([])}
+    after = pipeline.run(injection.image, keep=False, context=context).catalogue
+    assert after is not None
+    truth = from_truth(injection.truth)
+    pairs = match(truth, from_catalogue(after))
+    return {"injected": _binned(truth["snr"]), "found": _binned(truth["snr"][pairs.first_rows])}

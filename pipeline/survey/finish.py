@@ -1,0 +1,270 @@
+"""Makes a survey of the fields that are done: one catalogue, coverage, depth, counts, quality."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cyclades.pipeline.studies.files import written_whole
+from cyclades.pipeline.survey.catalogue import flux_scale, survey_catalogue
+from cyclades.pipeline.survey.depth import (
+    counted_sources,
+    snr_corrections,
+    source_counts,
+    survey_area,
+)
+from cyclades.pipeline.survey.facts import grid_file, moc_file
+from cyclades.pipeline.survey.journal import DONE, Entry, Journal
+from cyclades.pipeline.survey.merging import join, overlapping, read_components
+from cyclades.pipeline.survey.noise_grid import NoiseGrid
+from cyclades.pipeline.survey.quality import quality
+from cyclades.pipeline.survey.rows import FieldRows
+from cyclades.pipeline.survey.work import ROWS, Work, digest
+from cyclades.stages.core.errors import OutputError
+from cyclades.stages.core.formats import format_extension
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+    from cyclades.pipeline.comparison.counts import VisibilityArea
+    from cyclades.stages.core.catalogue import Catalogue
+
+logger = logging.getLogger("cyclades.pipeline")
+SUMMARY = "summary.ecsv"
+NOT_IN_A_CATALOGUE = ("moc",)
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What the fields of a batch make together.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    depth, limits : VisibilityArea
+        Area against noise, and against the faintest peak that is looked for.
+    counts, corrections : Table or None
+    quality : Table
+        One row a field.
+    fields : tuple of str
+        Stems, in the order of the rows of `quality`.
+    left_out : dict of str to str
+        Stems of fields that are done but not part of it, and why.
+    """
+
+    catalogue: "Catalogue"
+    depth: "VisibilityArea"
+    limits: "VisibilityArea"
+    counts: "Table | None"
+    corrections: "Table | None"
+    quality: "Table"
+    fields: tuple[str, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def make_survey(work: Work, entries: Sequence[Entry]) -> Survey | None:
+    """Join fields that are done.
+
+    Parameters
+    ----------
+    work : Work
+    entries : sequence of Entry
+        Of fields that are done.
+
+    Returns
+    -------
+    Survey or None
+        None where no field has sky coordinates.
+
+    Raises
+    ------
+    InputError
+        Where the files of a field are missing or damaged.
+    """
+    folder = work.folder / ROWS
+    left_out: dict[str, str] = {}
+    chosen: list[Entry] = []
+    scales: list[float] = []
+    first: dict[str, Any] | None = None
+    for entry in sorted(entries, key=lambda one: one.stem):
+        if "area" not in entry.facts:
+            left_out[entry.stem] = "it has no sky coordinates, or its noise map was not kept"
+            continue
+        meta = FieldRows(folder, entry.stem).about()["meta"]
+        first = first or meta
+        scale = flux_scale(meta, first)
+        if scale is None:
+            left_out[entry.stem] = f"its unit {meta.get('unit')!r} is not that of {chosen[0].stem}"
+            continue
+        chosen.append(entry)
+        scales.append(scale)
+    if not chosen:
+        return None
+    stems = [entry.stem for entry in chosen]
+    fields = [FieldRows(folder, stem) for stem in stems]
+    grids = [
+        NoiseGrid.read(grid_file(folder, stem)).scaled(scale)
+        for stem, scale in zip(stems, scales, strict=True)
+    ]
+    near = overlapping(grids)
+    columns, owner = read_components(fields, scales)
+    joined = join(columns, owner, grids, near)
+    name = f"survey of {len(chosen)} fields"
+    catalogue = survey_catalogue(fields, scales, joined, name)
+    depth, limits = survey_area(grids, near)
+    facts = [entry.facts for entry in chosen]
+    facts = [
+        {**one, "rms": one["rms"] * scale} if one.get("rms") is not None else one
+        for one, scale in zip(facts, scales, strict=True)
+    ]
+    corrections = snr_corrections(facts)
+    sources = counted_sources(
+        catalogue, {stem: one["limit"] for stem, one in zip(stems, facts, strict=True)}
+    )
+    counts = source_counts(sources, limits, corrections)
+    table = quality(facts, joined, sources.peak, limits, grids)
+    return Survey(catalogue, depth, limits, counts, corrections, table, tuple(stems), left_out)
+
+
+def finish(
+    journal: Journal, work: Work, images: Sequence[str] | None = None, *, force: bool = False
+) -> list[Path]:
+    """Write the summary table and the files of the survey of all images that are done.
+
+    Parameters
+    ----------
+    journal : Journal
+    work : Work
+    images : sequence of str, optional
+        The images that the survey is of; all that were done with this configuration otherwise.
+    force : bool
+        Write them also where nothing has changed since they were written.
+
+    Returns
+    -------
+    list of Path
+        The files; each appears whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        Where they cannot be written.
+    """
+    wanted = None if images is None else set(images)
+    entries = [one for one in journal.entries() if wanted is None or one.image in wanted]
+    done = [one for one in entries if one.state == DONE and one.key == work.key]
+    state = digest(
+        [work.key, [[one.stem, one.sha256] for one in done],
+         [[one.image, one.state, one.error] for one in entries]]
+    )  # fmt: skip
+    listed = journal.about("survey_files")
+    files = [work.folder / name for name in (listed or "").split("\n") if name]
+    if not force and journal.about("survey") == state and all(one.exists() for one in files):
+        return files
+    survey = make_survey(work, done) if done else None
+    for stem, reason in (survey.left_out if survey is not None else {}).items():
+        logger.warning("%s is not part of the survey: %s", stem, reason)
+    files = [_write(work.folder / SUMMARY, _ecsv(summary_table(entries, survey)))]
+    if survey is not None:
+        files += _write_survey(work, survey)
+    journal.note("survey_files", "\n".join(one.name for one in files))
+    journal.note("survey", state)
+    return files
+
+
+def summary_table(entries: Sequence[Entry], survey: Survey | None) -> "Table":
+    """One row an image: what became of it, and the figures of its field."""
+    from astropy.table import Table
+
+    made = Table(
+        {
+            "field": [one.stem for one in entries],
+            "image": [one.image for one in entries],
+            "state": [one.state for one in entries],
+            "attempts": [one.attempts for one in entries],
+            "seconds": [one.seconds for one in entries],
+            "worker": [one.worker for one in entries],
+            "sha256": [one.sha256 for one in entries],
+        },
+        units={"seconds": "s"},
+        dtype=[str, str, str, int, float, str, str],
+    )
+    for name in ("components", "sources", "edge"):
+        made[name] = np.array([one.facts.get(name, 0) for one in entries], int)
+    if survey is not None:
+        place = {stem: row for row, stem in enumerate(survey.fields)}
+        rows = np.array([place.get(one.stem, -1) for one in entries], int)
+        known = rows >= 0
+        for name in survey.quality.colnames:
+            if name in made.colnames:
+                continue
+            held = survey.quality[name]
+            values = np.asarray(held)[rows]
+            if values.dtype.kind == "f":
+                values = np.where(known, values, np.nan)
+            elif values.dtype.kind in "iu":
+                values = np.where(known, values, 0)
+            else:
+                values = np.where(known, values, "")
+            made[name] = values
+            made[name].unit = held.unit
+    made["kind"] = np.array([one.kind for one in entries], str)
+    made["error"] = np.array([one.error for one in entries], str)
+    return made
+
+
+def _write_survey(work: Work, survey: Survey) -> list[Path]:
+    folder = work.folder
+    files = []
+    for kind in dict.fromkeys(["fits", *work.formats]):
+        if kind in NOT_IN_A_CATALOGUE:
+            continue
+        path = folder / f"survey.catalogue.{format_extension(kind)}"
+        survey.catalogue.write(path, kind)
+        files.append(path)
+    moc = coverage(work, survey.fields)
+    files.append(
+        _write(folder / "survey.moc.fits", lambda path: moc.save(str(path), format="fits"))
+    )
+    unit = survey.catalogue.meta.get("unit")
+    area = survey.depth.table()
+    area["limit"] = survey.limits.table()["rms"]
+    for name in ("rms", "limit"):
+        area[name].unit = unit
+    files.append(_write(folder / "survey.area.ecsv", _ecsv(area)))
+    for name in ("counts", "corrections"):
+        table = getattr(survey, name)
+        if table is not None:
+            files.append(_write(folder / f"survey.{name}.ecsv", _ecsv(table)))
+    from cyclades.pipeline.survey.figures import draw
+
+    files.append(_write(folder / "survey.png", lambda path: draw(survey).savefig(path, dpi=110)))
+    return files
+
+
+def coverage(work: Work, stems: Sequence[str]) -> Any:
+    """Return the sky that fields cover together as a MOC."""
+    from mocpy import MOC
+
+    mocs = [MOC.load(str(moc_file(work.folder / ROWS, stem)), format="fits") for stem in stems]
+    first, *others = mocs
+    return first.union(*others) if others else first
+
+
+def _ecsv(table: "Table") -> Callable[[Path], None]:
+    return lambda path: table.write(path, format="ascii.ecsv", overwrite=True)
+
+
+def _write(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Write a file whole or not at all."""
+    try:
+        with written_whole(path) as temporary:
+            write(temporary)
+    except OutputError as error:
+        raise OutputError(
+            f"{str(error).removesuffix('.')}; make room and give the same command again."
+        ) from error
+    return path

@@ -1,0 +1,202 @@
+"""The noise of a field in blocks of pixels: where on the sky it reaches how deep."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cyclades.pipeline.comparison.counts import VisibilityArea
+from cyclades.pipeline.comparison.match import unit_vectors
+from cyclades.pipeline.studies.files import written_whole
+from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.geometry import Floats
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
+    from cyclades.stages.core.image import SkyImage
+    from cyclades.stages.core.products import Background
+
+BLOCKS = 64
+"""Blocks along the longer side of an image."""
+
+
+class Cells(NamedTuple):
+    """Blocks with valid pixels."""
+
+    ra: Floats
+    dec: Floats
+    """Degrees, ICRS, of the middle."""
+    rms: Floats
+    area: Floats
+    """Square degrees of the valid pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseGrid:
+    """Mean noise in blocks of an image's pixels.
+
+    Parameters
+    ----------
+    rms : ndarray, shape (rows, columns), float32
+        Of the valid pixels, in the image's unit; NaN in a block without any.
+    pixels : ndarray, shape (rows, columns), float32
+        Number of valid pixels.
+    step : int
+        Pixels along a block's side.
+    header : str
+        Cards of the image's celestial coordinate system.
+    limit : float
+        Peak S/N above which sources of this field are looked for.
+    """
+
+    rms: NDArray[np.float32]
+    pixels: NDArray[np.float32]
+    step: int
+    header: str
+    limit: float
+
+    @classmethod
+    def of(cls, image: "SkyImage", background: "Background", limit: float) -> "NoiseGrid":
+        """Measure it on the noise map of an image with celestial coordinates."""
+        from cyclades.stages.core.headers import product_header
+
+        rms = background.rms
+        ny, nx = rms.shape
+        step = max(1, -(-max(ny, nx) // BLOCKS))
+        starts = np.arange(0, ny, step), np.arange(0, nx, step)
+
+        def blocks(values: NDArray[np.generic]) -> NDArray[np.float32]:
+            rows = np.add.reduceat(values, starts[0], axis=0, dtype=np.float64)
+            return np.add.reduceat(rows, starts[1], axis=1).astype(np.float32)
+
+        valid = np.isfinite(rms) & np.isfinite(image.data)
+        pixels = blocks(valid)
+        with np.errstate(invalid="ignore"):
+            mean = blocks(np.where(valid, rms, np.float32(0.0))) / pixels
+        # cards of the frame only, so that equal skies give equal bytes
+        return cls(mean, pixels, step, product_header(image).tostring(sep="\n"), limit)
+
+    def write(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        with written_whole(path) as temporary:
+            np.savez(
+                temporary,
+                rms=self.rms,
+                pixels=self.pixels,
+                about=np.array([self.step, self.limit]),
+                header=np.frombuffer(self.header.encode(), np.uint8),
+            )
+
+    @classmethod
+    def read(cls, path: Path) -> "NoiseGrid":
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        InputError
+            Where the file is missing or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                step, limit = held["about"]
+                header = held["header"].tobytes().decode()
+                return cls(held["rms"], held["pixels"], int(step), header, float(limit))
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise InputError(
+                f"{path} is missing or damaged; give the same command with --force to make it anew."
+            ) from error
+
+    def scaled(self, factor: float) -> "NoiseGrid":
+        """Return it in another unit."""
+        if factor == 1.0:
+            return self
+        return replace(self, rms=(self.rms * factor).astype(np.float32))
+
+    @cached_property
+    def wcs(self) -> "WCS":
+        """Celestial WCS of the image's pixels."""
+        from astropy.io import fits
+        from astropy.wcs import WCS
+
+        return WCS(fits.Header.fromstring(self.header, sep="\n"))
+
+    @cached_property
+    def _turn(self) -> Floats:
+        """Rotation from ICRS to the frame of the WCS, (3, 3).
+
+        The E-terms of aberration of FK4 (0.3 arcsec) do not matter to blocks of pixels.
+        """
+        from astropy.coordinates import ICRS, SkyCoord
+        from astropy.wcs.utils import wcs_to_celestial_frame
+
+        frame = wcs_to_celestial_frame(self.wcs)
+        if isinstance(frame, ICRS):
+            return np.eye(3)
+        axes = SkyCoord([0.0, 90.0, 0.0], [0.0, 0.0, 90.0], unit="deg").transform_to(frame)
+        return np.asarray(axes.spherical.to_cartesian().xyz.value)
+
+    def _ordered(self, first: Floats, second: Floats) -> tuple[Floats, Floats]:
+        """Longitude and latitude as the axes of the WCS, or the other way round."""
+        return (second, first) if self.wcs.wcs.lng == 1 else (first, second)
+
+    def _directions(self, x: Floats, y: Floats) -> Floats:
+        """Unit vectors (ICRS) of pixel positions; NaN outside the projection."""
+        lon, lat = self._ordered(*self.wcs.all_pix2world(x, y, 0))
+        return np.asarray(unit_vectors(lon, lat) @ self._turn)
+
+    @cached_property
+    def cells(self) -> Cells:
+        """Blocks with valid pixels, on the sky."""
+        rows, columns = np.nonzero(self.pixels > 0)
+        half = 0.5 * (self.step - 1.0)
+        x: Floats = (columns * self.step + half).astype(np.float64)
+        y: Floats = (rows * self.step + half).astype(np.float64)
+        middle = self._directions(x, y)
+        ra = np.degrees(np.arctan2(middle[:, 1], middle[:, 0])) % 360.0
+        dec = np.degrees(np.arcsin(np.clip(middle[:, 2], -1.0, 1.0)))
+        # the parallelogram of a pixel's sides, on the unit sphere
+        along_x: Floats = self._directions(x + 0.5, y) - self._directions(x - 0.5, y)
+        along_y: Floats = self._directions(x, y + 0.5) - self._directions(x, y - 0.5)
+        area = np.linalg.norm(np.cross(along_x, along_y), axis=1) * np.degrees(1.0) ** 2
+        area = area * self.pixels[rows, columns]
+        known = np.isfinite(ra) & np.isfinite(dec) & np.isfinite(area)
+        rms = self.rms[rows, columns].astype(float)
+        return Cells(ra[known], dec[known], rms[known], area[known])
+
+    def at(self, ra: ArrayLike, dec: ArrayLike) -> Floats:
+        """Noise at positions (degrees, ICRS); NaN where the field does not cover them."""
+        ra, dec = np.atleast_1d(np.asarray(ra, float)), np.atleast_1d(np.asarray(dec, float))
+        found = np.full(len(ra), np.nan)
+        if not len(ra):
+            return found
+        directions = unit_vectors(ra, dec) @ self._turn.T
+        # a projection may show what lies behind the sphere, too
+        near = np.flatnonzero(directions @ self._turn @ self._middle > 0.0)
+        lon = np.degrees(np.arctan2(directions[near, 1], directions[near, 0]))
+        lat = np.degrees(np.arcsin(np.clip(directions[near, 2], -1.0, 1.0)))
+        if not len(near):
+            return found
+        x, y = self.wcs.all_world2pix(*self._ordered(lon, lat), 0, quiet=True)
+        with np.errstate(invalid="ignore"):
+            column, row = ((np.asarray(v, float) + 0.5) // self.step for v in (x, y))
+            ny, nx = self.rms.shape
+            inside = (column >= 0) & (column < nx) & (row >= 0) & (row < ny)
+        found[near[inside]] = self.rms[row[inside].astype(int), column[inside].astype(int)]
+        return found
+
+    @cached_property
+    def _middle(self) -> Floats:
+        """Mean direction of the field (ICRS)."""
+        cells = self.cells
+        if not len(cells.ra):
+            return np.zeros(3)
+        return np.asarray(unit_vectors(cells.ra, cells.dec).mean(0))
+
+    @property
+    def depth(self) -> VisibilityArea:
+        """Area against the faintest peak that is looked for, of this field alone."""
+        return VisibilityArea.of(self.limit * self.cells.rms, self.cells.area)

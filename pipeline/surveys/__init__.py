@@ -1,0 +1,1 @@
+"""Images and catalogues of published radio surveys, fetched where a user's own image lies."""

@@ -1,0 +1,225 @@
+"""Level and rms corrected by a dense head on a detector's backbone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclades.stages.background.base import MeshBackground
+from cyclades.stages.background.cells import STATISTICS, CellGrid, statistics
+from cyclades.stages.background.mesh import Map, bands
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.masking import source_mask
+from cyclades.stages.core.products import Background
+from cyclades.stages.core.registry import create_stage
+from cyclades.stages.core.stage import BackgroundStage, Capabilities, parameter
+from cyclades.stages.networks.dense_background import COMMAND, BackgroundHead, read_head
+from cyclades.stages.networks.heads.table import detection_of
+from cyclades.stages.networks.specification import NetworkSpec
+from cyclades.stages.networks.tiles import Frame, Tile
+from cyclades.stages.networks.weights import (
+    find_background,
+    find_detector,
+    read_metadata,
+    verify,
+)
+
+UNKNOWN_BEAM = 4.0
+"""FWHM in pixels where no beam is known."""
+Project = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+class DenseBackground(BackgroundStage):
+    """A classical estimate, corrected in small cells by what a network sees.
+
+    A mesh estimator gives a first level and rms. A dense head looks at cells of 16 pixels of the
+    network's image: the features of a detector's backbone, and statistics of the pixels in units
+    of the first maps. It says by how much the level is to be shifted, in units of the rms, and the
+    rms to be multiplied; smooth maps through the cells are applied to the first ones.
+
+    What the detector finds in the same pass stays in the context for a detection that asks it in
+    the same way, so that a run looks once.
+    """
+
+    name: ClassVar[str] = "dense"
+    summary: ClassVar[str] = "a mesh estimator corrected by a dense head on a detector's backbone"
+    capabilities: ClassVar[Capabilities] = Capabilities(needs_weights=True)
+
+    weights: str = parameter("dense", "A shipped head's name, or a file.")
+    tile: int | None = parameter(
+        None, "Longest side of the network's tiles; the detection's own by default.", unit="pixels"
+    )
+    batch: int = parameter(
+        4, "Tiles of 512 x 512 pixels at a time; of larger ones fewer, of smaller ones more.", ge=1
+    )
+    runtime: Literal["auto", "torch", "onnx"] = parameter(
+        "auto", "torch, or ONNX Runtime where the weights were exported; auto takes what is there."
+    )
+
+    def model_post_init(self, context: object) -> None:
+        """Check the size of tiles as the detection does."""
+        create_stage("detection", "yolo", **self._looks("yolo"))
+
+    def _looks(self, weights: str) -> dict[str, Any]:
+        """Parameters of the detection whose network looks."""
+        own = {"weights": weights, "batch": self.batch, "runtime": self.runtime}
+        return own if self.tile is None else {**own, "tile": self.tile}
+
+    def estimate(self, image: SkyImage, *, context: Context) -> Background:
+        """Return level and rms maps of the image's shape and unit, NaN where it is blank.
+
+        Parameters
+        ----------
+        image : SkyImage
+        context : Context
+            Keeps the head, the network, and what the network finds for the detection.
+
+        Raises
+        ------
+        ConfigurationError
+            Where neither torch nor ONNX Runtime is installed.
+        InputError
+            Where the weights are missing, damaged or no background's, or those of the backbone are
+            not the ones that the head was trained on.
+        """
+        path = find_background(self.weights)
+        head = context.cached(("background", str(path)), lambda: _load(path))
+        mesh = cast(
+            MeshBackground,
+            create_stage("background", head.spec.estimator, **head.spec.options),
+        )
+        first = mesh.estimate(image, context=context)
+        if not np.isfinite(first.rms).any():
+            return first
+        with context.noting_below("background"):
+            seen = self.look(image, head.spec.trunk, head.spec.cell, head.project, context)
+        described, share = describe(image, first, seen.grid)
+        level, rms = head.corrections(seen.features, described, share)
+        return corrected(first, seen.grid, level, rms)
+
+    def look(
+        self, image: SkyImage, trunk: str, cell: int, project: Project, context: Context
+    ) -> "Seen":
+        """Features of the cells of an image.
+
+        Parameters
+        ----------
+        image : SkyImage
+        trunk : str
+            The detector that looks; a shipped one's name, or a file.
+        cell : int
+            Side of the cells in pixels of the network.
+        project : callable
+            Takes the features of the cells of a tile, shape (features, rows, columns); returns
+            what is kept of them.
+        context : Context
+        """
+        file = find_detector(trunk)
+        name = NetworkSpec.from_metadata(read_metadata(file), file).head.name
+        detection = cast(Any, create_stage("detection", detection_of(name), **self._looks(trunk)))
+        held: list[Seen] = []
+
+        def collect(frame: Frame) -> Callable[[Tile, NDArray[np.float32]], None]:
+            grid = CellGrid.of(image.shape, image.origin, frame.scale, cell)
+            none = project(np.zeros((_features(file), 0, 0), np.float32))
+            held.append(Seen(grid, np.zeros((len(none), *grid.shape), np.float32)))
+            return lambda tile, features: _put(held[0], project(features), tile, cell)
+
+        detection.look(image, context=context, collect=collect)
+        return held[0]
+
+
+class Seen(NamedTuple):
+    """What a network saw of an image: its cells, and what is kept of their features."""
+
+    grid: CellGrid
+    features: NDArray[np.float32]
+
+
+def _features(file: Path) -> int:
+    """Number of features of a cell."""
+    backbone = NetworkSpec.from_metadata(read_metadata(file), file).backbone
+    if backbone is None:
+        raise InputError(
+            f"{file}: is a whole network, whose features no background can take; use one with a "
+            "backbone, as yolo."
+        )
+    return len(backbone.strides) * backbone.channels
+
+
+def _put(seen: Seen, features: NDArray[np.float32], tile: Tile, cell: int) -> None:
+    """Write the cells that a tile owns."""
+    places = []
+    for k in (0, 1):
+        core, padded = ((tile.core.y0, tile.core.y1), (tile.padded.y0, tile.padded.y1))
+        if k:
+            core, padded = ((tile.core.x0, tile.core.x1), (tile.padded.x0, tile.padded.x1))
+        first, number = seen.grid.first[k], seen.grid.shape[k]
+        low = max(core[0] // cell, padded[0] // cell, first)
+        high = min(core[1] // cell, padded[1] // cell, first + number)
+        if high <= low:
+            return
+        start = padded[0] // cell
+        places.append((slice(low - first, high - first), slice(low - start, high - start)))
+    (y, own_y), (x, own_x) = places
+    seen.features[:, y, x] = features[:, own_y, own_x]
+
+
+def describe(
+    image: SkyImage, first: Background, grid: CellGrid
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Statistics of the cells of an image in units of first maps, and the share they rest on.
+
+    See `cyclades.stages.background.cells.statistics`.
+    """
+    beam = UNKNOWN_BEAM if image.psf is None else image.psf.size
+    known = np.isfinite(image.data) & np.isfinite(first.rms)
+    significance = np.zeros(image.shape, np.float32)
+    for rows in bands(len(significance)):
+        part = image.data[rows] - first.level[rows]
+        np.divide(part, first.rms[rows], out=significance[rows], where=known[rows])
+    masked = source_mask(significance, grow=int(np.ceil(0.5 * beam)))
+    return statistics(significance, known, masked, grid, beam)
+
+
+def corrected(first: Background, grid: CellGrid, level: Map, rms: Map) -> Background:
+    """Apply the corrections of cells to first maps.
+
+    Parameters
+    ----------
+    first : Background
+    grid : CellGrid
+    level, rms : ndarray, shape of the grid
+        See `cyclades.stages.networks.dense_background.BackgroundHead.corrections`.
+    """
+    shift = grid.mesh.interpolate(np.asarray(level, float))
+    shift *= first.rms
+    shift += first.level
+    factor = grid.mesh.interpolate(np.asarray(rms, float))
+    np.exp(factor, out=factor)
+    factor *= first.rms
+    # the noise floor of the first maps may be the smallest number that there is
+    np.maximum(factor, np.finfo(np.float32).tiny, out=factor)
+    return Background(shift, factor, first.uncertain)
+
+
+def _load(path: Path) -> BackgroundHead:
+    """Read a head, and see that it fits this version and the backbone that is here."""
+    head = read_head(path)
+    if head.spec.statistics != STATISTICS:
+        raise InputError(
+            f"{path}: was trained on other statistics of the pixels than this version takes; train "
+            f"it anew with {COMMAND}."
+        )
+    try:
+        verify(find_detector(head.spec.trunk), head.spec.trunk_sha256)
+    except InputError as error:
+        raise InputError(
+            f"{path}: was trained on a backbone, {head.spec.trunk}, that is not here or has been "
+            f"changed; put its file back, or train the head anew with {COMMAND}."
+        ) from error
+    return head

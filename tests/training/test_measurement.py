@@ -1,0 +1,141 @@
+"""Rows to learn measurements from, the loss, and a training from end to end."""
+
+import numpy as np
+import pytest
+
+from tests.requirements import require
+
+require("learned")
+
+import torch  # noqa: E402
+
+from cyclades.pipeline.training.measured_sources import (  # noqa: E402
+    GAUSSIAN_KIND,
+    Examples,
+    TrueObjects,
+    draw_objects,
+    field_examples,
+    random_beam,
+    row_truth,
+)
+from cyclades.pipeline.training.measurement import (  # noqa: E402
+    Errors,
+    calibrate,
+    calibrated,
+    errors_of,
+    train_measurement,
+)
+from cyclades.pipeline.training.measurement_module import (  # noqa: E402
+    MeasurementOptions,
+    as_tensors,
+    measurement_losses,
+    turned,
+)
+from cyclades.stages.core.geometry import determinant  # noqa: E402
+from cyclades.stages.networks.adaptive_moments import adaptive_moments  # noqa: E402
+from cyclades.stages.networks.region_head import OUTPUTS, TRIANGLE, RegionHead  # noqa: E402
+from cyclades.stages.networks.region_runtime import RegionMeasurer, turning  # noqa: E402
+from cyclades.stages.networks.region_windows import STEP  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def rows() -> Examples:
+    return field_examples(3, side=256)
+
+
+def test_light_is_shared_and_conserved():
+    generator = np.random.default_rng(1)
+    beam = random_beam(generator)
+    objects = draw_objects(generator, beam, 400)
+    flux = objects.values[:, 0] * np.sqrt(
+        determinant(objects.values[:, [3, 4, 4, 5]].reshape(-1, 2, 2)) / determinant(beam)
+    )
+    order = np.lexsort([-objects.values[:, 0], objects.owner])
+    brightest = order[np.unique(objects.owner[order], return_index=True)[1]]
+    summit = objects.values[brightest, 1:3]
+    true = row_truth(objects, summit, beam)
+    assert np.nansum(true.values[:, 6]) == pytest.approx(flux.sum(), rel=0.01)
+    single = TrueObjects(objects.values[:1], np.zeros(1, np.int64), np.zeros(1, np.int64))
+    alone = row_truth(single, summit[:1], beam)
+    assert alone.alone[0]
+    assert np.allclose(alone.values[0, :6], single.values[0])
+
+
+def test_no_cut_selects_the_sources(rows: Examples):
+    """Realisations of a source have the same truth, down to far below any threshold."""
+    faint = np.unique(rows.group[(rows.group >= 0) & (rows.truth[:, 0] < 4.0)])
+    assert len(faint) > 0
+    for group in np.unique(rows.group[rows.group >= 0]):
+        mine = rows.group == group
+        assert mine.sum() == 4
+        assert np.ptp(rows.truth[mine, 6]) < 0.02 * rows.truth[mine, 6].mean()
+        if rows.kind[mine][0] == GAUSSIAN_KIND:
+            assert np.ptp(rows.truth[mine, 3:6], axis=0).max() < 0.05
+
+
+def test_orientations_are_consistent(rows: Examples):
+    """Moments of a turned window are the turned moments, and turning back gives the first."""
+    first = rows.take(np.flatnonzero(rows.scale > 20.0)[:20])
+    for orientation in range(8):
+        batch = as_tensors(first, orientation)
+        made = adaptive_moments(batch["fine"].numpy(), STEP)
+        assert np.allclose(made, batch["numbers"][:, 2:], atol=2e-3)
+        back = turned(torch.from_numpy(first.truth), orientation).numpy() @ turning(orientation).T
+        assert np.allclose(back, first.truth, rtol=1e-6)
+
+
+def test_an_untrained_head_gives_the_adaptive_moments(rows: Examples):
+    torch.manual_seed(0)
+    head = RegionHead(32).eval()
+    torch.nn.init.zeros_(head.last.weight)
+    batch = as_tensors(rows)
+    mean, _, units = head(batch["fine"], batch["coarse"], batch["numbers"])
+    assert torch.allclose(mean[:, :6], batch["numbers"][:, 2:8])
+    assert (units > 0).all()
+
+
+def test_the_penalty_knows_bias_from_scatter():
+    """Zero on average for errors that differ between realisations, the square for equal ones."""
+    generator = torch.Generator().manual_seed(0)
+    n = 4000
+    truth = torch.ones(4 * n, OUTPUTS)
+    batch = {"scale": torch.ones(4 * n), "truth": truth, "grouped": torch.tensor(4 * n)}
+    factor, units = torch.zeros(4 * n, TRIANGLE), torch.ones(4 * n, OUTPUTS)
+    noise = torch.randn(4 * n, OUTPUTS, generator=generator)
+    scattered = measurement_losses(truth + noise, factor, units, batch, 4)["bias"]
+    # the product of two means of two: variance 1/4, summed over 7 and averaged over n
+    assert abs(float(scattered)) < 4.0 * 0.5 * (OUTPUTS / n) ** 0.5
+    shifted = measurement_losses(truth + 0.5, factor, units, batch, 4)["bias"]
+    assert float(shifted) == pytest.approx(0.25 * OUTPUTS, rel=1e-5)
+
+
+def test_the_calibration_makes_pulls_of_unit_width(rows: Examples):
+    generator = np.random.default_rng(2)
+    many = rows.take(generator.integers(0, len(rows), 40000))
+    scale = np.exp(generator.uniform(np.log(3.0), np.log(300.0), len(many))).astype(np.float32)
+    many = Examples(**{**vars(many), "scale": scale, "island": np.arange(len(many))})
+    misfit = np.exp(generator.uniform(0.0, 2.0, len(many)))
+    factor = (1.0 + 0.3 * np.log(scale)) * (1.0 + 0.2 * np.log(misfit))
+    wrong = generator.standard_normal((len(many), OUTPUTS)) * factor[:, None]
+    wrong[:, 6] += 0.3 * factor
+    errors = Errors(wrong, np.ones_like(wrong), misfit / scale)
+    right = calibrated(errors, many, calibrate(errors, many))
+    pulls = right.error / right.sigma
+    assert np.allclose(pulls.std(0), 1.0, atol=0.06)
+    assert np.allclose(np.median(pulls, 0), 0.0, atol=0.06)
+
+
+def test_training_from_end_to_end(tmp_path):
+    options = MeasurementOptions(
+        fields=1, held_out=1, side=192, batch=32, steps=4, steps_a_checkpoint=4, warm_up=1,
+        members=2, width=16, precision="float32",
+    )  # fmt: skip
+    paths = [train_measurement(options, tmp_path / name) for name in ("one", "two")]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert "region head" in paths[0].with_suffix(".md").read_text("utf-8").lower()
+    measurer = RegionMeasurer(paths[0])
+    assert measurer.spec.members == 2
+    held = field_examples(1001, side=192)
+    errors = errors_of(measurer.network, held)
+    assert np.isfinite(errors.error).all()
+    assert (errors.sigma > 0).all()
