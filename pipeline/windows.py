@@ -31,6 +31,7 @@ from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.noise import NoiseAutocorrelation, measure_noise
 from cyclades.stages.core.products import Background, Detections, Floats
 from cyclades.stages.core.segments import complete_detections, significance_map
+from cyclades.stages.core.source import MemorySource
 from cyclades.stages.core.streaming import Plane
 from cyclades.stages.core.tiling import Box, Window, full_box, grid
 from cyclades.stages.core.windows import (
@@ -67,7 +68,13 @@ Report = Callable[[str, float], None]
 
 
 def window_size(config: "RouteConfig", source: "ImageSource") -> int:
-    """Side of the windows that an image is worked through in; 0 for none."""
+    """Side of the windows that an image is worked through in; 0 for none.
+
+    One that is in memory already is so only where the configuration says it, and a part of a larger
+    image never.
+    """
+    if isinstance(source, MemorySource):
+        return (config.image.window or 0) if source.image.origin == (0, 0) else 0
     if config.image.window is not None:
         return config.image.window
     return WINDOW if source.shape[0] * source.shape[1] > LARGE else 0

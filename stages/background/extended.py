@@ -101,7 +101,9 @@ def outstanding(
     found = covered
     if values.size >= LEAST_CELLS:
         middle = float(np.median(values))
-        scatter = 1.4826 * float(np.median(np.abs(values - middle)))
+        values -= np.float32(middle)
+        np.abs(values, out=values)
+        scatter = 1.4826 * float(np.median(values, overwrite_input=True))
         if scatter > 0.0:
             deviation = np.asarray((mean - middle) / scatter, np.float32)
             found = found | source_mask(deviation, seed=seed, flood=flood, grow=0)

@@ -376,13 +376,13 @@ class _Sweeps:
             rows = slice(done, done + last - first)
             mean[rows], covered[rows] = (plane[first:last] for plane in means)
             done = rows.stop
+        del self.flooded
         found = outstanding(
             mean,
             covered,
             seed=self.stage.mask_seed_threshold,
             flood=self.stage.mask_flood_threshold,
         )
-        del self.flooded
         self.extended = CellMask(fine, self.extended.cells | found)
 
     def look_again(self) -> tuple[Floats, Floats, Floats, bool]:

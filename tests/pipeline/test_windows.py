@@ -12,6 +12,7 @@ from cyclades.pipeline.chain import Pipeline
 from cyclades.pipeline.rows_file import RowsFile
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.tiling import Box
 from tests.windowed import SHAPE, differences, seamed_sky
 
 
@@ -136,6 +137,13 @@ def test_image_without_sources_gives_an_empty_catalogue():
     catalogue = chosen.run(noise, workers=1).catalogue
     assert len(catalogue) == len(catalogue.islands) == 0
     assert catalogue.components.colnames == whole("classical").catalogue.components.colnames
+
+
+def test_part_of_an_image_in_memory_is_run_as_a_whole():
+    part = seamed_sky().cutout(Box(150, 300, 0, 150))
+    result = pipeline("classical", window=64).run(part, workers=1)
+    assert "windows" not in result.provenance["notes"]
+    assert result.image is part
 
 
 def test_all_blank_image_is_refused():
