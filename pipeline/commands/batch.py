@@ -19,7 +19,7 @@ from cyclades.pipeline.commands.terminal import (
     log_to_terminal,
     print_json,
 )
-from cyclades.stages.core.errors import ConfigurationError
+from cyclades.stages.core.errors import ConfigurationError, InputError
 
 if TYPE_CHECKING:
     from cyclades.pipeline.survey.journal import Entry
@@ -210,7 +210,7 @@ def batch(
         "cyclades watch incoming -o survey --once --json",
     )
 )
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=click.Path(path_type=Path))
 @_survey_options
 @click.option(
     "--interval", type=click.FloatRange(min=0.05), default=5.0, show_default=True,
@@ -240,6 +240,8 @@ def watch(
     from cyclades.pipeline.survey.run import watch_folder
 
     log_to_terminal(verbose, quiet)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; make it, or give another.")
     work, workers = _planned(output, **options)
 
     def told(entry: "Entry") -> None:

@@ -100,8 +100,8 @@ def test_it_is_measured_once_a_run(monkeypatch):
 
     image, background = sky_image(source_rows(9.0, [60.0], [60.0]), (120, 120))
     calls = []
-    real = module._measure
-    monkeypatch.setattr(module, "_measure", lambda *a: calls.append(1) or real(*a))
+    real = module.measure_noise
+    monkeypatch.setattr(module, "measure_noise", lambda *a: calls.append(1) or real(*a))
     context = Context()
     for _ in range(3):
         noise_autocorrelation(image, background, context=context)

@@ -166,7 +166,7 @@ def test_graphs_need_the_whole_network(
 ) -> None:  # fmt: skip
     exported: list[Path] = []
     monkeypatch.setattr(
-        export, "export_detector", lambda network, path, size: exported.append(path) or []
+        export, "export_detector", lambda network, path, size, cells: exported.append(path) or []
     )
     path, out = tmp_path / "small.safetensors", tmp_path / "out"
     mine = detector(SMALL, NAME)
