@@ -170,8 +170,8 @@ def header_beam(header: "Header") -> BeamShape | None:
             continue
         if not (major > 0 and minor > 0):
             raise InputError(
-                f"the header's beam ({major_card} = {header.get(major_card)!r}, {minor_card} = "
-                f"{header.get(minor_card)!r}) is not a size in degrees; give the beam with "
+                f"the header's beam ({major_card} = {_shown(header, major_card)}, {minor_card} = "
+                f"{_shown(header, minor_card)}) is not a size in degrees; give the beam with "
                 "--beam, for example --beam 5.4arcsec."
             )
         return BeamShape.make(major, minor, 0.0 if np.isnan(angle) else angle, "deg")
@@ -187,6 +187,14 @@ def header_beam(header: "Header") -> BeamShape | None:
         if major > 0 and minor > 0:
             return BeamShape.make(major, minor, angle, unit)
     return None
+
+
+def _shown(header: "Header", keyword: str) -> str:
+    """Return the value of a card as text, also of one that cannot be parsed."""
+    try:
+        return repr(header.get(keyword))
+    except Exception:  # whatever astropy makes of a damaged card
+        return "unreadable"
 
 
 def table_beam(table: Any, channel: int | None, stokes: int | None) -> BeamShape | None:
@@ -251,7 +259,6 @@ def celestial_wcs(header: "Header", file: "HDUList | None" = None) -> "WCS | Non
     logged and left out.
     """
     from astropy.wcs import WCS
-    from astropy.wcs.utils import wcs_to_celestial_frame
 
     try:
         wcs = WCS(header, fobj=file)
@@ -260,10 +267,11 @@ def celestial_wcs(header: "Header", file: "HDUList | None" = None) -> "WCS | Non
         celestial = wcs.celestial
         if celestial.wcs.lngtyp not in ("RA", "GLON"):
             raise ValueError(f"{celestial.wcs.lngtyp} is neither equatorial nor galactic")
-        wcs_to_celestial_frame(celestial)
         scale = celestial.pixel_scale_matrix
         if not np.isfinite(scale).all() or np.linalg.det(scale) == 0:
             raise ValueError("the pixel scale is zero")
+        # what cannot be written again, as the year of no equinox, is of no use either
+        _wcs_cards(celestial)
     except Exception as error:  # wcslib and the frames raise a dozen unrelated classes
         logger.warning(
             "the sky coordinates of the header cannot be used, and the catalogue has pixels only; "

@@ -4,6 +4,7 @@ Uncompressed and tile-compressed images are read by sections; a file that is com
 whole (gzip, bzip2, ...) can only be read from its start, so its plane is loaded once and kept.
 """
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from astropy.io.fits import HDUList, Header
     from astropy.wcs import WCS
 
+_SIZES = re.compile(rb"(NAXIS[ \d]{3}|GCOUNT  |PCOUNT  )= *([-+]?\d+)")
+"""Cards that say how much there is to be read."""
+_MOST_AXES = 999
+"""Of the FITS standard, 4.4.1.1."""
+_LOOKED_AT = 2**16
+"""Bytes in which the first headers lie."""
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"PK\x03\x04", b"\x1f\x9d", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
@@ -137,6 +144,8 @@ def _open(path: Path | RemoteFile, mapped: bool = False) -> Iterator["HDUList"]:
         with _open_remote(path) as file:
             yield file
         return
+    if _impossible(path):
+        raise _damaged(path)
     try:
         file = fits.open(path, mode="readonly", memmap=mapped)
     except FileNotFoundError:
@@ -149,6 +158,21 @@ def _open(path: Path | RemoteFile, mapped: bool = False) -> Iterator["HDUList"]:
         raise InputError(f"{path}: this is not a FITS file.") from error
     with file:
         yield file
+
+
+def _impossible(path: Path) -> bool:
+    """Whether a header among the first bytes has a negative size, or more axes than FITS allows.
+
+    astropy asks for as many axes as a header says, and goes on from negative sizes for ever.
+    """
+    try:
+        first = _first_bytes(path, _LOOKED_AT)
+    except OSError:  # for astropy to find
+        return False
+    return any(
+        int(value) < 0 or (card == b"NAXIS   " and int(value) > _MOST_AXES)
+        for card, value in _SIZES.findall(first)
+    )
 
 
 @contextmanager
@@ -211,7 +235,12 @@ def _open_plane(
             raise _damaged(path) from error
         compressed = _first_bytes(path).startswith(_COMPRESSED)
         if not compressed:
-            _check_size(file, hdu, path)
+            try:
+                _check_size(file, hdu, path)
+            except InputError:
+                raise
+            except Exception as error:  # sizes that cannot be read
+                raise _damaged(path) from error
         wcs = celestial_wcs(header, file)
         if wcs is not None and max(wcs.wcs.lng, wcs.wcs.lat) >= len(shape):
             wcs = None
@@ -240,9 +269,9 @@ def _open_plane(
         )
 
 
-def _first_bytes(path: Path | RemoteFile) -> bytes:
+def _first_bytes(path: Path | RemoteFile, number: int = 6) -> bytes:
     with path.open("rb") as stream:
-        return stream.read(6)
+        return stream.read(number)
 
 
 def _damaged(path: Path | RemoteFile) -> InputError:
