@@ -16,6 +16,7 @@ from cyclades.stages.core.geometry import (
     covariance_from_shape,
     gaussian_area,
     inverse,
+    pixel_positions,
     sky_jacobian,
     transform_covariance,
 )
@@ -51,21 +52,14 @@ def catalogue_gaussians(table: "ComparisonTable", image: "SkyImage") -> Floats:
     InputError
         Where the image has no sky coordinates.
     """
-    from astropy.coordinates import SkyCoord
-    from astropy.wcs.utils import skycoord_to_pixel
-
     if image.wcs is None:
         raise InputError(
             f"{image.name} has no sky coordinates, so that no catalogue can be placed on it."
         )
     if not len(table):
         return np.zeros((0, 6))
-    # astropy refuses latitudes that are not numbers
-    known = np.isfinite(table["ra"]) & np.isfinite(table["dec"])
-    ra, dec = (np.where(known, table[name], 0.0) for name in ("ra", "dec"))
-    x, y = skycoord_to_pixel(SkyCoord(ra, dec, unit="deg", frame="icrs"), image.wcs, 0)
-    known &= np.isfinite(x) & np.isfinite(y)
-    x, y = np.where(known, x, np.nan), np.where(known, y, np.nan)
+    x, y = pixel_positions(image.wcs, table["ra"], table["dec"])
+    known = np.isfinite(x) & np.isfinite(y)
     shape = np.full((len(table), 2, 2), np.nan)
     sky = covariance_from_shape(table["major"], table["minor"], table["position_angle"])
     to_pixels = inverse(sky_jacobian(image.wcs, x[known], y[known]) * 3600.0)
@@ -157,7 +151,7 @@ def write_image(image: "SkyImage", path: str | Path, product: str) -> None:
 
     from cyclades import __version__
     from cyclades.stages.core.formats import partial_file
-    from cyclades.stages.core.headers import product_header
+    from cyclades.stages.core.headers import card_text, product_header
 
     path = Path(path)
     if path.suffix.lower() not in FITS_SUFFIXES:
@@ -165,7 +159,7 @@ def write_image(image: "SkyImage", path: str | Path, product: str) -> None:
     header = product_header(image)
     header["PRODUCT"] = product
     header["CREATOR"] = f"cyclades {__version__}"
-    header["IMAGE"] = image.name[:68]
+    header["IMAGE"] = card_text(image.name)[:68]
     partial: Path | None = None
     try:
         partial = partial_file(path)
