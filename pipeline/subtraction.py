@@ -117,7 +117,8 @@ def subtract_catalogue(
     Raises
     ------
     InputError
-        Where the image has no sky coordinates, or no row of the catalogue can be drawn on it.
+        Where the image has no sky coordinates, no row of the catalogue can be drawn on it, or
+        all lie off it.
     """
     values = catalogue_gaussians(table, image)
     drawable = np.isfinite(values).all(axis=1)
@@ -133,10 +134,22 @@ def subtract_catalogue(
             "the image's beam with --beam where it has none."
         )
     model = render_gaussians(image.shape, values)
+    if len(values) and not model.any():
+        raise InputError(
+            f"No source of the catalogue lies on {image.name}; see that both are of the same sky."
+        )
     data: NDArray[np.float32] = image.data + model if add else image.data - model
     if mask_brighter is not None:
         data[np.abs(model) > mask_brighter] = np.nan
     return image.replace(data=data)
+
+
+def rows_on_image(table: "ComparisonTable", image: "SkyImage") -> NDArray[np.bool_]:
+    """Return which rows of a catalogue have their position on an image's pixels."""
+    assert image.wcs is not None
+    x, y = pixel_positions(image.wcs, table["ra"], table["dec"])
+    ny, nx = image.shape
+    return (x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5)
 
 
 def write_image(image: "SkyImage", path: str | Path, product: str) -> None:
