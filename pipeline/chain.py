@@ -350,10 +350,13 @@ class Pipeline:
         needing = [stage for stage in self.config.stages if stage.capabilities.needs_beam]
         if needing and source.psf is None:
             stage = needing[0]
+            if source.wcs is None:
+                lacks, size = "no beam in pixels and no celestial coordinates", "4pixel"
+            else:
+                lacks, size = "no beam", "5.4arcsec"
             raise InputError(
-                f"{source.name} has no beam, and the {stage.kind} {stage.name!r} needs one; give "
-                "it with --beam 5.4arcsec (Python: read_image(path, beam='5.4arcsec')), or with "
-                "--beam 4pixel where the image has no coordinates."
+                f"{source.name} has {lacks}, and the {stage.kind} {stage.name!r} needs a beam; "
+                f"give it with --beam {size} (Python: read_image(path, beam={size!r}))."
             )
 
 

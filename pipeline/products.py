@@ -149,7 +149,7 @@ def write_map(name: str, result: "Result", path: Path) -> None:
     from astropy.io import fits
 
     from cyclades import __version__
-    from cyclades.stages.core.headers import product_header
+    from cyclades.stages.core.headers import card_text, product_header
 
     product = PRODUCTS[name]
     image = result.image if result.windows is None else result.windows.frame
@@ -157,7 +157,7 @@ def write_map(name: str, result: "Result", path: Path) -> None:
     header = product_header(image, None if product.in_image_unit else u.dimensionless_unscaled)
     header["PRODUCT"] = (name, product.description[:45])
     header["CREATOR"] = f"cyclades {__version__}"
-    header["IMAGE"] = image.name[:68]
+    header["IMAGE"] = card_text(image.name)[:68]
     if result.windows is not None:
         result.windows.write(name, path, header)
         return

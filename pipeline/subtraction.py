@@ -16,6 +16,7 @@ from cyclades.stages.core.geometry import (
     covariance_from_shape,
     gaussian_area,
     inverse,
+    pixel_positions,
     sky_jacobian,
     transform_covariance,
 )
@@ -51,21 +52,14 @@ def catalogue_gaussians(table: "ComparisonTable", image: "SkyImage") -> Floats:
     InputError
         Where the image has no sky coordinates.
     """
-    from astropy.coordinates import SkyCoord
-    from astropy.wcs.utils import skycoord_to_pixel
-
     if image.wcs is None:
         raise InputError(
             f"{image.name} has no sky coordinates, so that no catalogue can be placed on it."
         )
     if not len(table):
         return np.zeros((0, 6))
-    # astropy refuses latitudes that are not numbers
-    known = np.isfinite(table["ra"]) & np.isfinite(table["dec"])
-    ra, dec = (np.where(known, table[name], 0.0) for name in ("ra", "dec"))
-    x, y = skycoord_to_pixel(SkyCoord(ra, dec, unit="deg", frame="icrs"), image.wcs, 0)
-    known &= np.isfinite(x) & np.isfinite(y)
-    x, y = np.where(known, x, np.nan), np.where(known, y, np.nan)
+    x, y = pixel_positions(image.wcs, table["ra"], table["dec"])
+    known = np.isfinite(x) & np.isfinite(y)
     shape = np.full((len(table), 2, 2), np.nan)
     sky = covariance_from_shape(table["major"], table["minor"], table["position_angle"])
     to_pixels = inverse(sky_jacobian(image.wcs, x[known], y[known]) * 3600.0)
@@ -123,7 +117,8 @@ def subtract_catalogue(
     Raises
     ------
     InputError
-        Where the image has no sky coordinates, or no row of the catalogue can be drawn on it.
+        Where the image has no sky coordinates, no row of the catalogue can be drawn on it, or
+        all lie off it.
     """
     values = catalogue_gaussians(table, image)
     drawable = np.isfinite(values).all(axis=1)
@@ -139,10 +134,22 @@ def subtract_catalogue(
             "the image's beam with --beam where it has none."
         )
     model = render_gaussians(image.shape, values)
+    if len(values) and not model.any():
+        raise InputError(
+            f"No source of the catalogue lies on {image.name}; see that both are of the same sky."
+        )
     data: NDArray[np.float32] = image.data + model if add else image.data - model
     if mask_brighter is not None:
         data[np.abs(model) > mask_brighter] = np.nan
     return image.replace(data=data)
+
+
+def rows_on_image(table: "ComparisonTable", image: "SkyImage") -> NDArray[np.bool_]:
+    """Return which rows of a catalogue have their position on an image's pixels."""
+    assert image.wcs is not None
+    x, y = pixel_positions(image.wcs, table["ra"], table["dec"])
+    ny, nx = image.shape
+    return (x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5)
 
 
 def write_image(image: "SkyImage", path: str | Path, product: str) -> None:
@@ -157,7 +164,7 @@ def write_image(image: "SkyImage", path: str | Path, product: str) -> None:
 
     from cyclades import __version__
     from cyclades.stages.core.formats import partial_file
-    from cyclades.stages.core.headers import product_header
+    from cyclades.stages.core.headers import card_text, product_header
 
     path = Path(path)
     if path.suffix.lower() not in FITS_SUFFIXES:
@@ -165,7 +172,7 @@ def write_image(image: "SkyImage", path: str | Path, product: str) -> None:
     header = product_header(image)
     header["PRODUCT"] = product
     header["CREATOR"] = f"cyclades {__version__}"
-    header["IMAGE"] = image.name[:68]
+    header["IMAGE"] = card_text(image.name)[:68]
     partial: Path | None = None
     try:
         partial = partial_file(path)

@@ -1,5 +1,6 @@
 """Fixtures and rules for all tests."""
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,14 @@ settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> None:
+    """Undo what a command that ran in this process before did to the log."""
+    logging.getLogger("cyclades").setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
+
 
 REQUIRED = {name.strip() for name in os.environ.get("CYCLADES_REQUIRE", "").split(",")} - {""}
 

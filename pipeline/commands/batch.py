@@ -17,6 +17,7 @@ from cyclades.pipeline.commands.terminal import (
     examples,
     json_option,
     log_to_terminal,
+    number_of,
     print_json,
 )
 from cyclades.stages.core.errors import ConfigurationError, InputError
@@ -250,8 +251,8 @@ def watch(
         elif entry.state == FAILED:
             click.echo(f"failed: {entry.image}: {entry.error}", err=True)
         elif not quiet:
-            found = entry.counts.get("components", 0)
-            click.echo(f"{entry.image}: {found} components in {entry.seconds:.1f} s")
+            found = number_of(entry.counts.get("components", 0), "component")
+            click.echo(f"{entry.image}: {found} in {entry.seconds:.1f} s")
 
     def finished(files: list[Path]) -> None:
         if not quiet and not as_json:

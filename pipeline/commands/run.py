@@ -21,6 +21,7 @@ from cyclades.pipeline.commands.terminal import (
     examples,
     json_option,
     log_to_terminal,
+    number_of,
     print_json,
     say_plan,
 )
@@ -224,8 +225,8 @@ def _run_all(
             if outcome.error and len(images) > 1:
                 click.echo(f"failed: {outcome.image}", err=True)
             elif printed and not outcome.error:
-                found = (outcome.counts or {}).get("components", 0)
-                click.echo(f"{outcome.files[0]}: {found} components in {outcome.seconds:.1f} s")
+                number = number_of((outcome.counts or {}).get("components", 0), "component")
+                click.echo(f"{outcome.files[0]}: {number} in {outcome.seconds:.1f} s")
             if outcome.image == images[0] and len(images) > 1:
                 # Libraries imported on the way may hold on to frames, and these to the image.
                 gc.collect()

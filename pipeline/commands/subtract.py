@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cyclades.pipeline.commands.terminal import examples, json_option, print_json
+from cyclades.pipeline.commands.terminal import examples, json_option, number_of, print_json
 
 
 @click.command(
@@ -57,7 +57,7 @@ def subtract(
     listed peak flux, size and angle, or as the beam where no size is listed.
     """
     from cyclades.pipeline.comparison.tables import read_any
-    from cyclades.pipeline.subtraction import subtract_catalogue, write_image
+    from cyclades.pipeline.subtraction import rows_on_image, subtract_catalogue, write_image
     from cyclades.stages.core.errors import OutputError
     from cyclades.stages.core.io import read_image
 
@@ -67,7 +67,10 @@ def subtract(
     plane = read_image(image, beam=beam)
     made = subtract_catalogue(plane, table, add=add, mask_brighter=mask_brighter)
     write_image(made, output, "sum" if add else "residual")
+    here = int(rows_on_image(table, plane).sum())
     if as_json:
-        print_json({"files": [output], "sources": len(table), "added": add})
+        print_json({"files": [output], "sources": here, "rows": len(table), "added": add})
         return
-    click.echo(f"{output}: {len(table)} sources {'added' if add else 'subtracted'}")
+    done = f"{number_of(here, 'source')} {'added' if add else 'subtracted'}"
+    off = len(table) - here
+    click.echo(f"{output}: {done}" + (f"; {off} of the catalogue lie off the image" if off else ""))

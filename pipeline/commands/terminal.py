@@ -32,6 +32,11 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+def number_of(count: int, noun: str) -> str:
+    """Return a count with its noun, as "1 component" or "2 components"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def print_json(result: Mapping[str, Any]) -> None:
     """Print a result as one JSON object on one line; numbers that are not finite become null."""
     from cyclades.pipeline.provenance import plain

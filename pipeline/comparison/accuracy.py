@@ -307,7 +307,7 @@ def truth_started_pairs(
     from cyclades.stages.core.context import Context
     from cyclades.stages.core.errors import InputError
     from cyclades.stages.core.flags import Flag
-    from cyclades.stages.core.geometry import sky_jacobian
+    from cyclades.stages.core.geometry import pixel_positions, sky_jacobian
 
     table = truth if isinstance(truth, ComparisonTable) else from_truth(truth)
     if image.wcs is None or image.psf is None:
@@ -315,7 +315,7 @@ def truth_started_pairs(
             f"{image.name} lacks a beam or celestial coordinates, which fits started at the truth "
             "need; give an image that has both."
         )
-    x, y = image.wcs.all_world2pix(table["ra"], table["dec"], 0)
+    x, y = pixel_positions(image.wcs, table["ra"], table["dec"])
     sky = covariance_from_shape(table["major"], table["minor"], table["position_angle"])
     jacobian = ARCSEC * sky_jacobian(image.wcs, x, y)
     pixels = transform_covariance(sky, inverse(jacobian))

@@ -32,7 +32,7 @@ from cyclades.pipeline.comparison.tables import (
 from cyclades.pipeline.comparison.without_truth import as_seen_by
 from cyclades.stages.core.catalogue import Catalogue
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.core.geometry import Floats
+from cyclades.stages.core.geometry import Floats, pixel_positions
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -339,15 +339,27 @@ def _plane(
     from cyclades.stages.core.image import SkyImage
     from cyclades.stages.core.io import read_image
 
-    if image is None or isinstance(image, SkyImage):
-        return image
+    if image is None:
+        return None
+    if isinstance(image, SkyImage):
+        return _in_janskys(image)
     plane = read_image(Path(image))
     beams = [table.beam for table in tables]
     known = next((beam for beam in beams if beam is not None), None)
     if plane.psf is None and known is not None:
         # some surveys leave the beam out of the headers; their catalogues tell it
-        return read_image(Path(image), beam=f"{known[0]}arcsec")
-    return plane
+        plane = read_image(Path(image), beam=f"{known[0]}arcsec")
+    return _in_janskys(plane)
+
+
+def _in_janskys(image: "SkyImage") -> "SkyImage":
+    """Return an image in the unit of the tables (`ComparisonTable`) where it converts."""
+    import astropy.units as u
+
+    flux = u.Jy / u.beam
+    if image.unit is None or image.unit == flux or not image.unit.is_equivalent(flux):
+        return image
+    return image.replace(data=image.data * np.float32(image.unit.to(flux)), unit=flux)
 
 
 def _beam(plane: "SkyImage | None", tables: Sequence[ComparisonTable]) -> float:
@@ -382,7 +394,7 @@ def _pixels(
     table: ComparisonTable, image: "SkyImage", wcs: "WCS"
 ) -> tuple[Integers, Integers, NDArray[np.bool_]]:
     """Row and column of the pixel under each position, and whether it is there and not blank."""
-    x, y = wcs.all_world2pix(table["ra"], table["dec"], 0)
+    x, y = pixel_positions(wcs, table["ra"], table["dec"])
     ny, nx = image.shape
     inside = (x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5)
     row, column = (np.rint(np.where(inside, v, 0.0)).astype(np.int64) for v in (y, x))

@@ -37,7 +37,9 @@ from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import (
     covariance_from_shape,
     inverse,
+    pixel_positions,
     sky_jacobian,
+    sky_positions,
     transform_covariance,
 )
 
@@ -159,8 +161,8 @@ def _centre(f: ComparedField) -> tuple[float, float]:
         ra, dec = f.wcs.wcs.crval
         return float(ra), float(dec)
     ny, nx = f.image.shape
-    ra, dec = f.wcs.all_pix2world(0.5 * (nx - 1), 0.5 * (ny - 1), 0)
-    return float(ra), float(dec)
+    centre = sky_positions(f.wcs, 0.5 * (nx - 1), 0.5 * (ny - 1))
+    return float(centre.ra.deg[0]), float(centre.dec.deg[0])
 
 
 def _quality(
@@ -224,7 +226,7 @@ def catalogue_model(table: ComparisonTable, f: ComparedField) -> NDArray[np.floa
     from cyclades.stages.core.rendering import render_gaussians
 
     assert f.image is not None
-    x, y = (np.atleast_1d(v) for v in f.wcs.all_world2pix(table["ra"], table["dec"], 0))
+    x, y = pixel_positions(f.wcs, table["ra"], table["dec"])
     major = np.where(np.isfinite(table["major"]), table["major"], f.beam)
     minor = np.where(np.isfinite(table["minor"]), table["minor"], major)
     sky = covariance_from_shape(major, minor, np.nan_to_num(table["position_angle"]))

@@ -12,6 +12,7 @@ from cyclades.stages.core.geometry import (
     Floats,
     covariance_from_shape,
     inverse,
+    pixel_positions,
     sky_jacobian,
     transform_covariance,
 )
@@ -132,11 +133,7 @@ def ellipse_boxes(
     ndarray, shape (n, 4)
         ``x0, y0, x1, y1``; NaN where a position or a size is.
     """
-    from astropy.coordinates import SkyCoord
-    from astropy.wcs.utils import skycoord_to_pixel
-
-    x, y = skycoord_to_pixel(SkyCoord(ra, dec, unit="deg"), wcs, 0)
-    x, y = np.atleast_1d(np.asarray(x, float)), np.atleast_1d(np.asarray(y, float))
+    x, y = pixel_positions(wcs, ra, dec)
     sky = covariance_from_shape(
         np.atleast_1d(major) / 3600.0, np.atleast_1d(minor) / 3600.0, np.atleast_1d(position_angle)
     )

@@ -16,6 +16,7 @@ from cyclades.stages.core.geometry import (
     covariance_from_shape,
     determinant,
     inverse,
+    pixel_positions,
     shape_from_covariance,
     sky_jacobian,
     sky_positions,
@@ -112,11 +113,7 @@ class Frame:
         dict
             ``x``, ``y``, ``a``, ``b`` (pixels) and ``t`` (degrees from +x towards +y).
         """
-        good = np.isfinite(table["ra"]) & np.isfinite(table["dec"])
-        x, y = (np.full(len(table), np.nan) for _ in range(2))
-        if good.any():
-            sky = _in_frame(self.wcs, table["ra"][good], table["dec"][good])
-            x[good], y[good] = self.wcs.all_world2pix(*sky, 0)
+        x, y = pixel_positions(self.wcs, table["ra"], table["dec"])
         known = np.isfinite(table["major"]) & np.isfinite(table["minor"])
         major, minor = (np.where(known, table[name], beam) for name in ("major", "minor"))
         covariance = covariance_from_shape(major, minor, np.nan_to_num(table["position_angle"]))
@@ -161,16 +158,6 @@ class Frame:
         lon, lat = np.asarray(sky.ra.radian), np.asarray(sky.dec.radian)
         vectors = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], -1)
         return [v.round(9).tolist() if np.isfinite(v).all() else None for v in vectors]
-
-
-def _in_frame(wcs: "WCS", ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
-    """World coordinates of ICRS positions in the order and frame of a WCS, degrees."""
-    from astropy.coordinates import SkyCoord
-    from astropy.wcs.utils import wcs_to_celestial_frame
-
-    sky = SkyCoord(ra, dec, unit="deg").transform_to(wcs_to_celestial_frame(wcs))
-    lon, lat = np.asarray(sky.spherical.lon.deg), np.asarray(sky.spherical.lat.deg)
-    return (lat, lon) if wcs.wcs.lng == 1 else (lon, lat)
 
 
 def picture(data: NDArray[np.float32]) -> dict[str, Any]:

@@ -112,7 +112,9 @@ def _counts(table: "Table") -> list[dict[str, Any]]:
         name = str(row["catalogue"])
         entry = made.setdefault(name, {"S (Jy)": name})
         low, high = row["counts_low"], row["counts_high"]
-        entry[f"{row['flux']:.3g}"] = f"{row['counts']:.3g} [{low:.3g}, {high:.3g}]"
+        seen = np.isfinite(row["counts"])
+        text = f"{row['counts']:.3g} [{low:.3g}, {high:.3g}]" if seen else "-"
+        entry[f"{row['flux']:.3g}"] = text
     return list(made.values())
 
 
@@ -122,7 +124,8 @@ def _corrections(table: "Table") -> list[dict[str, Any]]:
         name = str(row["catalogue"])
         entry = made.setdefault(name, {"S from (Jy)": name})
         value, error = row["correction"], row["correction_err"]
-        entry[f"{row['total_flux_low']:.3g}"] = f"{number(value)} +- {number(error)}"
+        text = f"{number(value)} +- {number(error)}" if np.isfinite(value) else "-"
+        entry[f"{row['total_flux_low']:.3g}"] = text
     return list(made.values())
 
 

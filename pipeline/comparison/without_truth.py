@@ -127,10 +127,11 @@ class InvertedRate:
 
     def __str__(self) -> str:
         low, high = self.interval
+        fields = "1 field" if len(self.fields) == 1 else f"{len(self.fields)} fields"
         text = (
             f"{self.percentage:.2f} % false by inversion ({low:.2f} to {high:.2f} %): "
-            f"{self.negative} negative and {self.positive} real islands in {len(self.fields)} "
-            f"fields; Gaussian noise would give {self.expected:.1f} negative ones"
+            f"{self.negative} negative and {self.positive} real islands in {fields}; Gaussian "
+            f"noise would give {self.expected:.1f} negative ones"
         )
         if self.disagrees:
             text += f", which disagrees (probability {self.probability:.1g})"

@@ -13,6 +13,7 @@ from cyclades.stages.core.geometry import (
     Floats,
     covariance_from_shape,
     inverse,
+    pixel_positions,
     sky_jacobian,
     transform_covariance,
 )
@@ -100,7 +101,8 @@ class Prior:
             errors = np.zeros((len(self), 2, 2))
             errors[:, 0, 0], errors[:, 1, 1] = self["x_err"] ** 2, self["y_err"] ** 2
             return x, y, transform_covariance(self.intrinsic, frame), errors
-        x, y = sky_to_pixels(image, self["ra"], self["dec"])
+        assert image.wcs is not None
+        x, y = pixel_positions(image.wcs, self["ra"], self["dec"])
         to_pixels = np.full((len(self), 2, 2), np.nan)
         known = np.isfinite(x) & np.isfinite(y)
         if known.any():
@@ -114,26 +116,6 @@ class Prior:
             transform_covariance(self.intrinsic, to_pixels),
             transform_covariance(errors, to_pixels),
         )
-
-
-def sky_to_pixels(image: "SkyImage", ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
-    """0-based pixel positions of ICRS positions in degrees; NaN beyond the projection."""
-    from astropy.coordinates import SkyCoord
-    from astropy.wcs.utils import wcs_to_celestial_frame
-
-    assert image.wcs is not None
-    x, y = np.full(len(ra), np.nan), np.full(len(ra), np.nan)
-    good = np.isfinite(ra) & np.isfinite(dec)
-    if not good.any():
-        return x, y
-    wcs = image.wcs
-    there = SkyCoord(ra[good], dec[good], unit="deg", frame="icrs").transform_to(
-        wcs_to_celestial_frame(wcs)
-    )
-    lon, lat = np.asarray(there.spherical.lon.deg), np.asarray(there.spherical.lat.deg)
-    world = (lat, lon) if wcs.wcs.lng == 1 else (lon, lat)
-    x[good], y[good] = wcs.all_world2pix(*world, 0, quiet=True)
-    return x, y
 
 
 def read_prior(catalogue: "Catalogue | Table | str | Path") -> Prior:

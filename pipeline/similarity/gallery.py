@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclades.pipeline.measurement.prior import sky_to_pixels
 from cyclades.pipeline.studies.files import written_whole
 from cyclades.stages.core.errors import ConfigurationError, CycladesError, InputError
+from cyclades.stages.core.geometry import pixel_positions
 from cyclades.stages.core.io import FitsSource, ImageOptions
 from cyclades.stages.networks.classification import FeatureSpec
 from cyclades.stages.networks.cutouts import FrameSpec, Place, cut_out
@@ -146,7 +146,7 @@ def places(
             "The catalogue has no sky coordinates; make it anew on an image that has them."
         )
     ra, dec = (np.asarray(table[name].to_value("deg"), float) for name in ("ra", "dec"))
-    x, y = sky_to_pixels(corner, ra, dec)
+    x, y = pixel_positions(corner.wcs, ra, dec)
     return x, y, np.asarray(table["major"].to_value("arcsec"), float)
 
 

@@ -23,6 +23,7 @@ from cyclades.stages.core.geometry import (
     covariance_from_shape,
     determinant,
     inverse,
+    pixel_positions,
     sky_jacobian,
     sky_positions,
     transform_covariance,
@@ -219,11 +220,7 @@ def _pixels(table: ComparisonTable, source: FitsSource) -> tuple[Floats, Floats]
     """0-based positions of rows on an image: from the sky, where it has coordinates."""
     if source.wcs is None:
         return table["x"], table["y"]
-    from astropy.wcs.utils import wcs_to_celestial_frame
-
-    own = _sky(table["ra"], table["dec"]).transform_to(wcs_to_celestial_frame(source.wcs))
-    x, y = source.wcs.world_to_pixel(own)
-    return np.asarray(x, float), np.asarray(y, float)
+    return pixel_positions(source.wcs, table["ra"], table["dec"])
 
 
 def _shapes(table: ComparisonTable, source: FitsSource, x: Floats, y: Floats) -> Floats:

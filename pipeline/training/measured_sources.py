@@ -1,10 +1,7 @@
-"""Simulated sources to learn measurements from, each under several realisations of the noise.
+"""Rows of simulated sources to learn measurements from, under several realisations of the noise.
 
-Sources are drawn flat in the logarithm of their peak, from far below the threshold of detection to
-far above it, and flat in the logarithm of their size. Profiles narrower than the beam are among
-them: no source has one, but noise makes a source look like one, and a network that never meets any
-takes points for wider than they are. Every source has its row in every realisation, detected or
-not, so that no cut selects what is learned from.
+Every source (`cyclades.pipeline.training.measured_objects`) has its row in every realisation,
+detected or not, so that no cut selects what is learned from.
 """
 
 import itertools
@@ -12,17 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
-from cyclades.pipeline.simulation import galaxies
-from cyclades.pipeline.simulation.galaxies import Elements
-from cyclades.pipeline.simulation.model import DISC
 from cyclades.pipeline.simulation.plain import unit_noise
-from cyclades.pipeline.simulation.render import disc_nodes
+from cyclades.pipeline.training.measured_objects import (
+    GAUSSIAN_KIND,
+    KINDS,
+    TrueObjects,
+    draw_objects,
+    light_at,
+    random_beam,
+    squared_distances,
+)
 from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.geometry import (
-    SIGMA_TO_FWHM,
     Floats,
     determinant,
     inverse,
@@ -38,56 +38,28 @@ from cyclades.stages.core.segments import (
     split_islands,
 )
 from cyclades.stages.core.summits import PERSISTENCE, Sharpening, find_summits
-from cyclades.stages.networks.region_windows import Windows, cut_windows, symmetric_root
+from cyclades.stages.networks.region_windows import Windows, cut_windows
 
-KINDS = ("gaussian", "disc", "double", "bent", "diffuse")
-GAUSSIAN_KIND = 0
-BEAM_PIXELS = (3.2, 8.0)
-BEAM_RATIO = (0.4, 1.0)
-GAUSSIAN_SNR = (2.0, 1000.0)
-OTHER_SNR = (2.5, 400.0)
-SIZES = {"disc": (1.0, 8.0), "double": (1.0, 14.0), "bent": (1.0, 14.0), "diffuse": (2.5, 14.0)}
-"""In beams; see `cyclades.pipeline.simulation.galaxies`."""
-SPACING = 9.0
-"""Objects are this many beams apart on average."""
-COMPANIONS = 0.3
-"""Share of the Gaussians that lie beside another one."""
-LOGARITHMS = (-0.7, 3.0)
-"""Eigenvalues of the logarithm of Gaussians' covariances over the beam's: a half to four and a half
-beams wide."""
-NEAR_POINTS = (-0.6, 0.9)
-ELONGATED = 1.4
-"""Largest half difference of the two eigenvalues."""
+__all__ = [
+    "GAUSSIAN_KIND",
+    "KINDS",
+    "Examples",
+    "RowTruth",
+    "TrueObjects",
+    "draw_objects",
+    "field_examples",
+    "find_rows",
+    "random_beam",
+    "row_truth",
+    "whitened",
+]
+
 CLAIM = 9.0
 """Squared distance in sigmas of an element within which a detection may be of its object."""
 SHARPNESS = 2.0
 """By how much an element's light goes to the nearest detection rather than to the next."""
 SEEN = 1.0
 """Least brightness of the own light at a row's summit, in rms: below it is a peak of the noise."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrueObjects:
-    """Objects in pixels of a plane, drawn from Gaussians that include the beam.
-
-    Attributes
-    ----------
-    values : ndarray, shape (m, 6)
-        ``peak, x, y, sxx, sxy, syy`` of the elements, in rms.
-    owner : ndarray of int, shape (m,)
-        Object of each, ascending.
-    kind : ndarray of int, shape (n,)
-        Position in `KINDS`.
-    """
-
-    values: Floats
-    owner: Integers
-    kind: Integers
-
-    @property
-    def precision(self) -> Floats:
-        """Inverse covariances of the elements."""
-        return inverse(self.values[:, [3, 4, 4, 5]].reshape(-1, 2, 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,189 +116,6 @@ class Examples:
         return Examples(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def random_beam(generator: Generator) -> Floats:
-    """Covariance of a beam in pixels squared."""
-    size = np.exp(generator.uniform(*np.log(BEAM_PIXELS))) / SIGMA_TO_FWHM
-    ratio = generator.uniform(*BEAM_RATIO)
-    angle = generator.uniform(0.0, np.pi)
-    axis = np.array([np.cos(angle), np.sin(angle)])
-    return np.asarray(size**2 * (np.outer(axis, axis) * (1 / ratio - ratio) + ratio * np.eye(2)))
-
-
-def draw_objects(
-    generator: Generator,
-    beam: Floats,
-    side: int,
-    *,
-    shares: tuple[float, ...] = (0.5, 0.1, 0.14, 0.14, 0.12),
-    sizes: dict[str, tuple[float, float]] | None = None,
-    slope: float | None = None,
-    spacing: float = SPACING,
-    companions: float = COMPANIONS,
-) -> TrueObjects:
-    """Draw objects anywhere on a plane.
-
-    Parameters
-    ----------
-    generator : numpy.random.Generator
-    beam : ndarray, shape (2, 2)
-    side : int
-        Of the plane in pixels.
-    shares : tuple of float
-        Of the kinds.
-    sizes : dict, optional
-        Ranges of extents in beams, by kind, in place of `SIZES`; of ``gaussian``, the intrinsic
-        major FWHM, log-uniform, where half of the Gaussians are points.
-    slope : float, optional
-        Of differential counts in the peak (``dN/dS ~ S^-slope``) in place of flat ones.
-    spacing : float
-        Mean distance in beams.
-    companions : float
-        Share of the Gaussians that lie beside another one.
-    """
-    fwhm = SIGMA_TO_FWHM * float(determinant(beam)) ** 0.25
-    number = max(4, int((side / (spacing * fwhm)) ** 2))
-    kind = np.sort(generator.choice(len(KINDS), number, p=shares))
-    ranges = {**SIZES, **(sizes or {})}
-    margin = 2.0 * fwhm
-    values: list[Floats] = []
-    owner: list[Integers] = []
-    kinds: list[int] = []
-    root = symmetric_root(beam[None])[0]
-    for k, name in enumerate(KINDS):
-        n = int(np.count_nonzero(kind == k))
-        if n == 0:
-            continue
-        if name == "gaussian":
-            shapes = _gaussian_shapes(generator, n, root, beam, ranges.get("gaussian"), fwhm)
-            parts = [_one(shape) for shape in shapes]
-        else:
-            low, high = np.log(ranges[name])
-            extent = np.exp(generator.uniform(low, high, n)) * fwhm
-            parts = _elements(name, extent, beam, generator)
-        low, high = GAUSSIAN_SNR if name == "gaussian" else OTHER_SNR
-        for part in parts:
-            snr = _draw_snr(generator, low, high, slope)
-            place = generator.uniform(margin, side - 1 - margin, 2)
-            group = [(part, snr, place)]
-            if name == "gaussian" and generator.random() < companions:
-                other = parts[generator.integers(len(parts))]
-                width = 0.5 * (part[0, 3] * part[0, 5]) ** 0.25
-                width += 0.5 * (other[0, 3] * other[0, 5]) ** 0.25
-                angle = generator.uniform(0.0, 2.0 * np.pi)
-                apart = generator.uniform(0.7, 3.5) * SIGMA_TO_FWHM * width
-                offset = apart * np.array([np.cos(angle), np.sin(angle)])
-                ratio = np.exp(generator.uniform(np.log(0.1), 0.0))
-                group.append((other, snr * ratio, place + offset))
-            for rows, peak, (x, y) in group:
-                made = rows.copy()
-                made[:, 0] *= peak / _highest(rows)
-                made[:, 1] += x
-                made[:, 2] += y
-                owner.append(np.full(len(made), len(kinds)))
-                values.append(made)
-                kinds.append(k)
-    return TrueObjects(
-        np.concatenate(values), np.concatenate(owner).astype(np.int64), np.array(kinds, np.int64)
-    )
-
-
-def _draw_snr(generator: Generator, low: float, high: float, slope: float | None) -> float:
-    if slope is None:
-        return float(np.exp(generator.uniform(np.log(low), np.log(high))))
-    power = 1.0 - slope
-    u = generator.random()
-    return float((low**power + u * (high**power - low**power)) ** (1.0 / power))
-
-
-def _gaussian_shapes(
-    generator: Generator,
-    n: int,
-    root: Floats,
-    beam: Floats,
-    sizes: tuple[float, float] | None,
-    fwhm: float,
-) -> Floats:
-    """Covariances of Gaussians, beam included: flat in the logarithm's elements, or real ones."""
-    if sizes is not None:
-        low, high = np.log(sizes)
-        major = np.exp(generator.uniform(low, high, n)) * fwhm / SIGMA_TO_FWHM
-        major *= generator.random(n) < 0.5
-        minor = major * generator.uniform(0.3, 1.0, n)
-        angle = generator.uniform(0.0, np.pi, n)
-        axis = np.stack([np.cos(angle), np.sin(angle)], -1)
-        own = axis[:, :, None] * axis[:, None, :] * (major**2 - minor**2)[:, None, None]
-        return np.asarray(own + (minor**2)[:, None, None] * np.eye(2) + beam)
-    made = np.empty((n, 2, 2))
-    for i in range(n):
-        least, most = NEAR_POINTS if generator.random() < 0.45 else LOGARITHMS
-        while True:
-            mean = generator.uniform(least, most)
-            u, v = generator.uniform(-ELONGATED, ELONGATED, 2)
-            if mean - np.hypot(u, v) > least and mean + np.hypot(u, v) < most:
-                break
-        r = float(np.hypot(u, v))
-        c, s = np.exp(mean) * np.cosh(r), np.exp(mean) * np.sinh(r) / max(r, 1e-9)
-        made[i] = c * np.eye(2) + s * np.array([[u, v], [v, -u]])
-    return np.asarray(root @ made @ root)
-
-
-def _one(shape: Floats) -> Floats:
-    return np.array([[1.0, 0.0, 0.0, shape[0, 0], shape[0, 1], shape[1, 1]]])
-
-
-def _elements(name: str, extent: Floats, beam: Floats, generator: Generator) -> list[Floats]:
-    """Elements about (0, 0) with the beam, of objects of a kind."""
-    makers = {
-        "disc": galaxies.discs,
-        "double": galaxies.doubles,
-        "bent": galaxies.bent,
-        "diffuse": galaxies.diffuse,
-    }
-    parts: Elements = makers[name](extent, generator)
-    a2, b2 = (parts.major / SIGMA_TO_FWHM) ** 2, (parts.minor / SIGMA_TO_FWHM) ** 2
-    cos, sin = np.cos(parts.angle), np.sin(parts.angle)
-    own = np.stack(
-        [a2 * cos**2 + b2 * sin**2, (a2 - b2) * sin * cos, a2 * sin**2 + b2 * cos**2], -1
-    )
-    made = []
-    for i in range(len(extent)):
-        if parts.kind == DISC:
-            shape = own[i, 0][[0, 1, 1, 2]].reshape(2, 2)
-            offsets, weights = disc_nodes(shape, beam)
-            shapes = np.tile([0.0, 0.0, 0.0], (len(weights), 1))
-        else:
-            kept = parts.share[i] > 0.0
-            offsets = np.stack([parts.x[i], parts.y[i]], -1)[kept]
-            weights, shapes = parts.share[i][kept], own[i][kept]
-        shapes = shapes + beam[[0, 0, 1], [0, 1, 1]]
-        area = np.sqrt(shapes[:, 0] * shapes[:, 2] - shapes[:, 1] ** 2)
-        made.append(np.column_stack([weights / area, offsets, shapes]))
-    return made
-
-
-def _highest(rows: Floats) -> float:
-    """Highest value of a sum of Gaussians, at the centres of its elements or their centroid."""
-    flux = rows[:, 0] * np.sqrt(rows[:, 3] * rows[:, 5] - rows[:, 4] ** 2)
-    places = np.vstack([rows[:, 1:3], flux @ rows[:, 1:3] / flux.sum()])
-    return float(_light(rows, places).max())
-
-
-def _light(rows: Floats, places: Floats) -> Floats:
-    """Values of a sum of Gaussians at places, shape (k,)."""
-    return np.asarray(np.exp(-0.5 * _distances(rows, places)).T @ rows[:, 0])
-
-
-def _distances(rows: Floats, places: Floats) -> Floats:
-    """Squared distances of places in sigmas of Gaussians, shape (elements, places)."""
-    p = inverse(rows[:, [3, 4, 4, 5]].reshape(-1, 2, 2))
-    dx = places[None, :, 0] - rows[:, 1, None]
-    dy = places[None, :, 1] - rows[:, 2, None]
-    return np.asarray(
-        p[:, 0, 0, None] * dx**2 + 2.0 * p[:, 0, 1, None] * dx * dy + p[:, 1, 1, None] * dy**2
-    )
-
-
 def find_rows(
     plane: NDArray[np.float32],
     psf: PointSpread,
@@ -348,7 +137,7 @@ def find_rows(
     known = np.isfinite(summit).all(1)
     missing = np.ones(len(rows), bool)
     if known.any() and len(rows):
-        missing = _distances(rows, summit[known]).min(1) > 0.5 * CLAIM
+        missing = squared_distances(rows, summit[known]).min(1) > 0.5 * CLAIM
     label = segments.label_map(plane.shape)
     pieces, places = [], []
     half = np.log(4.0)
@@ -412,7 +201,7 @@ def row_truth(objects: TrueObjects, summit: Floats, beam: Floats) -> RowTruth:
         high = (values[a:b, 1:3] + reach[a:b]).max(0)
         mine = np.flatnonzero(((summit >= low) & (summit <= high)).all(1))
         if mine.size:
-            near = _distances(values[a:b], summit[mine])
+            near = squared_distances(values[a:b], summit[mine])
             close = near.min(0) < CLAIM
             mine, near = mine[close], near[:, close]
         if mine.size:
@@ -436,7 +225,7 @@ def row_truth(objects: TrueObjects, summit: Floats, beam: Floats) -> RowTruth:
             part @ (rows[:, c] + d) / total for c, d in ((3, dx * dx), (4, dx * dy), (5, dy * dy))
         ]
         places = np.vstack([[[x, y]], summit[j : j + 1], rows[rows[:, 0].argsort()[-12:], 1:3]])
-        light = _light(rows, places)
+        light = light_at(rows, places)
         if light[1] < SEEN:
             continue
         result[j] = [light.max(), x, y, *moments, total]

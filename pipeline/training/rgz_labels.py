@@ -25,6 +25,7 @@ from cyclades.pipeline.training.labelled import (
 )
 from cyclades.pipeline.training.samples import Floats, Integers, class_numbers
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.geometry import pixel_positions
 from cyclades.stages.core.products import Segments
 from cyclades.stages.core.segments import label_segments, segment_boxes, segment_maximum
 from cyclades.stages.core.stage import parameter
@@ -95,7 +96,7 @@ class RgzSource(LabelledSource):
         groups = groups.take(np.flatnonzero(segment_maximum(significance, groups) >= _CONTOUR))
         beam = source.psf.size
         scale = float(np.sqrt(sky_grid(source).proj_plane_pixel_area().to_value("arcsec2")))
-        places = [np.stack(sky_grid(source).all_world2pix(one.ra, one.dec, 0), -1) for one in field]
+        places = [np.stack(pixel_positions(sky_grid(source), one.ra, one.dec), -1) for one in field]
         rows: list[Integers] = []
         chosen: list[int] = []
         for k, one in enumerate(field):

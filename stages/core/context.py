@@ -1,6 +1,7 @@
 """What a run lends to its stages: threads, random numbers, a bounded cache, a note book."""
 
 import logging
+import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -9,8 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cyclades.stages.core.errors import ConfigurationError
+
 logger = logging.getLogger("cyclades.context")
 T = TypeVar("T")
+_DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
 
 
 class Context(AbstractContextManager["Context"]):
@@ -46,6 +50,10 @@ class Context(AbstractContextManager["Context"]):
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers}")
+        if not _DEVICE.fullmatch(device):
+            raise ConfigurationError(
+                f"There is no device {device!r}; give cpu, cuda, or one of several as cuda:1."
+            )
         self.workers = workers
         self.seed = seed
         self.device = device

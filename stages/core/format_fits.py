@@ -8,6 +8,7 @@ import numpy as np
 
 from cyclades.stages.core.catalogue import Catalogue
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.headers import card_text
 from cyclades.stages.core.schema import TABLES
 from cyclades.stages.core.tables import StoredColumn
 
@@ -49,13 +50,20 @@ def metadata_cards(meta: dict[str, Any]) -> "Header":
     header = Header()
     for key, card in CARDS.items():
         if key in meta:
+            value = _card_value(meta[key])
             # a comment that does not fit beside a long value would be cut, with a warning
-            fits = len(str(meta[key])) + len(card.comment) <= _CARD_WIDTH
-            header[card.keyword] = (meta[key], card.comment if fits else "")
-    others = {key: value for key, value in meta.items() if key not in CARDS}
+            fits = len(str(value)) + len(card.comment) <= _CARD_WIDTH
+            header[card.keyword] = (value, card.comment if fits else "")
+    others = {
+        key: value for key, value in meta.items() if key not in CARDS or value != _card_value(value)
+    }
     if others:
         header[_OTHERS] = json.dumps(others)
     return header
+
+
+def _card_value(value: Any) -> Any:
+    return card_text(value) if isinstance(value, str) else value
 
 
 def _metadata(header: "Header") -> dict[str, Any]:

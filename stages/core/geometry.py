@@ -110,6 +110,28 @@ def sky_positions(wcs: "WCS", x: ArrayLike, y: ArrayLike, *, icrs: bool = True) 
     return position.icrs if icrs else position
 
 
+def pixel_positions(wcs: "WCS", ra: ArrayLike, dec: ArrayLike) -> tuple[Floats, Floats]:
+    """0-based pixel positions of ICRS positions in degrees, whatever the image's own frame.
+
+    The inverse of `sky_positions`. NaN where a position is not finite or beyond the projection.
+    """
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    ra, dec = (np.atleast_1d(np.asarray(v, float)) for v in (ra, dec))
+    x, y = np.full(len(ra), np.nan), np.full(len(ra), np.nan)
+    good = np.isfinite(ra) & np.isfinite(dec)
+    if not good.any():
+        return x, y
+    there = SkyCoord(ra[good], dec[good], unit="deg", frame="icrs").transform_to(
+        wcs_to_celestial_frame(wcs)
+    )
+    lon, lat = np.asarray(there.spherical.lon.deg), np.asarray(there.spherical.lat.deg)
+    world = (lat, lon) if wcs.wcs.lng == 1 else (lon, lat)
+    x[good], y[good] = wcs.all_world2pix(*world, 0, quiet=True)
+    return x, y
+
+
 def sky_jacobian(wcs: "WCS", x: ArrayLike, y: ArrayLike, *, icrs: bool = True) -> Floats:
     """Local linear map from pixel offsets to sky offsets.
 

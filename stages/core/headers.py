@@ -47,6 +47,10 @@ def header_unit(header: "Header", name: str = "image") -> "UnitBase":
     return unit
 
 
+_LOWEST_FREQUENCY = 1e4
+"""In Hz: no telescope observes below; a number without its unit (1.4, 150) lies there."""
+
+
 def parse_frequency(value: str | float) -> float:
     """Read a frequency in Hz, or as a string with a unit (``1.4GHz``, ``21cm``).
 
@@ -67,6 +71,8 @@ def parse_frequency(value: str | float) -> float:
             raise ValueError(f"{value!r} is not a frequency; write 1.4GHz or 1.4e9") from error
     if not (np.isfinite(value) and value > 0):
         raise ValueError(f"a frequency is positive, not {value}")
+    if value < _LOWEST_FREQUENCY:
+        raise ValueError(f"{value:g} Hz is no frequency of an image; write 1.4GHz or 1.4e9")
     return float(value)
 
 
@@ -293,6 +299,11 @@ _DESCRIPTIVE = (
     "SURVEY",
     "BTYPE",
 )
+
+
+def card_text(text: str) -> str:
+    """Return text as a FITS card can hold it: a question mark for all but printable ASCII."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
 
 
 def product_header(image: "SkyImage", unit: "UnitBase | None" = None) -> "Header":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.registry import suggestion
 from cyclades.stages.networks.dense_background import read_background_spec
 from cyclades.stages.networks.specification import (
     BACKGROUND_KEY,
@@ -399,8 +400,10 @@ def describe(name: str) -> str:
     if entry is None:
         if Path(name).expanduser().is_file():
             return _describe_file(Path(name).expanduser())
-        names = ", ".join([*shipped_detectors(), *heads, *WEIGHTS])
-        raise InputError(f"There are no weights {name!r}; there are {names}.")
+        names = [*shipped_detectors(), *heads, *WEIGHTS]
+        raise InputError(
+            f"There are no weights {name!r}{suggestion(name, names)}; there are {', '.join(names)}."
+        )
     lines = {
         "what": entry.summary,
         "backbone.name": entry.architecture,

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cyclades.stages.cataloguing.components import ComponentsCatalogue
 from cyclades.stages.characterization.gaussian import GaussianCharacterization
-from cyclades.stages.characterization.regions import Region
+from cyclades.stages.characterization.regions import Region, dilated
 from cyclades.stages.characterization.wavelets import (
     fit_anew,
     smoothing_sigma,
@@ -291,3 +292,16 @@ def test_an_island_is_modelled_though_a_component_left_its_pixels():
     # outside of all pixels nothing tells its shape
     strayed[1, 1] = 20.0
     assert region.beyond(strayed).tolist() == [False, True]
+
+
+def test_dilation_is_scipy_s_and_takes_beams_of_hundreds_of_pixels():
+    rng = np.random.default_rng(5)
+    for hx, hy in ((0, 0), (3, 2), (4, 9)):
+        x, y = np.meshgrid(np.arange(-hx, hx + 1), np.arange(-hy, hy + 1))
+        shape = (x / max(hx, 1)) ** 2 + 0.3 * x * y / max(hx * hy, 1) + (y / max(hy, 1)) ** 2 <= 1.2
+        mask = rng.random((31, 22)) < 0.02
+        assert np.array_equal(dilated(mask, shape), ndimage.binary_dilation(mask, shape))
+    point = np.zeros((401, 401), bool)
+    point[200, 200] = True
+    wide = np.hypot(*np.mgrid[-150:151, -150:151]) <= 150
+    assert np.array_equal(dilated(point, wide), np.pad(wide, 50))

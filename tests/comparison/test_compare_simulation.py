@@ -79,6 +79,8 @@ def test_one_command_prints_every_table(field, capsys, tmp_path):
                   "SKA Data Challenge 1", "pair F1", "residual over rms", "visibility area",
                   "Euclid-normalised", "oracle is the classical route"):  # fmt: skip
         assert words in text
+    assert "nan" not in text
+    assert "- +- -" not in text
     names = ("average_precision", "benchmark", "challenge", "association", "residuals",
              "visibility", "counts", "corrections")  # fmt: skip
     record = json.loads((out / "comparison.json").read_text())
@@ -188,6 +190,24 @@ def test_a_model_of_the_truth_leaves_noise(field, comparison):
     rms = {n: rows(nothing.further["residuals"], catalogue=n, pixels="sources")["rms"][0]
            for n in "ab"}  # fmt: skip
     assert rms["a"] > 3 * rms["b"]
+
+
+def test_galactic_images_in_millijanskys_are_those_in_equatorial_ones(field, tmp_path):
+    folder, _, result = field
+    data, header = fits.getdata(folder / "sky.fits"), fits.getheader(folder / "sky.fits")
+    header["CTYPE1"], header["CTYPE2"] = "GLON-SIN", "GLAT-SIN"
+    header["CRVAL1"], header["CRVAL2"], header["BUNIT"] = 30.0, 1.0, "mJy/beam"
+    del header["RADESYS"]
+    fits.PrimaryHDU(1e3 * data, header).writeto(tmp_path / "sky.fits")
+    own = Pipeline.from_route().run(tmp_path / "sky.fits")
+    here, there = (
+        compare({"classical": found}, found, place / "sky.fits")
+        for found, place in ((own.catalogue, tmp_path), (result.catalogue, folder))
+    )
+    truth = [len(compared.outcomes["classical"].truth) for compared in (here, there)]
+    assert truth[0] == truth[1] >= len(result.catalogue) - 3
+    for table, column in (("residuals", "rms"), ("residuals", "number"), ("visibility", "rms")):
+        np.testing.assert_allclose(here.further[table][column], there.further[table][column], 1e-2)
 
 
 def test_counts_of_a_catalogue_follow_the_truth(comparison, field):

@@ -309,3 +309,11 @@ def test_ds9_is_another_name_of_reg_and_moc_needs_an_image(catalogue, tmp_path):
     assert (tmp_path / "x.reg").read_text() == (tmp_path / "y.reg").read_text()
     with pytest.raises(OutputError, match="--formats moc"):
         catalogue.write(tmp_path / "x.moc.fits", format="moc")
+
+
+def test_names_that_no_fits_card_holds_come_back(tmp_path):
+    made = make_catalogue()
+    made.meta["image"] = "Ähre α\n2"
+    made.write(tmp_path / "a.fits")
+    assert fits.getheader(tmp_path / "a.fits")["IMAGE"] == "?hre ??2"
+    assert read_catalogue(tmp_path / "a.fits").meta == made.meta

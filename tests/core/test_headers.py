@@ -87,7 +87,7 @@ def test_frequency_as_people_write_it(value, hertz):
     assert parse_frequency(value) == pytest.approx(hertz)
 
 
-@pytest.mark.parametrize("value", ["-1GHz", "blue", 0.0, float("nan"), "3 Jy", ""])
+@pytest.mark.parametrize("value", ["-1GHz", "blue", 0.0, float("nan"), "3 Jy", "", "1.4", 150.0])
 def test_what_is_not_a_frequency_is_refused(value):
     with pytest.raises(ValueError, match="frequency"):
         parse_frequency(value)

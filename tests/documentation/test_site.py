@@ -74,6 +74,12 @@ def test_figures_beside_others_are_those_of_the_benchmarks():
             assert figure in body, (section, figure)
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda p: p.stem)
+def test_a_page_has_one_title(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+    assert len(re.findall(r"^# ", text, re.M)) == 1
+
+
 def test_pictures_are_few_and_small():
     pictures = [p for p in DOCS.rglob("*") if p.suffix in (".png", ".jpg", ".svg", ".gif")]
     assert len(pictures) <= 4

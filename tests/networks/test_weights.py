@@ -104,6 +104,8 @@ def test_command(shipped: Path, folder: Path) -> None:
     wrong = runner.invoke(cli, ["weights", "nothing"])
     assert isinstance(wrong.exception, InputError)
     assert "small" in str(wrong.exception)
+    near = runner.invoke(cli, ["weights", "mae_b"])
+    assert "(did you mean 'mae-b'?)" in str(near.exception)
 
 
 def test_what_lies_in_the_folder_is_available(folder: Path, offline: None) -> None:

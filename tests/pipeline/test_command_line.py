@@ -342,3 +342,17 @@ def test_ctrl_c_in_compiled_code_ends_the_batch(simulated, tmp_path, capsys, mon
     assert cyclades("run", simulated, "-o", tmp_path) == 130
     assert "interrupted" in sentence(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_of_any_name_is_catalogued_and_counted_in_words(tmp_path, make_field, capsys):
+    image = make_field("Ähre α 1.fits")
+    assert cyclades("run", image, "-o", tmp_path / "out", "--products", "residual") == 0
+    said = capsys.readouterr().out
+    made = read_catalogue(tmp_path / "out" / "Ähre α 1.catalogue.fits")
+    assert made.meta["image"] == "Ähre α 1"
+    number = len(made)
+    assert f": {number} component{'' if number == 1 else 's'} in " in said
+    residual = tmp_path / "out" / "Ähre α 1.residual.fits"
+    assert fits.getheader(residual)["IMAGE"] == "?hre ? 1"
+    where = ["--catalogue", tmp_path / "out" / "Ähre α 1.catalogue.fits"]
+    assert cyclades("subtract", image, *where, "-o", tmp_path / "left.fits") == 0

@@ -164,7 +164,8 @@ def test_a_dry_run_finds_what_is_wrong(tmp_path, capsys):
     fits.PrimaryHDU(np.ones((8, 8), np.float32)).writeto(path)
     assert cyclades("run", path, "-o", tmp_path / "out", "--dry-run") == 2
     captured = capsys.readouterr()
-    assert "has no beam" in captured.err
+    assert "no beam in pixels and no celestial coordinates" in captured.err
+    assert "--beam 4pixel" in captured.err
     assert "would write" not in captured.out
 
 

@@ -8,7 +8,7 @@ from astropy.wcs import WCS
 
 from cyclades.pipeline.cli import main
 from cyclades.pipeline.comparison.tables import read_any
-from cyclades.pipeline.subtraction import subtract_catalogue
+from cyclades.pipeline.subtraction import rows_on_image, subtract_catalogue
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.io import read_image
@@ -127,6 +127,10 @@ def test_a_source_elsewhere_changes_nothing(tmp_path):
     made = subtract_catalogue(plane(), sources)
     assert made.data[32, 32] == pytest.approx(-1.0)
     assert np.isfinite(made.data).all()
+    assert rows_on_image(sources, plane()).tolist() == [False, True]
+    beside = sources.take(np.array([1])).replace(ra=np.array([11.0]))
+    with pytest.raises(InputError, match="No source of the catalogue lies on"):
+        subtract_catalogue(plane(), beside)
 
 
 @pytest.mark.parametrize(
