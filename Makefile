@@ -61,5 +61,5 @@ $(VENV)/.site: $(VENV)/.core
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) --editable ".[test,learned,pretraining,yolo,transformers,efficientdet,onnx,notebooks,docs,distributed]"
+	$(PIP) --editable ".[test,learned,pretraining,yolo,transformers,efficientdet,onnx,notebooks,docs,distributed,viewer]"
 	@touch $@
