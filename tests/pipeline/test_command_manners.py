@@ -185,7 +185,9 @@ def test_a_dry_simulation_lists_what_is_written(kind, tmp_path, capsys):
 def test_dry_runs_of_trainings(command, tmp_path, capsys):
     words = {"train": ["train", "--config", "yolo"],
              "pretrain": ["pretrain", "--config", "vit_tiny_mae"],
-             "study": ["study", "transfer", "--config", "quick"]}[command]  # fmt: skip
+             # a backbone of random numbers, which needs no package of weights
+             "study": ["study", "transfer", "--config", "quick", "--set", "modes=[random]",
+                       "--set", "backbones={small: {name: resnet18}}"]}[command]  # fmt: skip
     planned = told(capsys, *words, "--output", tmp_path / "out", "--dry-run")
     assert planned["dry_run"]
     assert planned["files"]
@@ -194,8 +196,9 @@ def test_dry_runs_of_trainings(command, tmp_path, capsys):
         assert str(tmp_path / "out" / "yolo.safetensors") in planned["files"]
         assert planned["options"]["steps"] > 0
     if command == "study":
-        # nothing is done yet; what needs weights or data that are not here is not planned
-        assert planned["cells"] == len(planned["missing"])
+        # two shares of the labels, two seeds
+        assert planned["cells"] == len(planned["missing"]) == 4
+        assert not planned["left_out"]
 
 
 class Terminal(io.StringIO):
