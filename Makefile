@@ -4,7 +4,7 @@ OUTPUT ?= output
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: run test test-slow lint docs site notebooks wheel-check clean
+.PHONY: run run-learned test test-slow lint docs site notebooks wheel-check clean
 
 # The main job: a catalogue of a real radio image, from a fresh checkout, by the classical route
 # and by both networks (without torch), and how far they agree.
@@ -20,6 +20,27 @@ run: $(VENV)/.core
 			$$route=$(OUTPUT)/$$route/magpis.catalogue.fits || exit 1; \
 	done
 	@echo "The catalogue is $(OUTPUT)/magpis.catalogue.fits, the picture $(OUTPUT)/magpis.quicklook.png"
+
+# The same with networks run by torch: one that detects, and a route that is learned at every stage.
+run-learned: $(VENV)/.core
+	$(PIP) --no-deps astroquery
+	$(PIP) --editable ".[learned]"
+	$(BIN)/cyclades sample magpis $(OUTPUT)
+	$(BIN)/cyclades run $(OUTPUT)/magpis.fits --output $(OUTPUT) --products quicklook
+	$(BIN)/cyclades run $(OUTPUT)/magpis.fits --route mask_rcnn --set detection.runtime=torch \
+		--output $(OUTPUT)/mask_rcnn --products quicklook
+	$(BIN)/cyclades run $(OUTPUT)/magpis.fits --route mask_rcnn --set detection.runtime=torch \
+		--set 'background={name: masked, weights: mask_rcnn, runtime: torch}' \
+		--set characterization=learned \
+		--set 'cataloguing=[components, reliability]' \
+		--output $(OUTPUT)/learned --products quicklook
+	$(BIN)/cyclades compare classical=$(OUTPUT)/magpis.catalogue.fits \
+		mask_rcnn=$(OUTPUT)/mask_rcnn/magpis.catalogue.fits \
+		learned=$(OUTPUT)/learned/magpis.catalogue.fits \
+		--image $(OUTPUT)/magpis.fits --report $(OUTPUT)/report
+	@echo "The catalogues are $(OUTPUT)/mask_rcnn/magpis.catalogue.fits (learned detection) and" \
+		"$(OUTPUT)/learned/magpis.catalogue.fits (learned stages)"
+	@echo "The comparison with the classical route is $(OUTPUT)/report/report.html"
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not slow" --nbmake
@@ -61,5 +82,5 @@ $(VENV)/.site: $(VENV)/.core
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.core
-	$(PIP) --editable ".[test,learned,pretraining,yolo,transformers,efficientdet,onnx,notebooks,docs,distributed]"
+	$(PIP) --editable ".[test,learned,pretraining,yolo,transformers,efficientdet,onnx,notebooks,docs,distributed,viewer]"
 	@touch $@

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from cyclades.pipeline.chain import Pipeline, Progress, Result
+from cyclades.pipeline.chain import Pipeline, Result
 from cyclades.pipeline.products import check_products, file_names, image_stem, prepare_directory
+from cyclades.pipeline.progress import Progress
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import CycladesError, OutputError
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cyclades.pipeline.config import DEFAULT_ROUTE, RouteConfig
+from cyclades.pipeline.progress import Progress
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.image import SkyImage
@@ -30,7 +31,6 @@ logger = logging.getLogger("cyclades.pipeline")
 MOST_WORKERS = 8
 """Threads used at most unless asked: the classical stages gain little beyond."""
 
-Progress = Callable[[str], None]
 
 PRODUCT_OF = dict(zip(KINDS, ("background", "detections", "components", "catalogue"), strict=True))
 """The attribute of a result that each stage makes."""
@@ -237,6 +237,7 @@ class Pipeline:
         *,
         workers: int | None = None,
         context: Context | None = None,
+        progress: Progress | None = None,
     ) -> Result:
         """Run the chain from a stage on, with what an earlier result holds of those before it.
 
@@ -246,7 +247,7 @@ class Pipeline:
             The first stage to run.
         result : Result
             Of a run with the same stages before that one, which kept its products.
-        workers, context
+        workers, context, progress
             As for `run`.
 
         Raises
@@ -275,12 +276,12 @@ class Pipeline:
         if context is None:
             threads = default_workers() if workers is None else workers
             with Context(workers=threads, seed=self.config.seed) as own:
-                return self.run_from(stage, result, context=own)
+                return self.run_from(stage, result, context=own, progress=progress)
         source = MemorySource(result.image)
         self._check_beam(source)
         self._note_stages(context)
         self._prepare(context)
-        run = _Run(self.config, source, context, None, products=held)
+        run = _Run(self.config, source, context, progress, products=held)
         run.advance(KINDS[-1], first=stage)
         return run.result(keep=True)
 

@@ -25,6 +25,7 @@ from cyclades.pipeline.commands.measure import measure
 from cyclades.pipeline.commands.pretrain import pretrain
 from cyclades.pipeline.commands.run import run
 from cyclades.pipeline.commands.sample import sample
+from cyclades.pipeline.commands.send import send
 from cyclades.pipeline.commands.similar import similar
 from cyclades.pipeline.commands.simulate import simulate
 from cyclades.pipeline.commands.stages import stages
@@ -39,6 +40,7 @@ from cyclades.pipeline.commands.terminal import (
 )
 from cyclades.pipeline.commands.train import train
 from cyclades.pipeline.commands.train_classifier import train_classifier
+from cyclades.pipeline.commands.view import view
 from cyclades.pipeline.commands.weights import weights
 from cyclades.stages.core.errors import CycladesError
 
@@ -122,6 +124,7 @@ cli.add_command(measure)
 cli.add_command(pretrain)
 cli.add_command(run)
 cli.add_command(sample)
+cli.add_command(send)
 cli.add_command(similar)
 cli.add_command(simulate)
 cli.add_command(stages)
@@ -129,5 +132,6 @@ cli.add_command(study)
 cli.add_command(subtract)
 cli.add_command(train)
 cli.add_command(train_classifier)
+cli.add_command(view)
 cli.add_command(watch)
 cli.add_command(weights)

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -38,6 +38,58 @@ def fill(template: str, parts: Mapping[str, str]) -> str:
         Put in as they are, in one pass, so that no part's text is searched again.
     """
     return "".join(parts.get(piece, piece) for piece in template.split("@"))
+
+
+def render_page(
+    body: str,
+    parts: Mapping[str, str],
+    *,
+    title: str,
+    subtitle: str,
+    style: Sequence[str] = (),
+    scripts: Sequence[str] = (),
+    data: Any = None,
+    footer: str = "",
+) -> str:
+    """Return a whole page: the head, the title, a body, the footer and scripts.
+
+    Parameters
+    ----------
+    body : str
+        Template of what stands between title and footer. Besides `parts` it may name ``zoom``,
+        the buttons of a viewer of an image, and ``stretch``, how its pixels are shown.
+    parts : mapping of str to str
+        HTML that goes into the body.
+    title, subtitle : str
+        Plain text.
+    style : sequence of str
+        Style sheets after the one that all pages share.
+    scripts : sequence of str
+        Without any, the page allows none.
+    data : optional
+        Plain values for the scripts, in the element ``report-data``.
+    footer : str
+        Plain text; what made the page by default.
+    """
+    tools = {"zoom": fill(asset("zoom.html"), {"whole": "image"}), "stretch": asset("stretch.html")}
+    told = []
+    if data is not None:
+        held = script_json(data)
+        told.append(f'<script type="application/json" id="report-data">{held}</script>')
+    if scripts:
+        told.append("<script>\n{}\n</script>".format("\n".join(scripts)))
+    return fill(
+        asset("page.html"),
+        {
+            "policy": "; script-src 'unsafe-inline'" if scripts else "",
+            "title": html.escape(title),
+            "subtitle": html.escape(subtitle),
+            "style": "\n".join([asset("report.css"), *style]),
+            "body": fill(body, tools | dict(parts)),
+            "footer": html.escape(footer or made_by()),
+            "scripts": "\n".join(told),
+        },
+    )
 
 
 def script_json(data: Any) -> str:

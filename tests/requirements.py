@@ -13,6 +13,7 @@ MODULES = {
     "efficientdet": ("torch", "effdet"),
     "pretraining": ("torch", "lightly"),
     "notebooks": ("jupytext", "ipykernel"),
+    "viewer": ("ipyaladin", "pyvo"),
     "docs": ("sphinx", "myst_parser", "numpydoc", "furo", "sphinx_copybutton", "latex2mathml"),
     "distributed": ("distributed", "dask_jobqueue"),
 }

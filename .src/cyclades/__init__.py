@@ -32,6 +32,7 @@ _EXPORTS = {
     "open_image": "cyclades.stages.core.io",
     "read_catalogue": "cyclades.stages.core.catalogue",
     "read_image": "cyclades.stages.core.io",
+    "show": "cyclades.pipeline.viewing.show",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -3,6 +3,7 @@ from cyclades.pipeline.chain import Pipeline as Pipeline
 from cyclades.pipeline.chain import Result as Result
 from cyclades.pipeline.measurement.forced import measure_at as measure_at
 from cyclades.pipeline.measurement.planes import measure_planes as measure_planes
+from cyclades.pipeline.viewing.show import show as show
 from cyclades.stages.core.catalogue import Catalogue as Catalogue
 from cyclades.stages.core.catalogue import read_catalogue as read_catalogue
 from cyclades.stages.core.context import Context as Context

@@ -19,6 +19,7 @@ from cyclades.pipeline.commands.terminal import (
     log_to_terminal,
     number_of,
     print_json,
+    quiet_option,
 )
 from cyclades.stages.core.errors import ConfigurationError, InputError
 
@@ -95,7 +96,7 @@ def _survey_options(command: Any) -> Any:
             help="How often an image is tried whose worker died.",
         ),
         click.option("--verbose", "-v", is_flag=True, help="Say what each stage does."),
-        click.option("--quiet", "-q", is_flag=True, help="Print errors only."),
+        quiet_option,
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)

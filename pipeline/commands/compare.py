@@ -102,7 +102,7 @@ def compare(
 
     if not catalogues:
         raise InputError("There is no catalogue to compare; give one, or a list with --fields.")
-    named = _named(catalogues)
+    named = named_catalogues(catalogues)
     comparison = compare_catalogues(
         named, truth, image, deep=deep, rms=rms, columns=columns, challenge=frequency
     )
@@ -144,7 +144,7 @@ def _say(comparison: "Comparison", pages: list[Path], as_json: bool) -> None:
         click.echo(page)
 
 
-def _named(arguments: tuple[str, ...]) -> dict[str, Path]:
+def named_catalogues(arguments: tuple[str, ...]) -> dict[str, Path]:
     """Label the catalogues: as given, by their files, or by their folders where files are alike."""
     pairs = [_labelled(argument) for argument in arguments]
     folders = [path.resolve().parent.name for _, path in pairs]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cyclades.pipeline.commands.terminal import examples, json_option, print_json
+from cyclades.pipeline.commands.terminal import examples, json_option, print_json, progress_bar
 from cyclades.stages.core.errors import InputError
 
 
@@ -61,6 +61,7 @@ from cyclades.stages.core.errors import InputError
     "--output", "-o", type=click.Path(path_type=Path), help="Directory for tables and figures."
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @json_option
 def compare_stages(
     image: Path | None,
@@ -74,6 +75,7 @@ def compare_stages(
     rows: tuple[str, ...],
     output: Path | None,
     workers: int | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Show what each stage of a route changes in its catalogue.
@@ -86,14 +88,15 @@ def compare_stages(
         if image is not None or routes is not None or truth is not None:
             raise InputError("A matrix takes no IMAGE, --routes or --truth; its fields have truth.")
         names = None if stages is None else _names(stages)
-        _matrix(matrix, seeds, assignments, base, names, rows, output, workers, as_json)
+        _matrix(matrix, seeds, assignments, base, names, rows, output, workers, quiet, as_json)
         return
     if image is None or routes is None:
         raise InputError("Give an IMAGE and two --routes, or fields with truth as --matrix.")
     from cyclades.pipeline.comparison.stages import compare_stages as compare
     from cyclades.pipeline.provenance import records
 
-    made = compare(image, _names(routes), truth, workers=workers)
+    with progress_bar("stage", quiet=quiet) as told:
+        made = compare(image, _names(routes), truth, workers=workers, progress=told)
     files = [] if output is None else made.write(output)
     if as_json:
         tables = {"runs": records(made.table), "changes": records(made.changes)}
@@ -117,6 +120,7 @@ def _matrix(
     rows: tuple[str, ...],
     output: Path | None,
     workers: int | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     from cyclades.pipeline.comparison.matrix import stage_matrix
@@ -137,15 +141,16 @@ def _matrix(
         options = FieldOptions.from_mapping(override({}, assignments), name="--set")
         kept = None if output is None else output / "fields"
         fields = simulated_fields(options, _numbers(seeds), kept)
-    made = stage_matrix(
-        fields,
-        base,
-        None if stages is None else [find_stage(name) for name in stages],
-        rows,
-        workers=workers,
-        kept=None if output is None else output / "catalogues",
-        progress=lambda text: click.echo(text, err=True),
-    )
+    with progress_bar("run", quiet=quiet) as told:
+        made = stage_matrix(
+            fields,
+            base,
+            None if stages is None else [find_stage(name) for name in stages],
+            rows,
+            workers=workers,
+            kept=None if output is None else output / "catalogues",
+            progress=told,
+        )
     files = [] if output is None else made.write(output)
     if as_json:
         from cyclades.pipeline.provenance import records

@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cyclades.pipeline.commands.terminal import examples, json_option, print_json
+from cyclades.pipeline.commands.terminal import (
+    examples,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+)
 from cyclades.stages.core.errors import ConfigurationError, InputError, OutputError
 
 if TYPE_CHECKING:
@@ -74,6 +80,7 @@ if TYPE_CHECKING:
     "background.box_beams=50; may be repeated.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
+@quiet_option
 @json_option
 def measure(
     images: tuple[str, ...],
@@ -88,6 +95,7 @@ def measure(
     config: Path | None,
     assignments: tuple[str, ...],
     workers: int | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Measure the sources of a catalogue on each IMAGE, detected there or not.
@@ -124,14 +132,16 @@ def measure(
                 f"The output {target} would replace an input; choose another --output."
             )
     prepare_directory(output)
-    measured = measure_planes(
-        named,
-        prior,
-        free_positions=False if positions == "fixed" else limit if limit is not None else True,
-        significance=significance,
-        route=route,
-        workers=workers,
-    )
+    with progress_bar("step", quiet=quiet) as told:
+        measured = measure_planes(
+            named,
+            prior,
+            free_positions=False if positions == "fixed" else limit if limit is not None else True,
+            significance=significance,
+            route=route,
+            workers=workers,
+            progress=told,
+        )
     lines, counts, files = [], {}, []
     for name, made in measured.catalogues.items():
         _write(made, targets[name], kinds)
@@ -152,7 +162,7 @@ def measure(
     if as_json:
         print_json({"images": counts, "files": files})
         return
-    for line in lines:
+    for line in () if quiet else lines:
         click.echo(line)
 
 

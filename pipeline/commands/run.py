@@ -23,6 +23,7 @@ from cyclades.pipeline.commands.terminal import (
     log_to_terminal,
     number_of,
     print_json,
+    quiet_option,
     say_plan,
 )
 from cyclades.stages.core.errors import ConfigurationError, CycladesError
@@ -103,7 +104,7 @@ if TYPE_CHECKING:
     "--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda, cuda:1."
 )
 @click.option("--verbose", "-v", is_flag=True, help="Say what each stage does.")
-@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+@quiet_option
 @json_option
 @dry_run_option
 def run(

@@ -3,11 +3,15 @@
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from cyclades.pipeline.progress import Told
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -22,6 +26,7 @@ EXIT_CODES = {
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
 )
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Only say what would be done and which files be written."
 )
@@ -35,6 +40,36 @@ def examples(*lines: str) -> str:
 def number_of(count: int, noun: str) -> str:
     """Return a count with its noun, as "1 component" or "2 components"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+@contextmanager
+def progress_bar(unit: str, *, quiet: bool = False) -> "Iterator[Told]":
+    """Show on a terminal how far a piece of work is, at which rate, and how long it will take.
+
+    Parameters
+    ----------
+    unit : str
+        What is counted.
+    quiet : bool
+        Whether to show nothing; nothing is shown either where stderr is no terminal.
+
+    Yields
+    ------
+    callable
+        To be called with the number of what is done, the number in all, and words for what is
+        next.
+    """
+    from tqdm import tqdm
+
+    with tqdm(total=0, unit=unit, disable=True if quiet else None, leave=False) as bar:
+
+        def show(done: int, number: int, words: str) -> None:
+            bar.total = number
+            bar.set_description_str(words, refresh=False)
+            bar.update(done - bar.n)
+            bar.refresh()
+
+        yield show
 
 
 def print_json(result: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ from cyclades.pipeline.comparison.stages import Route, as_config, route_name
 from cyclades.pipeline.comparison.swaps import Swap, learned_stages, matrix_rows, refusal
 from cyclades.pipeline.comparison.tables import Floats
 from cyclades.pipeline.config import DEFAULT_ROUTE
+from cyclades.pipeline.progress import Progress, Steps, Told
 from cyclades.stages.core.catalogue import Catalogue, read_catalogue
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import ConfigurationError, InputError, OutputError
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from cyclades.stages.core.image import SkyImage
 
 logger = logging.getLogger("cyclades.comparison")
-Progress = Callable[[str], None]
 BASE = "-"
 TITLE = "Which stage is learned, and what it changes"
 SECONDS = "seconds"
@@ -150,7 +150,7 @@ def stage_matrix(
     *,
     workers: int | None = None,
     kept: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Told | None = None,
 ) -> StageMatrix:
     """Swap learned stages into a route, one by one and together, and judge by fields with truth.
 
@@ -173,7 +173,7 @@ def stage_matrix(
         Folder for the catalogues, which are used again in place of runs of the same route on the
         same image. Choose another one where weights or code have changed.
     progress : callable, optional
-        Called with words.
+        Called with the number of runs that are done, their number in all, and words for the next.
 
     Returns
     -------
@@ -187,7 +187,6 @@ def stage_matrix(
         Where a field cannot be used.
     """
     first = as_config(base)
-    tell = progress or logger.info
     threads = default_workers() if workers is None else workers
     left_out: dict[str, str] = {}
     refused: dict[str, str] = {}
@@ -209,15 +208,21 @@ def stage_matrix(
                 "There is nothing to swap in; name stages that can run, or give further routes."
             )
         judged: dict[str, list[Judged]] = {row.label: [] for row in usable}
+        steps = Steps(progress, len(fields) * len(usable))
         for number, field in enumerate(fields, 1):
-            tell(f"field {number} of {len(fields)}: {field.name}")
-            for label, one in _judge(field, usable, context, kept).items():
+            logger.info("field %d of %d: %s", number, len(fields), field.name)
+            for label, one in _judge(field, usable, context, kept, steps.of(field.name)).items():
                 judged[label].append(one)
+        steps.end()
     return StageMatrix(_table(usable, judged), tuple(usable), judged, left_out, refused)
 
 
 def _judge(
-    field: TrueField, rows: Sequence[Swap], context: Context, kept: str | Path | None
+    field: TrueField,
+    rows: Sequence[Swap],
+    context: Context,
+    kept: str | Path | None,
+    progress: Progress,
 ) -> dict[str, Judged]:
     """What every route makes of a field; the image is let go at the end."""
     image, truth = field.load()
@@ -225,7 +230,7 @@ def _judge(
         raise InputError(
             f"{field.name} has no sky coordinates, which matching the catalogues needs."
         )
-    runs = _Runs(context, None if kept is None else Path(kept) / field.name)
+    runs = _Runs(context, None if kept is None else Path(kept) / field.name, progress)
     made = {row.label: ran for row, ran in runs.all(rows, image)}
     catalogues = {label: ran.catalogue for label, ran in made.items()}
     held = load_field(catalogues, truth, image, name=field.name)
@@ -266,8 +271,8 @@ class _Ran(NamedTuple):
 class _Runs:
     """Runs of routes on one image, kept in files where a folder is given."""
 
-    def __init__(self, context: Context, folder: Path | None) -> None:
-        self.context, self.folder = context, folder
+    def __init__(self, context: Context, folder: Path | None, progress: Progress) -> None:
+        self.context, self.folder, self.progress = context, folder, progress
 
     def all(self, rows: Sequence[Swap], image: "SkyImage") -> Iterator[tuple[Swap, _Ran]]:
         """Yield every row with what its route made."""
@@ -275,6 +280,7 @@ class _Runs:
         for _, alike in itertools.groupby(sorted(rows, key=_before), key=_before):
             start, spent = None, np.zeros(2)
             for row in alike:
+                self.progress(row.label)
                 ran = self._read(row, pixels)
                 if ran is None:
                     pipeline = Pipeline(row.config)

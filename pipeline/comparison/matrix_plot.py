@@ -9,7 +9,7 @@ import numpy as np
 
 from cyclades.pipeline.comparison.matrix_figures import PULLS_FROM, QUANTITIES, RELIABLE
 from cyclades.pipeline.comparison.report_sources import COLOURS
-from cyclades.pipeline.page import asset, fill, made_by, table_html, write_page
+from cyclades.pipeline.page import asset, render_page, table_html, write_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,16 +117,15 @@ def write_matrix_page(matrix: "StageMatrix", figure: Path, path: Path) -> None:
         parts.append(table_html("Left out", Table(why)))
     picture = base64.b64encode(figure.read_bytes()).decode("ascii")
     number = matrix.table.meta["fields"]
-    text = fill(
+    text = render_page(
         asset("matrix.html"),
         {
-            "title": html.escape(TITLE),
-            "subtitle": f"{len(matrix.rows)} routes on {number} field{'s' if number > 1 else ''}",
-            "style": asset("report.css"),
             "tables": "".join(parts),
             "figure": f"data:image/png;base64,{picture}",
             "definitions": html.escape(DEFINITIONS),
-            "footer": html.escape(made_by()),
         },
+        title=TITLE,
+        subtitle=f"{len(matrix.rows)} routes on {number} field{'s' if number > 1 else ''}",
+        style=["td.text { white-space: pre; }"],
     )
     write_page(text, path)

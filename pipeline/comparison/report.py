@@ -22,7 +22,7 @@ from cyclades.pipeline.comparison.report_sources import (
     layers,
     mismatches,
 )
-from cyclades.pipeline.page import asset, fill, made_by, script_json, table_html, write_page
+from cyclades.pipeline.page import asset, made_by, render_page, table_html, write_page
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -136,19 +136,29 @@ def render_report(
     summary = shown.pop(TITLES["summary"], None)
     unfolded = "".join(table_html(title, t, folded=len(t) > UNFOLDED) for title, t in extra.items())
     name = image.name if image is not None else " and ".join(comparison.catalogues)
-    return fill(
+    alone = comparison.truth is None and len(tables) == 1
+    return render_page(
         asset("report.html"),
         {
-            "title": html.escape(f"Comparison: {name}"),
-            "subtitle": html.escape(_subtitle(comparison)),
-            "style": asset("report.css"),
             "chips": "".join(_chip(number, layer) for number, layer in enumerate(drawn)),
             "summary": ("" if summary is None else _summary_html(summary)) + unfolded,
-            "tables": "".join(table_html(title, t) for title, t in shown.items()),
-            "footer": html.escape(_footer(comparison)),
-            "data": script_json(data),
-            "script": "\n".join(asset(script) for script in SCRIPTS),
+            "tables": _tables_html(shown),
         },
+        title=f"Sources of {name}" if alone else f"Comparison: {name}",
+        subtitle=_subtitle(comparison),
+        scripts=[asset(script) for script in SCRIPTS],
+        data=data,
+        footer=_footer(comparison),
+    )
+
+
+def _tables_html(shown: "Mapping[str, Table]") -> str:
+    if not shown:
+        return ""
+    return (
+        '<section id="tables" aria-labelledby="tables-title"><h2 id="tables-title">Tables</h2>'
+        + "".join(table_html(title, table) for title, table in shown.items())
+        + "</section>"
     )
 
 
@@ -158,6 +168,8 @@ def _figures(comparison: "Comparison") -> list[dict[str, Any]]:
         against = truth_figures(list(comparison.outcomes.values()), 1)
         return [*against, *survey_figures(comparison.further, names)]
     tables = list(comparison.catalogues.values())
+    if len(tables) < 2:
+        return []
     shared = [catalogue_status(comparison, t.name) == HAS_COUNTERPART for t in tables]
     first, *others = tables
     pairs = [

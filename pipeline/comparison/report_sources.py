@@ -92,6 +92,9 @@ def catalogue_status(comparison: "Comparison", name: str) -> Integers:
     identified = identify(comparison)
     mine = identified[name].match
     elsewhere = [held.match for other, held in identified.items() if other != name]
+    if not elsewhere:
+        # one catalogue alone: nothing to be missing from
+        return np.full(len(mine), HAS_COUNTERPART)
     return np.where(np.isin(mine, np.concatenate(elsewhere)), HAS_COUNTERPART, MISMATCH)
 
 
@@ -208,6 +211,8 @@ def mismatches(comparison: "Comparison", unit: FluxUnit) -> list[dict[str, Any]]
     of total fluxes is from one; without: rows that only one catalogue has, and ratios to the
     first catalogue.
     """
+    if comparison.truth is None and len(comparison.catalogues) < 2:
+        return []
     identified = identify(comparison)
     if comparison.truth is not None:
         return [

@@ -14,6 +14,7 @@ from cyclades.pipeline.comparison.match import match
 from cyclades.pipeline.comparison.metrics import SNR_BINS
 from cyclades.pipeline.comparison.tables import ComparisonTable, Floats
 from cyclades.pipeline.config import RouteConfig
+from cyclades.pipeline.progress import Steps, Told
 from cyclades.stages.core.errors import ConfigurationError, InputError, OutputError
 from cyclades.stages.core.stage import KINDS, Stage
 
@@ -125,6 +126,7 @@ def compare_stages(
     truth: "Comparable | Truth | None" = None,
     *,
     workers: int | None = None,
+    progress: Told | None = None,
 ) -> StageComparison:
     """Run a route, then swap one stage at a time to another route's, all else held fixed.
 
@@ -140,6 +142,9 @@ def compare_stages(
     truth : path, Truth, Catalogue or ComparisonTable, optional
     workers : int, optional
         Threads in all.
+    progress : callable, optional
+        Called with the number of stages that have run, their number in all, and words for the
+        next.
 
     Returns
     -------
@@ -169,7 +174,11 @@ def compare_stages(
             f"The routes {names[0]} and {names[1]} have the same stages with the same parameters; "
             "give two that differ."
         )
-    base = Pipeline(first).run(image, workers=workers)
+    whole = differing[:1] if len(differing) > 1 else []
+    remaining = [len(KINDS) - KINDS.index(kind) for kind in [*differing, *whole]]
+    # reading the image is a step as well
+    steps = Steps(progress, 1 + len(KINDS) + sum(remaining))
+    base = Pipeline(first).run(image, workers=workers, progress=steps.of(names[0]))
     if base.image is None or base.image.wcs is None:
         raise InputError(
             "The image has no sky coordinates, which matching the catalogues needs; give one that "
@@ -180,12 +189,15 @@ def compare_stages(
         theirs = getattr(second, kind)
         label = f"{kind}: {_describe(theirs)}"
         pipeline = Pipeline(first).replace(**{kind: theirs})
-        results[label] = pipeline.run_from(kind, base, workers=workers)
+        results[label] = pipeline.run_from(kind, base, workers=workers, progress=steps.of(label))
         swaps[label] = (kind, change(getattr(first, kind), theirs))
-    if len(differing) > 1:
-        pipeline = Pipeline(first).replace(**{kind: getattr(second, kind) for kind in differing})
-        results[names[1]] = pipeline.run_from(differing[0], base, workers=workers)
+    for kind in whole:
+        pipeline = Pipeline(first).replace(**{k: getattr(second, k) for k in differing})
+        results[names[1]] = pipeline.run_from(
+            kind, base, workers=workers, progress=steps.of(names[1])
+        )
         swaps[names[1]] = (WHOLE, ", ".join(differing))
+    steps.end()
     catalogues = {label: result.catalogue for label, result in results.items()}
     comparison = compare(
         {label: held for label, held in catalogues.items() if held is not None}, truth, base.image

@@ -1,6 +1,5 @@
 """The page on which a person accepts, rejects, merges and classifies objects."""
 
-import html
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from cyclades.pipeline.comparison.report_image import Frame, picture
 from cyclades.pipeline.labelling.candidates import Candidates, edges_of
-from cyclades.pipeline.page import asset, fill, made_by, script_json, write_page
+from cyclades.pipeline.page import asset, render_page, write_page
 from cyclades.stages.core.geometry import shape_from_covariance
 
 PACKAGE = "cyclades.pipeline.labelling"
@@ -34,21 +33,16 @@ def write_label_page(candidates: Candidates, path: str | Path) -> Path:
         Where it cannot be written.
     """
     path = Path(path)
-    title = f"Labels of {candidates.image.name}"
-    text = fill(
+    own = [asset(name, PACKAGE) for name in ("label_viewer.js", "label.js")]
+    text = render_page(
         asset("label.html", PACKAGE),
-        {
-            "title": html.escape(title),
-            "subtitle": html.escape(_subtitle(candidates)),
-            "style": asset("report.css") + asset("label.css", PACKAGE),
-            "footer": html.escape(made_by()),
-            "data": script_json(payload(candidates)),
-            "script": "\n".join(
-                [*map(asset, SHARED_SCRIPTS), asset("label_viewer.js", PACKAGE),
-                 asset("label.js", PACKAGE)]
-            ),
-        },
-    )  # fmt: skip
+        {},
+        title=f"Labels of {candidates.image.name}",
+        subtitle=_subtitle(candidates),
+        style=[asset("label.css", PACKAGE)],
+        scripts=[*map(asset, SHARED_SCRIPTS), *own],
+        data=payload(candidates),
+    )
     write_page(text, path)
     return path
 

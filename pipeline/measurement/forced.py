@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from cyclades.pipeline.chain import default_workers
 from cyclades.pipeline.config import DEFAULT_ROUTE, RouteConfig
 from cyclades.pipeline.measurement.prior import Prior, read_prior
+from cyclades.pipeline.progress import Progress
 from cyclades.stages.core.catalogue import Catalogue
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import ConfigurationError, InputError
@@ -35,6 +36,7 @@ def measure_at(
     route: "str | Path | Mapping[str, Any] | RouteConfig" = DEFAULT_ROUTE,
     workers: int | None = None,
     context: Context | None = None,
+    progress: Progress | None = None,
 ) -> Catalogue:
     """Measure the fluxes of known components on an image, detected there or not.
 
@@ -61,6 +63,9 @@ def measure_at(
         Threads in all.
     context : Context, optional
         Used instead of a new one.
+    progress : callable, optional
+        Called with ``"background"`` and ``"fit"`` before these begin, and with the share that is
+        done where a stage tells it, as ``"background 40 %"``.
 
     Returns
     -------
@@ -90,7 +95,7 @@ def measure_at(
         with Context(workers=threads, seed=config.seed) as own:
             return measure_at(
                 image, catalogue, free_positions=free_positions, significance=significance,
-                background=background, route=config, context=own,
+                background=background, route=config, context=own, progress=progress,
             )  # fmt: skip
     prior = catalogue if isinstance(catalogue, Prior) else read_prior(catalogue)
     plane = read_plane(image, config)
@@ -103,8 +108,15 @@ def measure_at(
     from cyclades.stages.characterization.forced import measure_forced
 
     x, y, intrinsic, errors = prior.place(plane)
+    tell = progress or (lambda _: None)
+    tell("background")
     if background is None:
-        background = config.background.estimate(plane, context=context)
+        context.listener = lambda share: tell(f"background {100 * share:.0f} %")
+        try:
+            background = config.background.estimate(plane, context=context)
+        finally:
+            context.listener = None
+    tell("fit")
     measured = measure_forced(
         plane, background, x, y, intrinsic, free_positions=limit, context=context
     )

@@ -15,6 +15,7 @@ from cyclades.pipeline.measurement.prior import Prior, read_prior
 from cyclades.pipeline.measurement.spectra import spectral_index
 from cyclades.pipeline.measurement.variability import variability
 from cyclades.pipeline.products import image_stem
+from cyclades.pipeline.progress import Steps, Told
 from cyclades.stages.core.catalogue import Catalogue
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage
@@ -199,6 +200,7 @@ def measure_planes(
     route: "str | Path | Mapping[str, Any] | RouteConfig" = DEFAULT_ROUTE,
     workers: int | None = None,
     context: "Context | None" = None,
+    progress: Told | None = None,
 ) -> PlaneMeasurements:
     """Measure the same components on several images.
 
@@ -211,6 +213,9 @@ def measure_planes(
         As for `cyclades.pipeline.measurement.forced.measure_at`.
     times : mapping of str to float, optional
         Modified Julian dates by the image's name; from the headers where left out.
+    progress : callable, optional
+        Called with the number of steps that are done, their number in all, and words for the next;
+        an image has three: it is read, its background estimated, the fluxes fitted.
 
     Returns
     -------
@@ -227,13 +232,17 @@ def measure_planes(
     config = route if isinstance(route, RouteConfig) else RouteConfig.from_route(route)
     prior = catalogue if isinstance(catalogue, Prior) else read_prior(catalogue)
     made, known = {}, dict(times or {})
+    steps = Steps(progress, 3 * len(planes))
     for name, image in planes.items():
+        tell = steps.of(name)
+        tell("read")
         plane = read_plane(image, config)
         known.setdefault(name, time_of(plane))
         made[name] = measure_at(
             plane, prior, free_positions=free_positions, significance=significance,
-            route=config, workers=workers, context=context,
+            route=config, workers=workers, context=context, progress=tell,
         )  # fmt: skip
+    steps.end()
     return PlaneMeasurements(made, known, significance)
 
 

@@ -1,7 +1,6 @@
 """What a search found as one self-contained HTML page: a map of all sources, and their pictures."""
 
 import base64
-import html
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from cyclades.pipeline.comparison.report_curves import plain
 from cyclades.pipeline.comparison.report_sources import COLOURS, FluxUnit, fields, row_values
 from cyclades.pipeline.comparison.tables import Floats, from_catalogue
-from cyclades.pipeline.page import asset, fill, made_by, script_json, table_html, write_page
+from cyclades.pipeline.page import asset, fill, render_page, table_html, write_page
 from cyclades.pipeline.similarity.gallery import SIZE
 from cyclades.pipeline.similarity.ranking import most_alike
 from cyclades.pipeline.similarity.search import Search
@@ -80,19 +79,17 @@ def render_report(found: Search, *, number: int = 20, odd: bool = False, image: 
     sheets = _sheets(found, number, odd)
     first = sheets[0]["rows"]
     title = f"Similar and odd sources: {image or found.catalogue.meta.get('image', 'catalogue')}"
-    return fill(
+    return render_page(
         asset("similar.html", PACKAGE),
         {
-            "title": html.escape(title),
-            "subtitle": html.escape(_subtitle(found)),
-            "style": asset("report.css") + asset("similar.css", PACKAGE),
             "table": table_html(f"{sheets[0]['label']}: table", _table(found, first)),
-            "footer": html.escape(made_by()),
-            "data": script_json(payload(found, sheets)),
-            "script": "\n".join(
-                [*map(asset, SHARED_SCRIPTS), *(asset(name, PACKAGE) for name in SCRIPTS)]
-            ),
+            "zoom": fill(asset("zoom.html"), {"whole": "map"}),
         },
+        title=title,
+        subtitle=_subtitle(found),
+        style=[asset("similar.css", PACKAGE)],
+        scripts=[*map(asset, SHARED_SCRIPTS), *(asset(name, PACKAGE) for name in SCRIPTS)],
+        data=payload(found, sheets),
     )
 
 

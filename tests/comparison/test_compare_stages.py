@@ -26,8 +26,15 @@ def field():
 
 
 @pytest.fixture(scope="module")
-def stages(field):
-    return compare_stages(field[0], ["classical", SECOND], field[1])
+def steps():
+    return []
+
+
+@pytest.fixture(scope="module")
+def stages(field, steps):
+    return compare_stages(
+        field[0], ["classical", SECOND], field[1], progress=lambda *step: steps.append(step)
+    )
 
 
 def same_rows(one, other):
@@ -35,6 +42,13 @@ def same_rows(one, other):
         np.array_equal(one.components[name], other.components[name], equal_nan=True)
         for name in ("x", "y", "peak_flux", "total_flux", "major")
     )
+
+
+def test_every_stage_that_runs_is_a_step_and_their_number_is_known(stages, steps):
+    # reading and four stages, then 4, 3, 2 and 1 of them anew, and the whole second route
+    assert [(done, number) for done, number, _ in steps] == [(k, 19) for k in range(20)]
+    assert [words for *_, words in steps[:2]] == ["classical: read", "classical: background"]
+    assert steps[-1][2] == ""
 
 
 def test_every_stage_is_swapped_alone(stages):

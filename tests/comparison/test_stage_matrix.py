@@ -153,7 +153,15 @@ def test_runs_are_used_again_where_route_and_image_are_the_same(
             or np.isnan(matrix.table[name]).any()
         )
     other = swapped(CLASSICAL, [IslandsDetection(seed_threshold=7.0)])
-    stage_matrix(fields[:1], other, STAGES[1:], workers=1, kept=folder / "kept")
+    steps = []
+    made = stage_matrix(
+        fields[:1], other, STAGES[1:], workers=1, kept=folder / "kept",
+        progress=lambda *step: steps.append(step),
+    )  # fmt: skip
+    number = len(made.rows)
+    assert [step[:2] for step in steps] == [(done, number) for done in range(number + 1)]
+    words = {step[2] for step in steps[:-1]}
+    assert words == {f"{fields[0].name}: {row.label}" for row in made.rows}
     assert ran == ["islands", "islands"]
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shlex
 import sys
 
@@ -185,7 +186,9 @@ def test_a_dry_simulation_lists_what_is_written(kind, tmp_path, capsys):
 def test_dry_runs_of_trainings(command, tmp_path, capsys):
     words = {"train": ["train", "--config", "yolo"],
              "pretrain": ["pretrain", "--config", "vit_tiny_mae"],
-             "study": ["study", "transfer", "--config", "quick"]}[command]  # fmt: skip
+             # a backbone of random numbers, which needs no package of weights
+             "study": ["study", "transfer", "--config", "quick", "--set", "modes=[random]",
+                       "--set", "backbones={small: {name: resnet18}}"]}[command]  # fmt: skip
     planned = told(capsys, *words, "--output", tmp_path / "out", "--dry-run")
     assert planned["dry_run"]
     assert planned["files"]
@@ -194,8 +197,9 @@ def test_dry_runs_of_trainings(command, tmp_path, capsys):
         assert str(tmp_path / "out" / "yolo.safetensors") in planned["files"]
         assert planned["options"]["steps"] > 0
     if command == "study":
-        # nothing is done yet; what needs weights or data that are not here is not planned
-        assert planned["cells"] == len(planned["missing"])
+        # two shares of the labels, two seeds
+        assert planned["cells"] == len(planned["missing"]) == 4
+        assert not planned["left_out"]
 
 
 class Terminal(io.StringIO):
@@ -221,3 +225,48 @@ def test_colours_are_for_terminals_and_can_be_turned_off(monkeypatch):
         assert "cyclades:" in seen[name]
     assert "\x1b[" in seen["terminal"]
     assert seen["file"] == seen["asked"] == "cyclades: a mistake.\n"
+
+
+class Progress:
+    """What a terminal shows of a command's progress."""
+
+    def __init__(self, monkeypatch, capsys):
+        self.patch, self.capsys = monkeypatch, capsys
+
+    def shown(self, *arguments, stream=None):
+        stream = Terminal() if stream is None else stream
+        with self.patch.context() as patch:
+            patch.setattr(sys, "stderr", stream)
+            assert cyclades(*arguments) == 0
+        self.said = self.capsys.readouterr().out
+        return stream.getvalue()
+
+
+def test_measuring_shows_its_progress_on_a_terminal(simulated, tmp_path, monkeypatch, capsys):
+    progress = Progress(monkeypatch, capsys)
+    table = simulated.with_name("field.truth.fits")
+    words = ("measure", f"low={simulated}", f"high={simulated}", "-c", table, "-o", tmp_path)
+    text = progress.shown(*words)
+    assert "low: fit" in text
+    # the rate, and the time that remains
+    assert re.search(r"[1-5]/6 \[\d\d:\d\d<[\d:?]+, .*step", text)
+    assert "low.measured.fits" in progress.said
+    progress.shown(*words, "--json")
+    assert len(json.loads(progress.said)["files"]) == 2
+    assert progress.shown(*words, "--quiet") == ""
+    assert progress.said == ""
+    assert progress.shown(*words, stream=io.StringIO()) == ""
+
+
+def test_swapping_stages_shows_its_progress_on_a_terminal(simulated, tmp_path, monkeypatch, capsys):
+    progress = Progress(monkeypatch, capsys)
+    other = tmp_path / "six.yaml"
+    other.write_text("detection: {name: islands, seed_threshold: 6}\n")
+    words = ("compare-stages", simulated, "--routes", f"classical,{other}")
+    text = progress.shown(*words)
+    # 5 steps of the first route, and detection and what follows of the other
+    assert re.search(r"[1-7]/8 \[\d\d:\d\d<[\d:?]+, .*stage", text)
+    assert progress.shown(*words, "--quiet") == ""
+    assert "six" in progress.said or "detection" in progress.said
+    made = ("compare-stages", "--seeds", "1", "--set", "size=256", "--stages", "reliability")
+    assert re.search(r"[01]/2 \[\d\d:\d\d<[\d:?]+, .*run", progress.shown(*made))

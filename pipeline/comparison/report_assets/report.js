@@ -184,7 +184,11 @@ for (const kind of report.mismatches) {
   button.addEventListener("click", () => showMismatches(kind));
 }
 if (report.mismatches.length) showMismatches(report.mismatches[0]);
-else find("mismatches").remove();
+else {
+  find("mismatches").remove();
+  find("only-mismatches").closest("label").remove();
+  find("selected-hint").textContent = "Click a source in the image.";
+}
 layers.forEach((_, index) => {
   find(`layer-${index}`).addEventListener("change", (event) => toggle(index, event.target.checked));
 });
@@ -199,7 +203,7 @@ const recolour = () => {
   viewer.recolour();
 };
 for (const id of ["stretch", "colours", "ceiling"]) find(id).addEventListener("input", recolour);
-find("only-mismatches").addEventListener("change", (event) => {
+find("only-mismatches")?.addEventListener("change", (event) => {
   viewer.onlyMismatches = event.target.checked;
   viewer.draw();
 });

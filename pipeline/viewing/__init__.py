@@ -1,0 +1,1 @@
+"""Looking at images with the sources of catalogues: in notebooks, as a page, in other programs."""
