@@ -78,7 +78,8 @@ class IslandRuns(NamedTuple):
         # Stable, so that of islands that overlap the later one wins, as in a label map.
         order = np.argsort(columns[1], kind="stable")
         places = np.stack([np.asarray(island.get(n, empty), np.int64) for n in ("y", "x")], -1)
-        return cls(*(column[order] for column in columns), places)
+        number, y, x, length = (column[order] for column in columns)
+        return cls(number, y, x, length, places)
 
     def identifiers(self, islands: "QTable") -> NDArray[np.int32]:
         """Identifier of each island in a catalogue's table; 0 of one that it lacks."""

@@ -84,15 +84,12 @@ class WindowedMaps:
         from astropy.io import fits
 
         ny, nx = self.survey.plane.shape
+        make: Callable[[slice], NDArray[Any]] = partial(self.rows, name)
         if name == "islands":
             labels = self.islands.identifiers(catalogue.islands)
-            kind, code = np.int32, ">i4"
-            make: Callable[[slice], NDArray[Any]] = partial(
-                self.islands.label_rows, nx=nx, labels=labels
-            )
-        else:
-            kind, code, make = np.float32, ">f4", partial(self.rows, name)
-        full = fits.PrimaryHDU(np.zeros((1, 1), kind), header).header
+            make = partial(self.islands.label_rows, nx=nx, labels=labels)
+        code = ">i4" if name == "islands" else ">f4"
+        full = fits.PrimaryHDU(np.zeros((1, 1), code), header).header
         full["NAXIS1"], full["NAXIS2"] = nx, ny
         stream = fits.StreamingHDU(path, full)
         try:

@@ -169,8 +169,8 @@ class Peeling:
         for region in boxes:
             inside[region] = True
         again = regions(inside | new, sweeps.rough)
-        found = None if again is None else self.measured(cells, again)
-        return sweeps.look_again() if found is None else found
+        made = None if again is None else self.measured(cells, again)
+        return sweeps.look_again() if made is None else made
 
     def box(self, region: Region) -> Box:
         """Pixels of the cells of a region, without their margins."""
@@ -223,7 +223,9 @@ class Peeling:
         )
         left_out = mask | sweeps.extended.pixels(rows, columns)
         sums = Mesh(y, x).sums(
-            *(np.ascontiguousarray(p[inside]) for p in (values, strip.usable, left_out))
+            np.ascontiguousarray(values[inside]),
+            np.ascontiguousarray(strip.usable[inside]),
+            np.ascontiguousarray(left_out[inside]),
         )
         mean, covered = running_means(sums, sweeps.width)
         # Those at the border miss what is beyond it; nothing has changed there.

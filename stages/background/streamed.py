@@ -235,7 +235,9 @@ class Sweeps:
         first = location, scale = self.look()
         taken = np.zeros(self.mesh.shape, bool)
         mostly = MOSTLY_SOURCE * self.mesh.y.step * self.mesh.x.step
-        surfaces, cells, masked = None, None, taken
+        surfaces: Surfaces | None = None
+        cells: Cells | None = None
+        masked = taken
         while True:
             before, surfaces = surfaces, self.standing(location, scale)
             if surfaces is None:
@@ -262,10 +264,10 @@ class Sweeps:
             return None
         level = fill_missing(location)
         refinement, scale, uncertain = self.refine(level, counted=left)
-        cells = np.where(scale > 0, scale, np.nan)
-        if not (np.isfinite(cells).any() and np.isfinite(refinement).any()):
+        scale = np.where(scale > 0, scale, np.nan)
+        if not (np.isfinite(scale).any() and np.isfinite(refinement).any()):
             return None
-        noise = smooth(np.log(fill_missing(cells)))
+        noise = smooth(np.log(fill_missing(scale)))
         maps = MeshMaps(
             self.stage, self.plane, self.mesh, level, fill_missing(refinement), noise, self.floor,
             uncertain,

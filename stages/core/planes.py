@@ -138,7 +138,7 @@ class FitsPlane:
         with self.path.open("rb", buffering=0) as file:
             for y, row in enumerate(values, plane * self.shape[0] + box.y0):
                 file.seek(start + 4 * (y * self.shape[1] + box.x0))
-                if file.readinto(row) != row.nbytes:
+                if file.readinto(row.data) != row.nbytes:
                     raise _damaged(self.path)
         return values.byteswap(inplace=True) if sys.byteorder == "little" else values
 
