@@ -402,8 +402,10 @@ class _Run:
         self.context.note("windows", {"size": size})
         from cyclades.pipeline.windowed_maps import WindowedMaps
 
-        catalogue, gaussians, self.counts = windowed_catalogue(found, size, self.context, report)
-        self.products["windows"] = WindowedMaps(found, gaussians)
+        catalogue, gaussians, islands, self.counts = windowed_catalogue(
+            found, size, self.context, report
+        )
+        self.products["windows"] = WindowedMaps(found, gaussians, islands)
         self._refine(catalogue)
         self.timings[labels[-1]] = time.perf_counter() - start[0]
         return True

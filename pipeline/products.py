@@ -102,8 +102,6 @@ PRODUCTS: dict[str, Product] = {
     ),
 }
 QUICKLOOK = "quicklook"
-WHOLE_ONLY = {"islands", "catalogue:moc"}
-"""What is not made of an image that is worked through in windows."""
 COMPRESSION_SUFFIXES = (".gz", ".bz2", ".fz", ".xz", ".zst", ".zip", ".z")
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".zarr")
 
@@ -159,7 +157,8 @@ def write_map(name: str, result: "Result", path: Path) -> None:
     header["CREATOR"] = f"cyclades {__version__}"
     header["IMAGE"] = card_text(image.name)[:68]
     if result.windows is not None:
-        result.windows.write(name, path, header)
+        assert result.catalogue is not None
+        result.windows.write(name, path, header, result.catalogue)
         return
     fits.PrimaryHDU(make_map(name, result), header).writeto(path)
 
@@ -239,14 +238,6 @@ def write_result(
     if stem is None:
         stem = result.provenance["input"]["name"]
     names = file_names(stem, formats, products, columns)
-    if result.windows is not None:
-        # Known only now, and no reason to lose the catalogue of a long run.
-        for what in WHOLE_ONLY & names.keys():
-            logger.warning(
-                "%s: no %s of an image that is worked through in windows; --window 0 makes it "
-                "where the image fits into memory.", stem, what.removeprefix("catalogue:"),
-            )  # fmt: skip
-            del names[what]
     folder = prepare_directory(directory)
     scratch = Path(tempfile.mkdtemp(prefix=f".{stem}.", suffix=".partial", dir=folder))
     written = []
@@ -289,6 +280,9 @@ def _write_one(what: str, result: "Result", path: Path) -> None:
     elif what == "catalogue:moc":
         from cyclades.stages.core.footprints import write_moc
 
+        if result.windows is not None:
+            result.windows.write_moc(path)
+            return
         if result.image is None:
             raise InputError("The format moc needs the image, which this result does not hold.")
         write_moc(result.image, path)

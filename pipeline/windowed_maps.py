@@ -1,25 +1,28 @@
 """Maps of an image that was worked through in windows, made and written strip by strip."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cyclades.pipeline.island_runs import IslandRuns
 from cyclades.pipeline.panels import LARGEST, shrink
 from cyclades.pipeline.quicklook import Picture, draw_picture, median_of
 from cyclades.pipeline.windows import Survey, full_frame
-from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.footprints import covered_blocks, moc_from_blocks, moc_step
 from cyclades.stages.core.products import Floats
 from cyclades.stages.core.rendering import REACH_SIGMA, render_gaussians
 from cyclades.stages.core.segments import significance_map
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
+    from cyclades.stages.core.catalogue import Catalogue
     from cyclades.stages.core.image import SkyImage
-
-MAPS = ("background", "rms", "significance", "model", "residual")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +34,13 @@ class WindowedMaps:
     survey : Survey
     gaussians : ndarray, shape (n, 6)
         Measured components as ``peak, x, y, sxx, sxy, syy`` in pixels of the full image.
+    islands : IslandRuns
+        The pixels of the islands.
     """
 
     survey: Survey
     gaussians: Floats
+    islands: IslandRuns
 
     @property
     def frame(self) -> "SkyImage":
@@ -62,38 +68,45 @@ class WindowedMaps:
             return np.asarray(image.data - background.level - self.model(rows))
         return background.level if name == "background" else background.rms
 
-    def write(self, name: str, path: Path, header: Any) -> None:
+    def write(self, name: str, path: Path, header: Any, catalogue: "Catalogue") -> None:
         """Write a map as a FITS image.
 
         Parameters
         ----------
         name : str
-            One of `MAPS`.
+            Of a product.
         path : Path
         header : astropy.io.fits.Header
             Without the size of the image.
-
-        Raises
-        ------
-        InputError
-            For another product, which needs the image as a whole.
+        catalogue : Catalogue
+            Its identifiers of islands are those of the label map.
         """
         from astropy.io import fits
 
-        if name not in MAPS:
-            raise InputError(
-                f"The product {name!r} is not made of an image that is worked through in windows; "
-                "leave it out, or use --set image.window=0 where the image fits into memory."
-            )
         ny, nx = self.survey.plane.shape
-        full = fits.PrimaryHDU(np.zeros((1, 1), np.float32), header).header
+        make: Callable[[slice], NDArray[Any]] = partial(self.rows, name)
+        if name == "islands":
+            labels = self.islands.identifiers(catalogue.islands)
+            make = partial(self.islands.label_rows, nx=nx, labels=labels)
+        code = ">i4" if name == "islands" else ">f4"
+        full = fits.PrimaryHDU(np.zeros((1, 1), code), header).header
         full["NAXIS1"], full["NAXIS2"] = nx, ny
         stream = fits.StreamingHDU(path, full)
         try:
             for rows in self.survey.plane.strips():
-                stream.write(self.rows(name, rows).astype(">f4"))
+                stream.write(make(rows).astype(code))
         finally:
             stream.close()
+
+    def write_moc(self, path: Path) -> None:
+        """Write the coverage as a FITS MOC, the same as that of the image at once."""
+        plane = self.survey.plane
+        step = moc_step(plane.shape)
+        blocks = [
+            covered_blocks(np.isfinite(plane.rows(rows).data), step) for rows in plane.strips(step)
+        ]
+        moc = moc_from_blocks(self.frame, plane.shape, np.concatenate(blocks), step)
+        moc.save(str(path), format="fits", overwrite=True)
 
     def draw(self, path: Path) -> None:
         """Draw the quick-look; see `cyclades.pipeline.quicklook.draw`."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cyclades.pipeline.island_runs import IslandRuns, runs_of
 from cyclades.pipeline.rows_file import RowsFile, Values
 from cyclades.stages.cataloguing.components import ComponentsCatalogue, extra_values
 from cyclades.stages.cataloguing.rows import component_values, island_values, take
@@ -61,6 +62,8 @@ HALO = 40.0
 LEAST_HALO = 64
 """Pixels that are read around a window at least."""
 
+TABLES = ("island", "component", "extra", "runs")
+"""What a window gives rows of."""
 NOTES = {"detection_thresholds", "chain.complete_detections"}
 """What a window notes that holds for the image."""
 
@@ -186,6 +189,7 @@ class Rows:
     island: Values
     component: Values
     extra: Values
+    runs: Values
     blank: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
 
@@ -321,7 +325,8 @@ class WindowRun:
         for values in (island, component):
             values["x"] = values["x"] + image.origin[1]
             values["y"] = values["y"] + image.origin[0]
-        self.parts.append(Rows(island, component, extra))
+        runs = runs_of(subset.segments.take(subset.islands[own]), image.shape[1], image.origin)
+        self.parts.append(Rows(island, component, extra, runs))
 
 
 def waiting_rows(
@@ -358,16 +363,18 @@ def joined_rows(
     """Rows of the parts of a window as one; its sources are told from those of other windows."""
     shift, sources = 0, number << 32
     for part in parts:
-        part.component["island"] = part.component["island"] + shift
+        for values in (part.component, part.runs):
+            values["island"] = values["island"] + shift
         part.component["source"] = part.component["source"] + sources
         shift += len(part.island["x"])
         sources += 1 << 24
     tables = [
         {name: np.concatenate([getattr(p, kind)[name] for p in parts]) for name in names}
-        for kind in ("island", "component", "extra")
+        for kind in TABLES
         for names in [getattr(parts[0], kind) if parts else ()]
     ]
-    return Rows(tables[0], tables[1], tables[2], blank, dict(notes or {}))
+    island, component, extra, runs = tables
+    return Rows(island, component, extra, runs, blank, dict(notes or {}))
 
 
 _survey: list[Survey] = []
@@ -408,7 +415,7 @@ def measure_windows(survey: Survey, windows: list[Window], workers: int) -> Iter
 
 def windowed_catalogue(
     survey: Survey, size: int, context: Context, report: Report
-) -> tuple["Catalogue", Floats, dict[str, int]]:
+) -> tuple["Catalogue", Floats, IslandRuns, dict[str, int]]:
     """Measure a surveyed image window by window, and make the catalogue.
 
     Parameters
@@ -426,13 +433,13 @@ def windowed_catalogue(
     catalogue : Catalogue
     gaussians : ndarray, shape (n, 6)
         The components as ``peak, x, y, sxx, sxy, syy``.
+    islands : IslandRuns
+        Their pixels.
     counts : dict of str to int
         Blank pixels, islands and components.
     """
     folder = Path(tempfile.mkdtemp(prefix="cyclades.", suffix=".rows"))
-    files = {
-        name: RowsFile(folder / f"{name}.parquet") for name in ("island", "component", "extra")
-    }
+    files = {name: RowsFile(folder / f"{name}.parquet") for name in TABLES}
     windows = survey.windows(size)
     blank = 0
     report("characterization", 0.0)
@@ -442,20 +449,22 @@ def windowed_catalogue(
             for name in set(rows.notes) & NOTES:
                 context.note(name, rows.notes[name])
             if rows.island:
-                rows.component["island"] = rows.component["island"] + files["island"].rows
+                for values in (rows.component, rows.runs):
+                    values["island"] = values["island"] + files["island"].rows
                 for name, file in files.items():
                     if getattr(rows, name):
                         file.append(getattr(rows, name))
             report("characterization", number / len(windows))
         report("cataloguing", 0.0)
-        island, component, extra = (file.read() for file in files.values())
+        island, component, extra, runs = (file.read() for file in files.values())
     finally:
         for file in files.values():
             file.close()
         shutil.rmtree(folder, ignore_errors=True)
     counts = {"blank_pixels": blank, "islands": 0, "components": 0}
+    islands = IslandRuns.of(runs, island)
     if not island:
-        return empty_catalogue(survey, context), np.zeros((0, 6)), counts
+        return empty_catalogue(survey, context), np.zeros((0, 6)), islands, counts
     counts |= {"islands": len(island["x"]), "components": len(component["x"])}
     shape = component["shape"]
     gaussians = np.stack(
@@ -467,7 +476,7 @@ def windowed_catalogue(
     assert isinstance(builder, ComponentsCatalogue)
     frame = full_frame(survey.plane)
     catalogue = builder.assemble(frame, island, component, extra, context=context)
-    return catalogue, gaussians, counts
+    return catalogue, gaussians, islands, counts
 
 
 def full_frame(plane: Plane) -> SkyImage:

@@ -311,20 +311,48 @@ class Mesh:
             Rows and columns of the plane that are to be drawn, all by default; the values there
             are the same.
         """
+        return self.nodes(cells).surface(part)
+
+    def nodes(self, cells: Floats) -> "Nodes":
+        """Prepare a smooth map through finite cell values (see `interpolate`) for all its parts."""
         middle = float(np.median(cells))
         along_y, along_x = self.y.spline(), self.x.spline()
         rows = along_y.nodes(cells - middle)
-        inside = slice(None)
+        turned = rows.reshape(-1, len(self.x)).T.astype(float)
+        return Nodes(along_y, along_x, along_x.nodes(turned), middle)
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """What the parts of a smooth map are drawn from, made once for all of them.
+
+    Parameters
+    ----------
+    along_y, along_x : Spline
+    values : ndarray of float32, shape (2, nx, 2 ny)
+        Nodes along x of the nodes along y of the cells, less `middle`.
+    middle : float
+        Added to every value.
+    """
+
+    along_y: Spline
+    along_x: Spline
+    values: Map
+    middle: float
+
+    def surface(self, part: tuple[slice, slice] | None = None) -> Surface:
+        """Return the map of some rows and columns of the plane, or of all, to be drawn."""
+        along_y, values, inside = self.along_y, self.values, slice(None)
         if part is not None:
             before = along_y.before[part[0]]
             needed = slice(int(before[0]), int(before[-1]) + 2)
-            rows = np.ascontiguousarray(rows[:, needed])
             along_y = Spline(along_y.places, before - needed.start, along_y.weights[part[0]])
+            kept = values.reshape(2, values.shape[1], 2, -1)[..., needed]
+            values = np.ascontiguousarray(kept.reshape(2, values.shape[1], -1))
             inside = part[1]
-        turned = rows.reshape(-1, len(self.x)).T.astype(float)
-        columns = along_x.evaluate(along_x.nodes(turned), rows=inside)
-        nodes = np.ascontiguousarray(columns.T).reshape(2, rows.shape[1], -1)
-        return Surface(along_y, nodes, middle)
+        columns = self.along_x.evaluate(values, rows=inside)
+        nodes = np.ascontiguousarray(columns.T).reshape(2, columns.shape[1] // 2, -1)
+        return Surface(along_y, nodes, self.middle)
 
 
 BANDS = 32

@@ -8,6 +8,7 @@ the maps themselves are drawn from the cells for any window that is asked for.
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,18 +29,19 @@ from cyclades.stages.background.mesh import (
     Floats,
     Map,
     Mesh,
-    Surface,
+    Nodes,
     bands,
     cell_counts,
     fill_missing,
     smooth,
 )
+from cyclades.stages.background.peeling import Cells, Peeling, Surfaces
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.masking import source_mask
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.streaming import BitMask, Plane, StripGroups, in_order, joined_peaks
-from cyclades.stages.core.tiling import full_box
+from cyclades.stages.core.tiling import Box, full_box
 
 if TYPE_CHECKING:
     from cyclades.stages.background.base import MeshBackground
@@ -59,8 +61,12 @@ class Strip(NamedTuple):
     @classmethod
     def read(cls, plane: Plane, rows: slice) -> "Strip":
         """Read some rows."""
-        image = plane.rows(rows)
-        return cls(rows, image.data, *usable_pixels(image))
+        return cls.of(plane.rows(rows))
+
+    @classmethod
+    def of(cls, image: "SkyImage") -> "Strip":
+        """Return the pixels of a window."""
+        return cls(image.box.slices[0], image.data, *usable_pixels(image))
 
 
 def usable_pixels(image: "SkyImage") -> tuple[Booleans, Map | None]:
@@ -131,14 +137,19 @@ class MeshMaps:
     uncertain: CellMask | None = None
     rises: tuple[float, ...] = ()
 
+    @cached_property
+    def nodes(self) -> tuple[Nodes, ...]:
+        """What the level, what is added to it, and the logarithm of the rms are drawn from."""
+        return tuple(self.mesh.nodes(c) for c in (self.level, self.refinement, self.noise))
+
     def window(self, image: "SkyImage") -> Background:
         """Return the maps of a window of the plane, NaN where it is blank."""
         usable, root = usable_pixels(image)
         part = image.box.slices
-        level = self.mesh.surface(self.level, part).draw()
-        self.mesh.surface(self.refinement, part).draw(level, add=True)
+        *levels, surface = (nodes.surface(part) for nodes in self.nodes)
+        level = levels[0].draw()
+        levels[1].draw(level, add=True)
         rms = np.empty_like(level)
-        surface = self.mesh.surface(self.noise, part)
         for rows in bands(len(rms)):
             self.stage.rms_rows(surface, root, self.floor, rows, rms[rows])
         if self.rises:
@@ -192,11 +203,18 @@ def stream(stage: "MeshBackground", plane: Plane, context: Context) -> MeshMaps 
     InputError
         Where all pixels are blank.
     """
-    return _Sweeps(stage, plane, context.workers).run()
+    return Sweeps(stage, plane, context.workers).run()
 
 
-class _Sweeps:
-    """The state of `stream`."""
+class Sweeps:
+    """The state of `stream`.
+
+    Parameters
+    ----------
+    stage : MeshBackground
+    plane : Plane
+    threads : int
+    """
 
     def __init__(self, stage: "MeshBackground", plane: Plane, threads: int) -> None:
         from cyclades.stages.background.base import rough
@@ -204,6 +222,7 @@ class _Sweeps:
         self.stage, self.plane, self.threads = stage, plane, threads
         self.mesh = stage.mesh(plane)
         self.rough = rough(self.mesh)
+        self.radius = 2 if plane.psf is None else int(np.ceil(0.5 * plane.psf.size))
         self.box = stage.box(plane)
         self.floor = 0.0
         self.blank = False
@@ -212,19 +231,31 @@ class _Sweeps:
         self.extended = CellMask(self.fine, np.zeros(self.fine.shape, bool))
 
     def run(self) -> MeshMaps | None:
+        """Go through the plane as often as it takes; see `stream`."""
         first = location, scale = self.look()
         taken = np.zeros(self.mesh.shape, bool)
         mostly = MOSTLY_SOURCE * self.mesh.y.step * self.mesh.x.step
+        surfaces: Surfaces | None = None
+        cells: Cells | None = None
+        masked = taken
         while True:
-            surfaces = self.standing(location, scale)
+            before, surfaces = surfaces, self.standing(location, scale)
             if surfaces is None:
                 return None
-            self.flood(*surfaces)
-            self.extend(*surfaces)
-            location, scale, counts, left = self.look_again()
-            before, taken = taken, counts > mostly
-            if not (taken & ~before).any() or not left:
+            found = None
+            if before is not None and cells is not None:
+                found = Peeling(self).again(before, surfaces, cells, masked)
+            if found is None:
+                self.flood(surfaces)
+                self.extend(surfaces)
+                found = self.look_again()
+            masked = np.ones_like(taken) if cells is None else found.counts != cells.counts
+            cells = found
+            location, scale, counts, left = cells
+            known, taken = taken, counts > mostly
+            if not (taken & ~known).any() or not left:
                 break
+        del self.mean, self.covered
         if not left:
             # What is masked counts again where nothing else is left, as in a plane at once.
             self.mask = BitMask(self.plane.shape)
@@ -233,10 +264,10 @@ class _Sweeps:
             return None
         level = fill_missing(location)
         refinement, scale, uncertain = self.refine(level, counted=left)
-        cells = np.where(scale > 0, scale, np.nan)
-        if not (np.isfinite(cells).any() and np.isfinite(refinement).any()):
+        scale = np.where(scale > 0, scale, np.nan)
+        if not (np.isfinite(scale).any() and np.isfinite(refinement).any()):
             return None
-        noise = smooth(np.log(fill_missing(cells)))
+        noise = smooth(np.log(fill_missing(scale)))
         maps = MeshMaps(
             self.stage, self.plane, self.mesh, level, fill_missing(refinement), noise, self.floor,
             uncertain,
@@ -257,6 +288,10 @@ class _Sweeps:
         """Read the boxes of some cells."""
         axis, rows = mesh.y.part(*cells)
         return Strip.read(self.plane, rows), Mesh(axis, mesh.x, mesh.stride)
+
+    def read(self, box: Box) -> Strip:
+        """Read a window."""
+        return Strip.of(self.plane.source.window(box))
 
     def left_out(self, rows: slice) -> Booleans:
         """Pixels of sources in some rows."""
@@ -288,7 +323,7 @@ class _Sweeps:
         self.blank = not all(part[4] for part in found)
         return np.concatenate([p[0] for p in found]), np.concatenate([p[1] for p in found])
 
-    def standing(self, location: Floats, scale: Floats) -> tuple[Floats, Floats] | None:
+    def standing(self, location: Floats, scale: Floats) -> Surfaces | None:
         """Cells of a level and of the logarithm of an rms in which sources stand out."""
         from cyclades.stages.background.base import without_bumps
 
@@ -297,12 +332,12 @@ class _Sweeps:
         scale = np.where(scale > 0, scale, np.nan)
         if not (np.isfinite(location).any() and np.isfinite(scale).any()):
             return None
-        return fill_missing(location), smooth(np.log(fill_missing(scale)))
+        return Surfaces(self.rough, fill_missing(location), smooth(np.log(fill_missing(scale))))
 
-    def significance(self, strip: Strip, level: Floats, noise: Floats) -> Map:
-        """Deviation from the level in units of the rms."""
-        part = (strip.rows, slice(0, self.plane.shape[1]))
-        surface, rms = (self.rough.surface(cells, part) for cells in (level, noise))
+    def significance(self, strip: Strip, surfaces: Surfaces, columns: slice | None = None) -> Map:
+        """Deviation from the level in units of the rms, in some columns or in all."""
+        part = (strip.rows, columns or slice(0, self.plane.shape[1]))
+        surface, rms = (nodes.surface(part) for nodes in surfaces.nodes)
         result = np.empty_like(strip.data)
         for rows in bands(len(result)):
             band = np.subtract(strip.data[rows], surface.draw(rows=rows), out=result[rows])
@@ -310,7 +345,7 @@ class _Sweeps:
                 band /= self.stage.rms_rows(rms, strip.root, self.floor, rows)
         return result
 
-    def flood(self, level: Floats, noise: Floats) -> None:
+    def flood(self, surfaces: Surfaces) -> None:
         """Flood the sources, over the seams of strips: `flooded` holds them, not yet grown."""
         seed, flood = self.stage.mask_seed_threshold, self.stage.mask_flood_threshold
         # "At least" in single precision is "above" the number before.
@@ -321,7 +356,7 @@ class _Sweeps:
         nx = self.plane.shape[1]
 
         def one(rows: slice) -> tuple[StripGroups, Integers, Integers, slice]:
-            values = np.abs(self.significance(Strip.read(self.plane, rows), level, noise))
+            values = np.abs(self.significance(Strip.read(self.plane, rows), surfaces))
             groups, indices, owner = StripGroups.find(values, limit)
             seeded = groups.peak >= seed
             mask = np.zeros(values.shape, bool)
@@ -345,11 +380,9 @@ class _Sweeps:
         for (_, pixels, owner, _), joined in zip(found, rows, strict=True):
             self.flooded.add(pixels[peak[joined[owner]] >= seed])
 
-    def extend(self, level: Floats, noise: Floats) -> None:
+    def extend(self, surfaces: Surfaces) -> None:
         """Grow what was flooded, and find faint extended sources in what is left."""
-        psf, ny = self.plane.psf, self.plane.shape[0]
-        radius = 2 if psf is None else int(np.ceil(0.5 * psf.size))
-        fine = self.fine
+        ny, radius, fine = self.plane.shape[0], self.radius, self.fine
 
         def one(cells: tuple[int, int]) -> Floats:
             axis, rows = fine.y.part(*cells)
@@ -361,11 +394,11 @@ class _Sweeps:
             mask = self.mask[rows] | grown[inner]
             self.mask[rows] = mask
             mask |= self.extended.pixels(rows)
-            values = self.significance(strip, level, noise)
+            values = self.significance(strip, surfaces)
             return Mesh(axis, fine.x).sums(values, strip.usable, mask)
 
-        mean = np.empty(fine.shape, np.float32)
-        covered = np.empty(fine.shape, bool)
+        self.mean = np.empty(fine.shape, np.float32)
+        self.covered = np.empty(fine.shape, bool)
         ends = [*range(0, len(fine.y), max(1, self.plane.strips()[0].stop // fine.y.step))]
         parts = itertools.pairwise([*ends, len(fine.y)])
         done = 0
@@ -374,42 +407,58 @@ class _Sweeps:
         ):
             means = running_means(sums, self.width)
             rows = slice(done, done + last - first)
-            mean[rows], covered[rows] = (plane[first:last] for plane in means)
+            self.mean[rows], self.covered[rows] = (plane[first:last] for plane in means)
             done = rows.stop
         del self.flooded
+        self.extend_from_means()
+
+    def extend_from_means(self) -> Booleans:
+        """Add the fine cells that stand out; return those that are new."""
         found = outstanding(
-            mean,
-            covered,
+            self.mean,
+            self.covered,
             seed=self.stage.mask_seed_threshold,
             flood=self.stage.mask_flood_threshold,
         )
-        self.extended = CellMask(fine, self.extended.cells | found)
+        known = self.extended.cells
+        self.extended = CellMask(self.fine, known | found)
+        return found & ~known
 
-    def look_again(self) -> tuple[Floats, Floats, Floats, bool]:
+    def look_again(self) -> Cells:
         """Statistics without the sources, their pixels in each cell, and whether any are left."""
 
         def one(cells: tuple[int, int]) -> tuple[Floats, Floats, Floats, bool]:
-            strip, mesh = self.part(cells, self.rough)
-            sources = self.left_out(strip.rows)
-            left = strip.usable > sources
-            location, scale = self.scales(strip.data, left, strip.root, mesh)
-            sources &= strip.usable
-            return location, scale, mesh.counts(sources), bool(left.any())
+            return self.cells_left(*self.part(cells, self.rough))
 
         found = list(in_order(one, self.cell_rows(), self.threads))
         location, scale, counts = (np.concatenate([p[i] for p in found]) for i in range(3))
-        return location, scale, counts, any(part[3] for part in found)
+        return Cells(location, scale, counts, any(part[3] for part in found))
+
+    def cells_left(
+        self, strip: Strip, mesh: Mesh, columns: slice | None = None
+    ) -> tuple[Floats, Floats, Floats, bool]:
+        """See `look_again`, for the cells of a part of the plane."""
+        if columns is None:
+            sources = self.left_out(strip.rows)
+        else:
+            sources = self.mask.part(strip.rows, columns)
+            sources |= self.extended.pixels(strip.rows, columns)
+        left = strip.usable > sources
+        location, scale = self.scales(strip.data, left, strip.root, mesh)
+        sources &= strip.usable
+        return location, scale, mesh.counts(sources), bool(left.any())
 
     def refine(self, level: Floats, counted: bool) -> tuple[Floats, Floats, CellMask | None]:
         """Statistics of what the level leaves, and where sources leave too little for it."""
         fine, width = fine_cells(self.plane.shape, self.plane.origin, self.box, AROUND)
         sums = np.zeros(fine.shape, np.uint16)
+        nodes = self.mesh.nodes(level)
 
         def one(cells: tuple[int, int]) -> tuple[Floats, Floats, tuple[slice, Floats]]:
             strip, mesh = self.part(cells, self.mesh)
             sources = self.left_out(strip.rows)
             part = (strip.rows, slice(0, self.plane.shape[1]))
-            surface: Surface = self.mesh.surface(level, part)
+            surface = nodes.surface(part)
             residual = np.empty_like(strip.data)
             for rows in bands(len(residual)):
                 np.subtract(strip.data[rows], surface.draw(rows=rows), out=residual[rows])

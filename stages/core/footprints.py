@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cyclades.stages.core.errors import InputError, OutputError
 from cyclades.stages.core.geometry import Floats, sky_positions
@@ -157,6 +158,38 @@ def moc_from_image(image: "SkyImage", *, samples: int = _MOC_SAMPLES) -> "MOC":
     InputError
         Where the image has no celestial coordinates.
     """
+    step = moc_step(image.shape, samples)
+    return moc_from_blocks(image, image.shape, covered_blocks(np.isfinite(image.data), step), step)
+
+
+def moc_step(shape: tuple[int, int], samples: int = _MOC_SAMPLES) -> int:
+    """Pixels along the side of the blocks that the coverage of an image resolves."""
+    return max(1, -(-max(shape) // samples))
+
+
+def covered_blocks(valid: NDArray[np.bool_], step: int) -> NDArray[np.bool_]:
+    """Blocks of `step` x `step` pixels that hold a valid one."""
+    starts_y, starts_x = (np.arange(0, n, step) for n in valid.shape)
+    rows = np.logical_or.reduceat(valid, starts_y, axis=0)
+    return np.asarray(np.logical_or.reduceat(rows, starts_x, axis=1))
+
+
+def moc_from_blocks(
+    image: "SkyImage", shape: tuple[int, int], blocks: NDArray[np.bool_], step: int
+) -> "MOC":
+    """Return the sky that some blocks of an image cover; see `moc_from_image`.
+
+    Parameters
+    ----------
+    image : SkyImage
+        Its coordinates and name; its pixels are not looked at.
+    shape : (ny, nx)
+        Of the full image.
+    blocks : ndarray of bool
+        Of `covered_blocks`.
+    step : int
+        Side of a block in pixels.
+    """
     from mocpy import MOC
 
     if image.wcs is None:
@@ -166,16 +199,10 @@ def moc_from_image(image: "SkyImage", *, samples: int = _MOC_SAMPLES) -> "MOC":
         )
     from astropy import units as u
 
-    ny, nx = image.shape
-    step = max(1, -(-max(ny, nx) // samples))
-    valid = np.isfinite(image.data)
-    starts_y, starts_x = np.arange(0, ny, step), np.arange(0, nx, step)
-    blocks = np.logical_or.reduceat(
-        np.logical_or.reduceat(valid, starts_y, axis=0), starts_x, axis=1
-    )
+    ny, nx = shape
     row, column = np.nonzero(blocks)
-    x = np.minimum(starts_x[column] + 0.5 * (step - 1), nx - 1.0)
-    y = np.minimum(starts_y[row] + 0.5 * (step - 1), ny - 1.0)
+    x = np.minimum(column * step + 0.5 * (step - 1), nx - 1.0)
+    y = np.minimum(row * step + 0.5 * (step - 1), ny - 1.0)
     pixel = np.sqrt(image.wcs.proj_plane_pixel_area().to_value("deg2"))
     # HEALPix cells of order k are 58.6 deg / 2^k wide.
     order = int(np.clip(np.floor(np.log2(58.6 / (2.0 * step * pixel))), 0, 29))

@@ -117,6 +117,31 @@ class FitsPlane:
             return np.asarray(pixels)
         return np.array(pixels, np.float32, order="C", copy=True)
 
+    def _columns(self, hdu: Any, box: Box) -> NDArray[np.float32] | None:
+        """Pixels of some columns of a plain image in single precision; None for any other.
+
+        astropy's sections take 0.1 ms for each row of which a part is wanted.
+        """
+        from astropy.io import fits
+
+        plain = type(hdu) in (fits.PrimaryHDU, fits.ImageHDU) and hdu.header["BITPIX"] == -32
+        scaled = hdu.header.get("BSCALE", 1) != 1 or hdu.header.get("BZERO", 0) != 0
+        if isinstance(self.path, RemoteFile) or self.mapped or not plain or scaled:
+            return None
+        if box.shape[1] == self.shape[1] or self.index[-2:] != (None, None):
+            return None
+        plane = 0
+        for number, length in zip(self.index[:-2], hdu.shape[:-2], strict=True):
+            plane = plane * length + (number or 0)
+        start = hdu.fileinfo()["datLoc"]
+        values = np.empty(box.shape, np.float32)
+        with self.path.open("rb", buffering=0) as file:
+            for y, row in enumerate(values, plane * self.shape[0] + box.y0):
+                file.seek(start + 4 * (y * self.shape[1] + box.x0))
+                if file.readinto(row.data) != row.nbytes:
+                    raise _damaged(self.path)
+        return values.byteswap(inplace=True) if sys.byteorder == "little" else values
+
     def _section(self, box: Box) -> NDArray[np.float32]:
         cut = iter(box.slices)
         where = tuple(next(cut) if number is None else number for number in self.index)
@@ -126,9 +151,11 @@ class FitsPlane:
             np.errstate(over="ignore", invalid="ignore"),
         ):
             try:
-                pixels = file[self.hdu].section[where]
-                # A plane number on a later axis leaves an axis of length one behind.
-                values = self._native(pixels).reshape(box.shape)
+                values = self._columns(file[self.hdu], box)
+                if values is None:
+                    pixels = file[self.hdu].section[where]
+                    # A plane number on a later axis leaves an axis of length one behind.
+                    values = self._native(pixels).reshape(box.shape)
             except Exception as error:  # zlib, mmap, numpy and astropy all have their own
                 raise _damaged(self.path) from error
         if np.isfinite(self.blank):

@@ -130,6 +130,21 @@ class BitMask:
     def __setitem__(self, rows: slice, mask: NDArray[np.bool_]) -> None:
         self._bits[rows] = np.packbits(mask, axis=1)
 
+    def part(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
+        """Return the mask of some rows and columns."""
+        first, last = columns.start >> 3, -(-columns.stop >> 3)
+        bits = np.unpackbits(self._bits[rows, first:last], axis=1).view(np.bool_)
+        start = columns.start - 8 * first
+        return np.ascontiguousarray(bits[:, start : start + columns.stop - columns.start])
+
+    def join(self, rows: slice, columns: slice, mask: NDArray[np.bool_]) -> None:
+        """Set the pixels of a mask of some rows and columns, besides those that are set."""
+        first, last = columns.start >> 3, -(-columns.stop >> 3)
+        wide = np.zeros((len(mask), 8 * (last - first)), bool)
+        start = columns.start - 8 * first
+        wide[:, start : start + mask.shape[1]] = mask
+        self._bits[rows, first:last] |= np.packbits(wide, axis=1)
+
     def add(self, pixels: Integers) -> None:
         """Set the pixels of flat indices."""
         y, x = np.divmod(pixels, self.shape[1])

@@ -409,6 +409,28 @@ def test_windows_are_cutouts_of_the_whole(tmp_path):
         source.window(Box(200, 210, 0, 10))
 
 
+@pytest.mark.parametrize("cards", [{}, {"BSCALE": 2.0, "BZERO": 5.0}])
+def test_columns_are_those_of_the_whole_plane(tmp_path, cards):
+    # Of the second of two extensions, of a plane in the middle of a cube, of pixels of its own.
+    pixels = np.arange(2 * 5 * 40 * 50, dtype=">f4").reshape(2, 5, 40, 50)
+    header = fits.Header([("CTYPE1", "RA---SIN"), ("CTYPE2", "DEC--SIN"), ("CTYPE3", "FREQ"),
+                          ("CTYPE4", "STOKES"), ("CRVAL3", 1e9), ("CRVAL4", 1.0)])  # fmt: skip
+    hdu = fits.ImageHDU(pixels, header, name="SCI")
+    for name, value in cards.items():
+        hdu.header[name] = value
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(DATA), hdu]).writeto(tmp_path / "a.fits")
+    source = open_image(tmp_path / "a.fits", extension="SCI", plane=(3, 1), blank_zeros=False)
+    expected = pixels[1, 3].astype(float) * cards.get("BSCALE", 1.0) + cards.get("BZERO", 0.0)
+    for box in (Box(3, 9, 7, 30), Box(0, 40, 49, 50), Box(39, 40, 0, 1), Box(0, 40, 0, 50)):
+        data = source.window(box).data
+        assert data.dtype == np.float32
+        np.testing.assert_array_equal(data, expected[box.slices])
+    with (tmp_path / "a.fits").open("r+b") as file:
+        file.truncate((tmp_path / "a.fits").stat().st_size - 2880 * 2 - 8000)
+    with pytest.raises(InputError, match="truncated or damaged"):
+        source.window(Box(30, 40, 0, 20))
+
+
 def test_a_window_of_a_large_file_reads_little(tmp_path):
     path, side = tmp_path / "large.fits", 8192
     header = make_header("sin", size=side)

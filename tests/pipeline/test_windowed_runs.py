@@ -6,12 +6,15 @@ from functools import cache
 import numpy as np
 import pytest
 from astropy.io import fits
+from mocpy import MOC
 
 import cyclades.stages.core.streaming as streaming
 from cyclades.pipeline.chain import Pipeline
+from cyclades.pipeline.island_runs import IslandRuns, runs_of
 from cyclades.pipeline.rows_file import RowsFile
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.products import Segments
 from cyclades.stages.core.tiling import Box
 from tests.windowed import SHAPE, differences, seamed_sky
 
@@ -91,7 +94,7 @@ def test_processes_do_not_change_it(file):
     assert len(two.catalogue) > 30
 
 
-def test_files_of_a_windowed_run(file, tmp_path, caplog):
+def test_files_of_a_windowed_run(file, tmp_path):
     chosen = pipeline("classical", window=200)
     result = chosen.run(file, workers=1)
     out = tmp_path / "out"
@@ -111,10 +114,33 @@ def test_files_of_a_windowed_run(file, tmp_path, caplog):
         ):
             assert one[0].header == other[0].header
             np.testing.assert_allclose(one[0].data, other[0].data, atol=1e-4)
-    with caplog.at_level("WARNING"):
-        written = result.write(tmp_path / "less", products=["islands"], formats=["moc"])
-    assert sorted(record.args[1] for record in caplog.records) == ["islands", "moc"]
-    assert len(written) == 3
+
+
+def test_labels_and_coverage_are_those_of_the_whole_image(file, tmp_path):
+    wanted = {"products": ["islands"], "formats": ["moc"]}
+    in_windows = pipeline("classical", window=128).run(file, workers=1)
+    in_windows.write(tmp_path / "out", **wanted)
+    pipeline("classical").run(file, workers=1).write(tmp_path / "whole", **wanted)
+    one, other = (fits.getdata(tmp_path / k / "seams.islands.fits") for k in ("out", "whole"))
+    assert one.dtype == other.dtype == np.dtype(">i4")
+    np.testing.assert_array_equal(one, other)
+    # Every island has its pixels, and as many as the catalogue says.
+    islands = in_windows.catalogue.islands
+    np.testing.assert_array_equal(
+        np.bincount(one.ravel())[islands["island_id"]], islands["n_pixels"]
+    )
+    mocs = [MOC.load(str(tmp_path / k / "seams.catalogue.moc.fits")) for k in ("out", "whole")]
+    assert mocs[0] == mocs[1]
+    assert not mocs[0].empty()
+
+
+def test_later_of_islands_that_overlap_wins_as_in_a_label_map():
+    segments = Segments.from_lists([np.array([7, 3, 4]), np.array([4, 5, 9, 10])])
+    places = {"y": np.array([0, 1]), "x": np.array([3, 4])}
+    islands = IslandRuns.of(runs_of(segments, 6, (0, 0)), places)
+    made = islands.label_rows(slice(0, 2), 6, np.array([1, 2], np.int32))
+    np.testing.assert_array_equal(made, segments.label_map((2, 6)))
+    assert IslandRuns.of({}, {}).label_rows(slice(1, 3), 4, np.zeros(0, np.int32)).shape == (2, 4)
 
 
 def test_route_that_needs_the_whole_image_says_so():
