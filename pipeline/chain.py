@@ -351,7 +351,7 @@ class Pipeline:
         needing = [stage for stage in self.config.stages if stage.capabilities.needs_beam]
         if needing and source.psf is None:
             stage = needing[0]
-            if source.wcs is None:
+            if getattr(source, "wcs", "unknown") is None:
                 lacks, size = "no beam in pixels and no celestial coordinates", "4pixel"
             else:
                 lacks, size = "no beam", "5.4arcsec"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cyclades.pipeline.panels import brightest, draw_shapes, show, sky_stretch
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.core.geometry import Floats
+from cyclades.stages.core.geometry import SIGMA_TO_FWHM, Floats, shape_from_covariance
 
 if TYPE_CHECKING:
     from cyclades.pipeline.chain import Result
@@ -48,8 +48,8 @@ def draw(result: "Result", path: str | Path) -> None:
     """Draw a result to a PNG file.
 
     Left the image in an asinh stretch with the FWHM ellipses of the components (negative ones
-    dashed), right the residual within five times the rms; both with sky coordinates where the
-    image has them.
+    dashed) and the beam in the lower left corner, right the residual within five times the rms;
+    both with sky coordinates where the image has them.
 
     Raises
     ------
@@ -81,20 +81,40 @@ def draw_picture(picture: Picture, path: str | Path) -> None:
     height = float(np.clip(6.5 * ny / nx, 3.5, 11.0))
     figure = Figure(figsize=(16, height + 1.0), layout="constrained")
     FigureCanvasAgg(figure)
-    titles = (f"{image.name}: {len(picture.components[0])} components", "residual")
+    number = len(picture.components[0])
+    titles = (f"{image.name}: {number} component{'' if number == 1 else 's'}", "residual")
     with warnings.catch_warnings():
         # grid lines of curved projections may run out of the sky
         warnings.simplefilter("ignore")
-        for number, data in enumerate(picture.planes):
-            axes = _axes(figure, number, image)
-            shown = show(axes, data, norms[number], difference=number == 1, shape=(ny, nx))
-            axes.set_title(titles[number])
+        for panel, data in enumerate(picture.planes):
+            axes = _axes(figure, panel, image)
+            shown = show(axes, data, norms[panel], difference=panel == 1, shape=(ny, nx))
+            axes.set_title(titles[panel])
             unit = "" if image.unit is None else image.unit.to_string()
             figure.colorbar(shown, ax=axes, shrink=0.85, label=unit)
-            if number == 0:
+            if panel == 0:
                 draw_shapes(axes, *picture.components)
+                _draw_beam(axes, image, picture.shape)
             axes.set(xlim=(-0.5, nx - 0.5), ylim=(-0.5, ny - 0.5))
         figure.savefig(path, dpi=100, format="png")
+
+
+def _draw_beam(axes: Any, image: "SkyImage", shape: tuple[int, int]) -> None:
+    """Draw the beam of the image's centre, to scale, into the lower left corner."""
+    from matplotlib.patches import Ellipse
+
+    if image.psf is None:
+        return
+    ny, nx = shape
+    covariance = image.psf.covariances(0.5 * (nx - 1), 0.5 * (ny - 1))[0]
+    major, minor, angle = (float(v) for v in shape_from_covariance(covariance))
+    half = SIGMA_TO_FWHM / 2 * np.sqrt(covariance.diagonal())
+    x, y = half + 0.02 * max(nx, ny)
+    beam = Ellipse(
+        (x, y), major, minor, angle=90.0 - angle, facecolor="white", edgecolor="black", lw=0.5
+    )
+    beam.set_gid("beam")
+    axes.add_patch(beam)
 
 
 def median_of(values: NDArray[np.float32], default: float) -> float:

@@ -68,6 +68,8 @@ def test_every_export_exists_and_is_in_the_stub():
     for name in cyclades.__all__:
         assert getattr(cyclades, name) is not None
         assert f" as {name}\n" in stub
+    offered = {name for name in dir(cyclades) if not name.startswith("_")}
+    assert offered <= {*cyclades.__all__, "data", "pipeline", "stages"}
     assert set(cyclades.__all__) <= set(dir(cyclades))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         cyclades.nonsense  # noqa: B018

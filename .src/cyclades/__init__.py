@@ -47,4 +47,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    # what this file itself imports is of no use to who completes a name
+    return sorted({*globals(), *__all__} - {"Any", "import_module", "logging"})

@@ -37,8 +37,6 @@ those of masked pixels do not count, but for the highest and lowest value (of wh
 of one more is taken, as of the beam's pixels)."""
 LAGS = (1.0, 2.5)
 """Distances in beams over which values are compared: what is smooth drops out."""
-MOST_SQUARE = 9.0
-"""Half squared differences are clipped here, and highest values at its square."""
 
 
 class CellGrid(NamedTuple):

@@ -16,7 +16,6 @@ from cyclades.stages.core.tiling import Box
 if TYPE_CHECKING:
     from astropy.io.fits import Header
 
-SUFFIX = ".zarr"
 HEADERS = ("fits_header", "header")
 """Attributes that hold a FITS header: its text, or a mapping of keywords to values."""
 
@@ -45,11 +44,6 @@ class ZarrPlane(FitsPlane):
                 f"{self.path}: a chunk is damaged or missing; fetch or write the store again."
             ) from error
         return np.array(pixels, np.float32, order="C").reshape(box.shape)
-
-
-def is_zarr(path: Path | RemoteFile) -> bool:
-    """Whether a path or an address is that of a Zarr store."""
-    return str(path).rstrip("/").endswith(SUFFIX)
 
 
 def open_zarr(path: Path | RemoteFile, name: int | str | None, plane: tuple[int, ...]) -> ZarrPlane:

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from matplotlib.figure import Figure
 
 from cyclades.pipeline import products
 from cyclades.pipeline.batch import plan
 from cyclades.pipeline.panels import shrink
 from cyclades.pipeline.products import PRODUCTS, image_stem
 from cyclades.pipeline.provenance import plain, versions
-from cyclades.pipeline.quicklook import draw
+from cyclades.pipeline.quicklook import _draw_beam, draw
+from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.errors import ConfigurationError, InputError, OutputError
+from cyclades.stages.core.geometry import covariance_from_shape
+from cyclades.stages.core.image import SkyImage
 
 
 @pytest.fixture
@@ -160,6 +164,23 @@ def test_quicklook_of_an_image_without_coordinates_unit_or_sources(toys, image, 
     assert len(empty.catalogue) == 0
     draw(empty, tmp_path / "q.png")
     assert (tmp_path / "q.png").stat().st_size > 1000
+
+
+def test_the_beam_of_a_quicklook_is_to_scale_and_inside_its_corner():
+    beam = covariance_from_shape(20.0, 8.0, 30.0)
+    plane = SkyImage(np.zeros((100, 150), np.float32), psf=PointSpread(beam))
+    axes = Figure().add_subplot()
+    _draw_beam(axes, plane, plane.shape)
+    (drawn,) = axes.patches
+    outline = drawn.get_patch_transform().transform(drawn.get_path().interpolated(50).vertices)
+    assert outline.min() > 0.0
+    assert outline.max() < 40.0
+    # points of the half maximum
+    away = outline - drawn.center
+    level = np.exp(-0.5 * np.einsum("ki,ij,kj->k", away, np.linalg.inv(beam), away))
+    assert level.max() == pytest.approx(0.5, abs=0.01)
+    _draw_beam(axes, plane.replace(psf=None), plane.shape)
+    assert len(axes.patches) == 1
 
 
 def test_shrink_averages_blocks_without_blanks():
