@@ -5,7 +5,11 @@ holds ``first-rgz-fields-dev``; without it the simulations alone are run. Catalo
 association are kept in OUTPUT and used again, so that a run that was cut off goes on. Beside the
 sources of each route, before and after ``associate``, stand friends of friends with the linking
 length that suits these very labels (or doubles) best, and pairs by separation and flux ratio
-(Magliocchetti et al. 1998, MNRAS 300, 257) with the scales of FIRST in beams and rms.
+(Magliocchetti et al. 1998, MNRAS 300, 257) with the scales of FIRST in beams and rms, and for FIRST
+friends of friends of what sep finds at 5 sigma. ``at best`` is the share that any grouping of the
+route's sources could get: the others hold strangers already. ``--choose`` prints in place of all
+that how the figures on FIRST go with the threshold, for either half of the sky, and those on
+simulated fields of seeds that serve nothing else.
 """
 
 import argparse
@@ -54,6 +58,8 @@ SEPARATION_AT, FLUX_AT, FLUX_POWER, RATIO = 100.0 / 5.4, 100.0 / 0.15, 0.5, 4.0
 """Pairs of FIRST: up to 100 arcsec at 100 mJy together, and as the root of the flux; fluxes
 within a factor of four. Here in beams of 5.4 arcsec and rms of 0.15 mJy."""
 INJECTED_FIELDS = 50
+SEP = Pipeline.from_route("classical").replace(detection="sep")
+"""At its default threshold of 5 rms."""
 
 Rule = Callable[[ComparisonTable], Integers]
 
@@ -124,6 +130,20 @@ def label_rows(route: str, paths: Sequence[Path], folder: Path, output: Path) ->
         )
         held.append((from_catalogue(catalogue).joined(), own))
         after.append(from_catalogue(associated(catalogue, image)).joined())
+    peers = [
+        (
+            from_catalogue(
+                kept(
+                    output / "sep" / path.name.removesuffix(".gz"),
+                    lambda path=path: SEP.run(first_image(path), workers=1).catalogue,
+                )
+            ).joined(),
+            by_field[path.name.removesuffix(".gz")],
+        )
+        for path in paths
+        if path.name.removesuffix(".gz") in by_field
+    ]
+    sep = best_friends_of_friends(peers, BEAM)
     labels = [label for _, own in held for label in own]
     fields = [label.field for label in labels]
 
@@ -142,7 +162,9 @@ def label_rows(route: str, paths: Sequence[Path], folder: Path, output: Path) ->
         "own sources": covered(source_groups, before),
         "associate": covered(source_groups, after),
         f"friends of friends, {linked.length:g} arcsec": linked.covered.astype(float),
+        f"sep, friends of friends, {sep.length:g} arcsec": sep.covered.astype(float),
         "pairs by separation and flux": covered(lambda t: flux_pairs(t, BEAM), before),
+        "at best": attainable(held),
         "centre": np.concatenate(central).astype(float),
     }
     best = results["associate"]
@@ -158,6 +180,19 @@ def label_rows(route: str, paths: Sequence[Path], folder: Path, output: Path) ->
         }
         for rule, hits in results.items()
     ]
+
+
+def attainable(fields: Sequence[tuple[ComparisonTable, Sequence[Label]]]) -> Floats:
+    """Labels that some grouping of the sources covers: all that lie in them, and no others."""
+    made = []
+    for table, own in fields:
+        source = source_groups(table)
+        for label in own:
+            inside = label.inside(table["ra"], table["dec"], BEAM)
+            inside &= label.judged(table["ra"], table["dec"])
+            joined = np.where(np.isin(source, source[inside]), -1, source)
+            made.append(covered_by_one(table, joined, [label], BEAM)[0])
+    return np.array(made, float)
 
 
 def merge_rows(paths: Sequence[Path], length: float) -> list[dict]:
@@ -261,6 +296,12 @@ def simulated_rows(beams: float, seeds: range, output: Path) -> list[dict]:
         "pairs by separation and flux": lambda t, a, b: flux_pairs(t, b),
     }
     results = {name: judged(rule) for name, rule in rules.items()}
+    whole = [
+        (apart, float(np.isin(source_groups(t), source_groups(t)[rows]).sum() == len(rows)))
+        for t, _, _, pairs, _, _ in fields
+        for apart, rows in pairs
+    ]
+    results["at best"] = np.array(whole).reshape(-1, 2), results["own sources"][1]
     tried = {
         name: judged(lambda t, a, b, k=k: friends_of_friends(t, k * b))
         for name, k in lengths.items()
