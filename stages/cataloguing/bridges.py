@@ -18,6 +18,7 @@ LIGHT = (
     "saddle",
     "saddle_share",
     "excess",
+    "contrast",
     "lit",
     "bright",
     "middle",
@@ -31,6 +32,8 @@ ACROSS = 0.4
 """Beams to either side of the line: three places are averaged."""
 BLOCK = 1024
 """Pixels; pairs that lie in one block share a window of the image."""
+BESIDE = 2.0
+"""Beams to either side at which it is looked how bright the surroundings of a line are."""
 _FAINT = 0.5
 """A part's own light is passed where its Gaussian has fallen to this many rms."""
 _SHORTEST = 0.5
@@ -67,15 +70,19 @@ class BridgeLight:
             Where both parts' own light has faded: the median times the root of the length in
             beams (0 where less than half a beam is left). On the whole line: the lowest value,
             alone and as a share of the lower end. Between the half-width contours: the median of
-            what is above the two Gaussians, times the root of the length; shares above 1 and
-            above 3 rms. In the middle two fifths: the highest above the Gaussians. For either
-            part: its light at one FWHM towards the other less that at one FWHM behind.
+            what is above the two Gaussians, times the root of the length, and the same less that
+            of the two lines beside it (stripes and sidelobes of real images light all three);
+            shares above 1 and above 3 rms. In the middle two fifths: the highest above the
+            Gaussians. For either part: its light at one FWHM towards the other less that at one
+            FWHM behind.
         """
         if not len(first):
             return np.zeros((0, len(LIGHT)))
         line = _Lines(parts, first, second)
         share = (np.arange(SAMPLES) + 0.5) / SAMPLES
-        seen, bare = self._profile(line, np.broadcast_to(share, (len(first), SAMPLES)))
+        places = np.broadcast_to(share, (len(first), SAMPLES))
+        seen, bare = self._profile(line, places)
+        beside = 0.5 * sum(self._profile(line, places, side)[1] for side in (-BESIDE, BESIDE))
         lower = np.minimum(line.peaks[0], line.peaks[1])
         ends = np.concatenate([line.inner, 1.0 - line.outer], 1)
         wide = ends[:, 0] + ends[:, 1] < 1.0
@@ -98,6 +105,7 @@ class BridgeLight:
             "saddle": np.arcsinh(saddle),
             "saddle_share": np.clip(saddle / np.maximum(lower, 1e-9), -1.0, 2.0),
             "excess": np.arcsinh(_median(bare, inner) * np.sqrt(length)),
+            "contrast": np.arcsinh(_median(bare - beside, inner) * np.sqrt(length)),
             "lit": (inner & (seen > _LIT)).sum(1) / inner.sum(1),
             "bright": (inner & (seen > _BRIGHT)).sum(1) / inner.sum(1),
             "middle": np.arcsinh(middle),
@@ -118,14 +126,18 @@ class BridgeLight:
             made.append(np.arcsinh(seen[:, 0]) - np.arcsinh(seen[:, 1]))
         return made[0], made[1]
 
-    def _profile(self, line: "_Lines", share: Floats) -> tuple[Floats, Floats]:
-        """Light over the rms at shares of the lines, and the same without the two Gaussians."""
+    def _profile(self, line: "_Lines", share: Floats, side: float = 0.0) -> tuple[Floats, Floats]:
+        """Light over the rms at shares of the lines, and the same without the two Gaussians.
+
+        The line may be moved to a side, by beams.
+        """
         place = line.start[:, None] + share[..., None] * line.step[:, None]
-        wide = place[:, :, None] + np.array([-1.0, 0.0, 1.0])[:, None] * line.aside[:, None, None]
+        across = np.array([-1.0, 0.0, 1.0]) + side / ACROSS
+        wide = place[:, :, None] + across[:, None] * line.aside[:, None, None]
         values = line.sign[:, None, None] * (self._values(wide) - line.level[:, None, None])
         values = np.nan_to_num(values / line.rms[:, None, None], posinf=0.0, neginf=0.0)
         seen = values.mean(-1)
-        return seen, seen - line.model(0, share) - line.model(1, share)
+        return seen, seen - line.model(0, share, side) - line.model(1, share, side)
 
     def _values(self, places: Floats) -> Floats:
         """Pixels interpolated at places (..., x y); NaN outside the image; first axis of pairs."""
@@ -173,7 +185,7 @@ class _Lines:
         across = (ACROSS * beam / self.apart)[:, None]
         # which side is which does not matter, since both are averaged
         self.aside = across * np.stack([-self.step[:, 1], self.step[:, 0]], -1)
-        self.across = across * np.stack([-there[:, 1], there[:, 0]], -1)
+        self.across = across * np.stack([there[:, 1], -there[:, 0]], -1)
         self.level = 0.5 * (parts.level[first] + parts.level[second])
         self.rms = 0.5 * (parts.rms[first] + parts.rms[second])
         self.sign = parts.sign[first]
@@ -187,10 +199,11 @@ class _Lines:
             for own, peak in zip(reached, self.peaks, strict=True)
         )
 
-    def model(self, end: int, share: Floats) -> Floats:
-        """Light of one part's Gaussian over the rms, at shares of the lines."""
+    def model(self, end: int, share: Floats, side: float = 0.0) -> Floats:
+        """Light of one part's Gaussian over the rms, at shares of the lines (see `_profile`)."""
         along = (share - end)[..., None, None] * self.there[:, None, None]
-        step = along + np.array([-1.0, 0.0, 1.0])[:, None] * self.across[:, None, None]
+        across = np.array([-1.0, 0.0, 1.0]) + side / ACROSS
+        step = along + across[:, None] * self.across[:, None, None]
         depth = np.einsum("psai,pij,psaj->psa", step, self.shapes[end], step)
         return np.asarray(self.peaks[end][:, None] * np.exp(-0.5 * depth).mean(-1))
 

@@ -23,6 +23,8 @@ FEATURES = (
     "peak_ratio",
     "size_of_brighter",
     "size_of_fainter",
+    "resolved_brighter",
+    "resolved_fainter",
     "snr_of_brighter",
     "snr_of_fainter",
     "pieces_of_brighter",
@@ -115,8 +117,8 @@ def pair_features(
         `FEATURES`: decimal logarithms of separation and of the gap between the half-width
         contours (beams), of the number of parts that chance puts within that separation (as
         bright as the fainter, and as the brighter one), of the number of parts a beam, of the
-        ratios of total and peak flux, of areas over the beam's, of peak S/N and of the number of
-        components; how far each part is elongated along
+        ratios of total and peak flux, of areas over the beam's (and their significance, as arsinh),
+        of peak S/N and of the number of components; how far each part is elongated along
         the line to the other (-1 across, 1 along); whether a third part lies between the two, or
         one of them between the other and a third; how many other parts are nearer to each (log
         of one more), and how much nearer the nearest one is (log); how many others lie within
@@ -145,6 +147,8 @@ def pair_features(
         "peak_ratio": _log(parts.peak[first] / parts.peak[second]),
         "size_of_brighter": _log(area[first]),
         "size_of_fainter": _log(area[second]),
+        "resolved_brighter": _resolved(area[first], parts.snr[first]),
+        "resolved_fainter": _resolved(area[second], parts.snr[second]),
         "snr_of_brighter": _log(parts.snr[first]),
         "snr_of_fainter": _log(parts.snr[second]),
         "pieces_of_brighter": _log(parts.pieces[first]),
@@ -255,6 +259,14 @@ def _best_two(number: int, rows: Integers, values: Floats) -> Floats:
     for k in (0, 1):
         result[own[place == k], k] = held[place == k]
     return result
+
+
+def _resolved(area: Floats, snr: Floats) -> Floats:
+    """Arsinh of how many standard errors the area is above the beam's.
+
+    The error is that of a point, ``sqrt(2) / snr`` (Condon 1997, PASP 109, 166).
+    """
+    return np.arcsinh((area - 1.0) * snr / np.sqrt(2.0))
 
 
 def _log(values: Floats) -> Floats:
