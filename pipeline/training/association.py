@@ -1,8 +1,8 @@
 """The model by which `associate` joins parts of sources, learned from simulations.
 
 ``python -m cyclades.pipeline.training.association FILE`` simulates fields of many densities, runs
-the classical route on them, describes all pairs of the sources that it finds, and fits the small
-perceptron whose numbers are ``data/association.json``.
+the classical route on them, describes all pairs of the sources that it finds, and boosts the trees
+whose numbers are ``data/association.json``.
 """
 
 import argparse
