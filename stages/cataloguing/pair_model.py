@@ -38,7 +38,7 @@ class Boosted:
         raw = np.full(len(features), self.start)
         for tree in self.trees:
             raw += tree(features)
-        return np.clip(raw, -MOST, MOST)
+        return np.asarray(np.clip(raw, -MOST, MOST))
 
 
 @dataclass(frozen=True, eq=False)

@@ -266,7 +266,7 @@ def _resolved(area: Floats, snr: Floats) -> Floats:
 
     The error is that of a point, ``sqrt(2) / snr`` (Condon 1997, PASP 109, 166).
     """
-    return np.arcsinh((area - 1.0) * snr / np.sqrt(2.0))
+    return np.asarray(np.arcsinh((area - 1.0) * snr / np.sqrt(2.0)))
 
 
 def _log(values: Floats) -> Floats:
