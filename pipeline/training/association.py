@@ -1,8 +1,8 @@
 """The model by which `associate` joins parts of sources, learned from simulations.
 
 ``python -m cyclades.pipeline.training.association FILE`` simulates fields of many densities, runs
-the classical route on them, describes all pairs of the sources that it finds, and fits the small
-perceptron whose numbers are ``data/association.json``.
+the classical route on them, describes all pairs of the sources that it finds, and boosts the trees
+whose numbers are ``data/association.json``.
 """
 
 import argparse
@@ -19,13 +19,23 @@ from numpy.typing import NDArray
 from cyclades.pipeline.comparison.association import COMPACT, NO_OBJECT, object_rows
 from cyclades.pipeline.comparison.tables import ComparisonTable, from_catalogue, from_truth
 from cyclades.pipeline.simulation.field import FieldOptions, Simulation, simulate
+from cyclades.pipeline.simulation.render import drawn
+from cyclades.pipeline.training.boosting import exported_trees
 from cyclades.stages.cataloguing.associate import AssociateRefinement, image_area
 from cyclades.stages.cataloguing.bridges import BridgeLight
-from cyclades.stages.cataloguing.pair_model import PairModel
-from cyclades.stages.cataloguing.parts import FEATURES, Parts, find_pairs, pair_features
+from cyclades.stages.cataloguing.pair_model import Boosted, PairModel
+from cyclades.stages.cataloguing.pairs import FEATURES, context_features, pair_features
+from cyclades.stages.cataloguing.parts import ARCSEC, Parts, find_pairs
 from cyclades.stages.cataloguing.rows import positions
-from cyclades.stages.core.geometry import Floats
+from cyclades.stages.core.geometry import (
+    Floats,
+    covariance_from_shape,
+    inverse,
+    sky_jacobian,
+    transform_covariance,
+)
 from cyclades.stages.core.products import Integers
+from cyclades.stages.core.rendering import add_gaussians
 from cyclades.stages.core.source import MemorySource
 
 if TYPE_CHECKING:
@@ -40,8 +50,8 @@ FAINTEST_SNR = 6.0
 RMS = 1e-4
 SIZE = 1024
 SEEDS = (20000, 20100)
-UNITS = 8
-PENALTY = 3e-3
+ROUNDS, LEAVES, LEAST, RATE, PENALTY = (120, 80), 12, 60, 0.08, 5.0
+FOLDS = 2
 WINDOW_BEAMS = (40.0, 120.0)
 KEPT_SHARE = (0.02, 1.0)
 REALISATIONS = 10
@@ -65,11 +75,20 @@ class PairSet:
     features : ndarray, shape (pairs, features)
     true : ndarray of bool, shape (pairs,)
     weight : ndarray, shape (pairs,)
+        0 for pairs that are not judged.
+    number : int
+        Parts.
+    first, second : ndarray of int, shape (pairs,)
+    field : int
     """
 
     features: Floats
     true: NDArray[np.bool_]
     weight: Floats
+    number: int
+    first: Integers
+    second: Integers
+    field: int
 
 
 def field_options(
@@ -139,35 +158,35 @@ def part_objects(catalogue: "Catalogue", truth: ComparisonTable) -> Integers:
     return result
 
 
-def pair_sets(
-    catalogue: "Catalogue", truth: ComparisonTable, image: "SkyImage", seed: int
-) -> Iterator[PairSet]:
+def pair_sets(catalogue: "Catalogue", field: Simulation, seed: int) -> Iterator[PairSet]:
     """Pairs of a field, and of windows of it from which objects are left out.
 
-    Two parts of which neither belongs to an object are left out.
+    What is left out is left out of the image too. Two parts of which neither belongs to an object
+    are not judged.
 
     Parameters
     ----------
     catalogue : Catalogue
-    truth : ComparisonTable
-    image : SkyImage
+        What the classical route finds in the field.
+    field : Simulation
     seed : int
         Of the windows and of what stays in them.
     """
     from astropy.table import vstack
 
     generator = np.random.default_rng([seed, 1])
-    source = MemorySource(image)
-    owner = part_objects(catalogue, truth)
-    whole = image_area(source)
-    x, y = (np.asarray(catalogue.sources[name].value) for name in ("x", "y"))
-    pixel = np.sqrt(whole / np.prod(image.shape))
+    image, truth = field.image, from_truth(field.truth)
     psf = image.psf
     assert psf is not None
-    bridge = BridgeLight(source)
+    owner = part_objects(catalogue, truth)
+    whole = image_area(MemorySource(image))
+    x, y = (np.asarray(catalogue.sources[name].value) for name in ("x", "y"))
+    pixel = np.sqrt(whole / np.prod(image.shape))
     compact = _compact(owner, truth)
+    shapes, number_of = drawn(field.sky, psf), _sky_numbers(field)
     for k in range(1 + REALISATIONS):
-        chosen, area = np.ones(len(x), bool), whole
+        chosen, area, seen = np.ones(len(x), bool), whole, image
+        table, own = catalogue.sources, owner
         if k:
             side = min(float(generator.uniform(*WINDOW_BEAMS)) * psf.size, image.shape[0])
             if k % 2:
@@ -176,26 +195,64 @@ def pair_sets(
             chosen = (x >= x0 - 0.5) & (x < x0 + side) & (y >= y0 - 0.5) & (y < y0 + side)
             area = (side * pixel) ** 2
             stay = np.exp(generator.uniform(*np.log(KEPT_SHARE)))
-            objects = generator.random(owner.max(initial=0) + 1) < stay
+            objects = generator.random(max(number_of) + 1) < stay
             chosen &= np.where(owner >= 0, objects[owner], generator.random(len(x)) < stay)
-        rows = np.flatnonzero(chosen)
-        table, own = catalogue.sources[rows], owner[rows]
-        if k and compact.size:
+            rows = np.flatnonzero(chosen)
+            table, own = catalogue.sources[rows], owner[rows]
+            gone = [number_of[n] for n in number_of if not objects[n]]
+            lost = [shapes.values[shapes.starts[n] : shapes.starts[n + 1]] for n in gone]
             number = round(len(rows) * float(np.exp(generator.uniform(*np.log(STRANGERS)))))
-            corner = (x0, y0, side) if k % 2 == 0 else (0.0, 0.0, float(image.shape[0]))
-            new = _strangers(catalogue.sources[generator.choice(compact, number)], image, corner,
-                             generator)  # fmt: skip
-            table = vstack([table, new], metadata_conflicts="silent")
-            own = np.concatenate([own, 10**9 + np.arange(number)])
+            new = catalogue.sources[:0]
+            if compact.size and k % 4 < 3:
+                corner = (x0, y0, side) if k % 2 == 0 else (0.0, 0.0, float(image.shape[0]))
+                new = _strangers(catalogue.sources[generator.choice(compact, number)], image,
+                                 corner, generator)  # fmt: skip
+                table = vstack([table, new], metadata_conflicts="silent")
+                own = np.concatenate([own, 10**9 + np.arange(number)])
+            seen = _changed(image, lost, new)
         parts = Parts.of(table, area)
         first, second = find_pairs(parts, AssociateRefinement().radius)
         a, b = own[first], own[second]
         judged = (a != NO_OBJECT) | (b != NO_OBJECT)
         if not judged.any():
             continue
-        first, second, true = first[judged], second[judged], (a == b)[judged]
-        features = pair_features(parts, first, second, bridge=bridge)
-        yield PairSet(features, true, np.full(len(first), len(first) ** -0.5))
+        features = pair_features(parts, first, second, bridge=BridgeLight(MemorySource(seen)))
+        weight = judged * np.count_nonzero(judged) ** -0.5
+        yield PairSet(features, judged & (a == b), weight, len(parts), first, second, seed)
+
+
+def _sky_numbers(field: Simulation) -> dict[int, int]:
+    """Objects of the sky model by their number in the truth: those of the same flux."""
+    truth = from_truth(field.truth)
+    number, index = np.unique(truth["source"], return_inverse=True)
+    flux = np.bincount(index, truth["total_flux"])
+    total = np.bincount(field.sky.owner, field.sky.flux)
+    order = np.argsort(total)
+    place = np.searchsorted(total[order], flux).clip(1, len(order) - 1)
+    above = total[order[place]] - flux < flux - total[order[place - 1]]
+    found = order[np.where(above, place, place - 1)]
+    return dict(zip(number.tolist(), found.tolist(), strict=True))
+
+
+def _changed(image: "SkyImage", lost: Sequence[Floats], new: "QTable") -> "SkyImage":
+    """An image without the Gaussians of some objects (of `drawn`), and with some sources."""
+    light = np.zeros(image.shape, np.float32)
+    if lost:
+        values = np.concatenate(lost)
+        values[:, 0] *= -1.0
+        add_gaussians(light, np.ascontiguousarray(values))
+    if len(new):
+        x, y = (np.asarray(new[name].value, float) for name in ("x", "y"))
+        shape = covariance_from_shape(
+            *(np.asarray(new[name].value, float) for name in ("major", "minor", "position_angle"))
+        )
+        assert image.wcs is not None
+        back = inverse(sky_jacobian(image.wcs, x, y) * ARCSEC)
+        own = transform_covariance(shape, back)
+        peak = np.asarray(new["peak_flux"].value, float)
+        rows = np.stack([peak, x, y, own[:, 0, 0], own[:, 0, 1], own[:, 1, 1]], -1)
+        add_gaussians(light, np.ascontiguousarray(rows))
+    return image.replace(data=image.data + light)
 
 
 def _compact(owner: Integers, truth: ComparisonTable) -> Integers:
@@ -220,49 +277,68 @@ def _strangers(
     return made
 
 
-def fit_model(sets: Sequence[PairSet], *, units: int = UNITS, seed: int = 0) -> PairModel:
-    """Fit the perceptron by weighted maximum likelihood with a penalty on squared weights.
+def fit_model(
+    sets: Sequence[PairSet],
+    *,
+    rounds: tuple[int, int] = ROUNDS,
+    folds: int = FOLDS,
+    seed: int = 0,
+) -> PairModel:
+    """Boost the trees of both looks by weighted maximum likelihood.
+
+    The second look learns from what a first one says of fields that it has not seen.
 
     Parameters
     ----------
     sets : sequence of PairSet
-    units : int
-        Of the hidden layer.
+    rounds : (int, int)
+        Trees of either look.
+    folds : int
+        Into which fields fall for that.
     seed : int
-        Of the weights at the start.
     """
-    from scipy.optimize import minimize
-
     features = np.concatenate([s.features for s in sets])
-    true = np.concatenate([s.true for s in sets]).astype(float)
+    true = np.concatenate([s.true for s in sets])
     weight = np.concatenate([s.weight for s in sets])
-    weight = weight / weight.sum()
-    centre, scale = features.mean(0), np.maximum(features.std(0), 1e-3)
-    given = (features - centre) / scale
-    n = features.shape[1]
-    shapes = [(n, units), (units,), (units,), (n,), (1,)]
-    cuts = np.cumsum([int(np.prod(s)) for s in shapes])[:-1]
+    length = [len(s.true) for s in sets]
+    fold = np.repeat([s.field % folds for s in sets], length)
 
-    def unpack(values: Floats) -> list[Floats]:
-        return [v.reshape(s) for v, s in zip(np.split(values, cuts), shapes, strict=True)]
+    def fit(given: Floats, rows: NDArray[np.bool_], number: int) -> Boosted:
+        return boost(given[rows], true[rows], weight[rows], rounds=number, seed=seed)
 
-    def loss(values: Floats) -> tuple[float, Floats]:
-        hidden, hidden_bias, output, direct, bias = unpack(values)
-        inner = np.tanh(given @ hidden + hidden_bias)
-        odds = inner @ output + given @ direct + bias
-        value = float(np.sum(weight * (np.logaddexp(0.0, odds) - true * odds)))
-        slope = weight * (1.0 / (1.0 + np.exp(-odds)) - true)
-        back = slope[:, None] * output * (1.0 - inner**2)
-        gradient = [given.T @ back, back.sum(0), inner.T @ slope, given.T @ slope, [slope.sum()]]
-        flat = np.concatenate([np.ravel(g) for g in gradient])
-        penalty = values.copy()
-        penalty[-1] = 0.0
-        return value + 0.5 * PENALTY * float(penalty @ penalty), flat + PENALTY * penalty
+    unseen = np.zeros(len(true))
+    for out in np.unique(fold):
+        mine = fold == out
+        unseen[mine] = fit(features, (weight > 0.0) & ~mine, rounds[0]).log_odds(features[mine])
+    pieces = np.split(unseen, np.cumsum(length)[:-1])
+    context = np.concatenate(
+        [
+            context_features(s.number, s.first, s.second, odds)
+            for s, odds in zip(sets, pieces, strict=True)
+        ]
+    )
+    judged = weight > 0.0
+    whole = np.concatenate([features, context], -1)
+    return PairModel(fit(features, judged, rounds[0]), fit(whole, judged, rounds[1]))
 
-    start = np.random.default_rng(seed).normal(0.0, 0.3, int(sum(np.prod(s) for s in shapes)))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 400})
-    hidden, hidden_bias, output, direct, bias = unpack(found.x)
-    return PairModel(centre, scale, hidden, hidden_bias, output, direct, float(bias[0]))
+
+def boost(
+    features: Floats, true: NDArray[np.bool_], weight: Floats, *, rounds: int, seed: int = 0
+) -> Boosted:
+    """Boost trees, with weights whose mean is made 1."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    machine = HistGradientBoostingClassifier(
+        max_leaf_nodes=LEAVES,
+        min_samples_leaf=LEAST,
+        learning_rate=RATE,
+        l2_regularization=PENALTY,
+        max_iter=rounds,
+        early_stopping=False,
+        random_state=seed,
+    )
+    machine.fit(features, true, sample_weight=weight / weight.mean())
+    return Boosted(*exported_trees(machine))
 
 
 def main() -> None:
@@ -279,14 +355,14 @@ def main() -> None:
         field = random_field(seed)
         catalogue = pipeline.run(field.image, workers=1).catalogue
         assert catalogue is not None
-        sets.extend(pair_sets(catalogue, from_truth(field.truth), field.image, seed))
+        sets.extend(pair_sets(catalogue, field, seed))
         print(f"{seed}: {len(catalogue.sources)} sources", flush=True)
     true = np.concatenate([s.true for s in sets])
     note = NOTE.format(
         fields=arguments.seeds[1] - arguments.seeds[0], pairs=len(true), true=int(true.sum())
     )
     held = {"note": note, **fit_model(sets).to_mapping()}
-    arguments.file.write_text(json.dumps(held, indent=1) + "\n")
+    arguments.file.write_text(json.dumps(held) + "\n")
     print(f"{note} {len(FEATURES)} features.")
 
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from cyclades.pipeline.comparison.real_rows import real_rows
 from cyclades.pipeline.comparison.tables import from_catalogue
 from cyclades.pipeline.simulation.field import FieldOptions, Simulation, simulate
+from cyclades.pipeline.training.boosting import exported_trees
 from cyclades.pipeline.training.simulated import presets
 from cyclades.stages.cataloguing.image_holes import find_holes
-from cyclades.stages.cataloguing.reliability_model import LEAF, ReliabilityModel, Tree
+from cyclades.stages.cataloguing.reliability_model import ReliabilityModel
 from cyclades.stages.cataloguing.row_features import FEATURES, row_features
 from cyclades.stages.core.flags import Flag
 from cyclades.stages.core.geometry import Floats
@@ -230,30 +231,7 @@ def fit_trees(features: Floats, real: NDArray[np.bool_], *, seed: int = 0) -> Re
         random_state=seed,
     )
     machine.fit(given, real[rows])
-    return exported(machine)
-
-
-def exported(machine: Any) -> ReliabilityModel:
-    """The numbers of scikit-learn's boosted trees.
-
-    The trees of a fitted `HistGradientBoostingClassifier` are in no public attribute; a test
-    asserts that these numbers give its probabilities.
-    """
-    trees = []
-    for (predictor,) in machine._predictors:
-        nodes = predictor.nodes
-        leaf = nodes["is_leaf"].astype(bool)
-        trees.append(
-            Tree(
-                np.where(leaf, LEAF, nodes["feature_idx"]).astype(np.int64),
-                np.where(leaf, 0.0, nodes["num_threshold"]),
-                np.where(leaf, 0, nodes["left"]).astype(np.int64),
-                np.where(leaf, 0, nodes["right"]).astype(np.int64),
-                nodes["missing_go_to_left"].astype(np.int64),
-                np.where(leaf, nodes["value"], 0.0),
-            )
-        )
-    return ReliabilityModel(tuple(trees), float(np.ravel(machine._baseline_prediction)[0]))
+    return ReliabilityModel(*exported_trees(machine))
 
 
 def fit_model(sets: Sequence[RowSet], *, folds: int = FOLDS, seed: int = 0) -> ReliabilityModel:

@@ -7,7 +7,8 @@ import numpy as np
 from cyclades.stages.cataloguing.bridges import BridgeLight
 from cyclades.stages.cataloguing.merging import merge_sources
 from cyclades.stages.cataloguing.pair_model import agglomerate, default_model
-from cyclades.stages.cataloguing.parts import Parts, find_pairs, pair_features
+from cyclades.stages.cataloguing.pairs import pair_features
+from cyclades.stages.cataloguing.parts import Parts, find_pairs
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.products import Integers
 from cyclades.stages.core.stage import Capabilities, RefinementStage, parameter
@@ -48,6 +49,7 @@ class AssociateRefinement(RefinementStage):
         "position_angle",
         "psf_major",
         "psf_minor",
+        "n_components",
     )
     adds: ClassVar[tuple[str, ...]] = (
         "n_parts",
@@ -64,9 +66,10 @@ class AssociateRefinement(RefinementStage):
         25.0, "Largest distance of two parts that are looked at.", unit="beams", gt=0.0, le=200.0
     )
     probability: float = parameter(
-        0.35,
-        "Probability above which two parts are one source; the default gives the highest F1 of "
-        "pairs in simulations. Raise it where sources must not be joined wrongly.",
+        0.3,
+        "Probability above which two parts are one source; the default covers the most labels of "
+        "FIRST fields, on either half of the sky. Raise it where sources must not be joined "
+        "wrongly.",
         gt=0.0,
         lt=1.0,
     )
@@ -112,7 +115,7 @@ class AssociateRefinement(RefinementStage):
         first, second = find_pairs(parts, self.radius)
         bridge = BridgeLight(source) if self.bridge else None
         features = pair_features(parts, first, second, slope=self.counts_slope, bridge=bridge)
-        log_odds = default_model().log_odds(features)
+        log_odds = default_model().log_odds(features, len(parts), first, second)
         shift = np.log(self.probability / (1.0 - self.probability))
         group = self.group(parts, first, second, log_odds - shift)
         chance = membership(group, first, second, log_odds)

@@ -9,53 +9,75 @@ from typing import Any
 
 import numpy as np
 
-from cyclades.stages.cataloguing.parts import FEATURES
+from cyclades.stages.cataloguing.pairs import CONTEXT, FEATURES, MOST, context_features
+from cyclades.stages.cataloguing.trees import Tree
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.products import Integers
 
 FILE = "association.json"
 Allowed = Callable[[Integers], bool]
-MOST = 12.0
-"""Largest log-odds of a pair either way: no simulation tells more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Boosted:
+    """A sum of trees.
+
+    Attributes
+    ----------
+    trees : tuple of Tree
+    start : float
+        Log-odds before the first tree.
+    """
+
+    trees: tuple[Tree, ...]
+    start: float = 0.0
+
+    def log_odds(self, features: Floats) -> Floats:
+        """Log-odds of rows; features of shape (rows, features)."""
+        raw = np.full(len(features), self.start)
+        for tree in self.trees:
+            raw += tree(features)
+        return np.asarray(np.clip(raw, -MOST, MOST))
 
 
 @dataclass(frozen=True, eq=False)
 class PairModel:
-    """A small perceptron: one hidden layer of hyperbolic tangents, numbers from simulations.
+    """Two looks at pairs: every pair alone, then with what the first look says of those around.
 
     Attributes
     ----------
-    centre, scale : ndarray, shape (features,)
-        What features are shifted and divided by.
-    hidden : ndarray, shape (features, units)
-    hidden_bias, output : ndarray, shape (units,)
-    direct : ndarray, shape (features,)
-        Weights of the features themselves, past the hidden layer.
-    bias : float
+    alone : Boosted
+        Of `FEATURES`.
+    together : Boosted
+        Of `FEATURES` and `CONTEXT`.
     """
 
-    centre: Floats
-    scale: Floats
-    hidden: Floats
-    hidden_bias: Floats
-    output: Floats
-    direct: Floats
-    bias: float
+    alone: Boosted
+    together: Boosted
 
-    def log_odds(self, features: Floats) -> Floats:
-        """Log-odds that pairs are one source; features of shape (pairs, features)."""
-        given = (features - self.centre) / self.scale
-        inner = np.tanh(given @ self.hidden + self.hidden_bias)
-        return np.clip(inner @ self.output + given @ self.direct + self.bias, -MOST, MOST)
+    def log_odds(self, features: Floats, number: int, first: Integers, second: Integers) -> Floats:
+        """Log-odds that pairs are one source.
+
+        Parameters
+        ----------
+        features : ndarray, shape (pairs, features)
+        number : int
+            Parts.
+        first, second : ndarray of int, shape (pairs,)
+            All pairs of the catalogue that are near enough.
+        """
+        context = context_features(number, first, second, self.alone.log_odds(features))
+        return self.together.log_odds(np.concatenate([features, context], -1))
 
     def to_mapping(self) -> dict[str, Any]:
         """What a file holds, rounded to what matters."""
-        numbers = {
-            name: np.round(getattr(self, name), 5).tolist()
-            for name in ("centre", "scale", "hidden", "hidden_bias", "output", "direct")
-        }
-        return {"features": list(FEATURES), **numbers, "bias": round(float(self.bias), 5)}
+        held: dict[str, Any] = {"features": [*FEATURES, *CONTEXT]}
+        for name in ("alone", "together"):
+            look: Boosted = getattr(self, name)
+            trees = [tree.to_mapping() for tree in look.trees]
+            held[name] = {"start": round(look.start, 5), "trees": trees}
+        return held
 
     @classmethod
     def from_mapping(cls, held: dict[str, Any]) -> "PairModel":
@@ -66,17 +88,23 @@ class PairModel:
         InputError
             Where it is a model of other features, or no model.
         """
-        if held.get("features") != list(FEATURES):
+        if held.get("features") != [*FEATURES, *CONTEXT]:
             raise InputError(
                 "The model of associations was made for other features; make it anew with "
                 "python -m cyclades.pipeline.training.association."
             )
-        names = ("centre", "scale", "hidden", "hidden_bias", "output", "direct")
+        numbers = {"alone": len(FEATURES), "together": len(FEATURES) + len(CONTEXT)}
         try:
-            arrays = {name: np.array(held[name], float) for name in names}
-            return cls(**arrays, bias=float(held["bias"]))
+            looks = {
+                name: Boosted(
+                    tuple(Tree.from_mapping(tree, number) for tree in held[name]["trees"]),
+                    float(held[name]["start"]),
+                )
+                for name, number in numbers.items()
+            }
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"The model of associations is damaged: {error}.") from error
+        return cls(**looks)
 
 
 @cache

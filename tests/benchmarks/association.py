@@ -5,7 +5,10 @@ holds ``first-rgz-fields-dev``; without it the simulations alone are run. Catalo
 association are kept in OUTPUT and used again, so that a run that was cut off goes on. Beside the
 sources of each route, before and after ``associate``, stand friends of friends with the linking
 length that suits these very labels (or doubles) best, and pairs by separation and flux ratio
-(Magliocchetti et al. 1998, MNRAS 300, 257) with the scales of FIRST in beams and rms.
+(Magliocchetti et al. 1998, MNRAS 300, 257) with the scales of FIRST in beams and rms, and with
+``--sep`` friends of friends of what sep finds in FIRST at 5 sigma. ``at best`` is the share that
+any grouping of the route's sources could get: the others hold strangers already. ``--choose``
+prints in place of all that how the labels covered go with the threshold on either half of the sky.
 """
 
 import argparse
@@ -54,14 +57,18 @@ SEPARATION_AT, FLUX_AT, FLUX_POWER, RATIO = 100.0 / 5.4, 100.0 / 0.15, 0.5, 4.0
 """Pairs of FIRST: up to 100 arcsec at 100 mJy together, and as the root of the flux; fluxes
 within a factor of four. Here in beams of 5.4 arcsec and rms of 0.15 mJy."""
 INJECTED_FIELDS = 50
+THRESHOLDS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+SEP = Pipeline.from_route("classical").replace(detection="sep")
+"""At its default threshold of 5 rms."""
 
 Rule = Callable[[ComparisonTable], Integers]
 
 
-def associated(catalogue: Catalogue, image: SkyImage) -> Catalogue:
-    """The catalogue after the refinement at its defaults."""
+def associated(catalogue: Catalogue, image: SkyImage, **options: float) -> Catalogue:
+    """The catalogue after the refinement, at its defaults where nothing else is said."""
+    refinement = AssociateRefinement(**options)
     with Context() as context:
-        return AssociateRefinement().refine(catalogue, MemorySource(image), context=context)
+        return refinement.refine(catalogue, MemorySource(image), context=context)
 
 
 def flux_pairs(table: ComparisonTable, beam: float) -> Integers:
@@ -105,7 +112,9 @@ def interval(hits: Floats, fields: Sequence[str]) -> str:
     return f"{hits.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
-def label_rows(route: str, paths: Sequence[Path], folder: Path, output: Path) -> list[dict]:
+def label_rows(
+    route: str, paths: Sequence[Path], folder: Path, output: Path, *, sep: bool = False
+) -> list[dict]:
     """Labels that exactly one source covers, by rule."""
     by_field: dict[str, list[Label]] = {}
     for label in read_labels(folder / "labels.csv"):
@@ -143,8 +152,23 @@ def label_rows(route: str, paths: Sequence[Path], folder: Path, output: Path) ->
         "associate": covered(source_groups, after),
         f"friends of friends, {linked.length:g} arcsec": linked.covered.astype(float),
         "pairs by separation and flux": covered(lambda t: flux_pairs(t, BEAM), before),
+        "at best": attainable(held),
         "centre": np.concatenate(central).astype(float),
     }
+    if sep:
+        found = [
+            kept(
+                output / "sep" / path.name.removesuffix(".gz"),
+                lambda path=path: SEP.run(first_image(path), workers=1).catalogue,
+            )
+            for path in paths
+            if path.name.removesuffix(".gz") in by_field
+        ]
+        pairs = zip(found, (own for _, own in held), strict=True)
+        peer = best_friends_of_friends(
+            [(from_catalogue(c).joined(), own) for c, own in pairs], BEAM
+        )
+        results[f"sep, friends of friends, {peer.length:g} arcsec"] = peer.covered.astype(float)
     best = results["associate"]
     several = np.array([len(label.ra) > 1 for label in labels])
     return [
@@ -158,6 +182,51 @@ def label_rows(route: str, paths: Sequence[Path], folder: Path, output: Path) ->
         }
         for rule, hits in results.items()
     ]
+
+
+def attainable(fields: Sequence[tuple[ComparisonTable, Sequence[Label]]]) -> Floats:
+    """Labels that some grouping of the sources covers: all that lie in them, and no others."""
+    made = []
+    for table, own in fields:
+        source = source_groups(table)
+        for label in own:
+            inside = label.inside(table["ra"], table["dec"], BEAM)
+            inside &= label.judged(table["ra"], table["dec"])
+            joined = np.where(np.isin(source, source[inside]), -1, source)
+            made.append(covered_by_one(table, joined, [label], BEAM)[0])
+    return np.array(made, float)
+
+
+def choice_rows(paths: Sequence[Path], folder: Path, output: Path) -> list[dict]:
+    """Labels covered by one, by the threshold, on either half of the sky."""
+    by_field: dict[str, list[Label]] = {}
+    for label in read_labels(folder / "labels.csv"):
+        by_field.setdefault(label.field, []).append(label)
+    pipeline = Pipeline.from_route("classical")
+    hits: dict[float, list[tuple[float, bool]]] = {p: [] for p in THRESHOLDS}
+    for path in paths:
+        own = by_field.get(path.name.removesuffix(".gz"), [])
+        image = first_image(path)
+        catalogue = kept(
+            output / "classical" / path.name.removesuffix(".gz"),
+            lambda image=image: pipeline.run(image, workers=1).catalogue,
+        )
+        for p, made in hits.items():
+            table = from_catalogue(associated(catalogue, image, probability=p)).joined()
+            right = covered_by_one(table, source_groups(table), own, BEAM)
+            made += [(label.target_ra, hit) for label, hit in zip(own, right, strict=True)]
+    rows = []
+    for p, made in hits.items():
+        place, hit = np.array(made, float).T
+        west = place <= np.median(place)
+        rows.append(
+            {
+                "probability": f"{p:g}",
+                "lower half": f"{hit[west].mean():.3f}",
+                "upper half": f"{hit[~west].mean():.3f}",
+            }
+        )
+    return rows
 
 
 def merge_rows(paths: Sequence[Path], length: float) -> list[dict]:
@@ -261,6 +330,12 @@ def simulated_rows(beams: float, seeds: range, output: Path) -> list[dict]:
         "pairs by separation and flux": lambda t, a, b: flux_pairs(t, b),
     }
     results = {name: judged(rule) for name, rule in rules.items()}
+    whole = [
+        (apart, float(np.isin(source_groups(t), source_groups(t)[rows]).sum() == len(rows)))
+        for t, _, _, pairs, _, _ in fields
+        for apart, rows in pairs
+    ]
+    results["at best"] = np.array(whole).reshape(-1, 2), results["own sources"][1]
     tried = {
         name: judged(lambda t, a, b, k=k: friends_of_friends(t, k * b))
         for name, k in lengths.items()
@@ -285,14 +360,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of real images")
     parser.add_argument("--routes", default="classical,yolo")
     parser.add_argument("--injected", type=int, default=INJECTED_FIELDS, help="fields for points")
+    parser.add_argument("--sep", action="store_true", help="friends of friends of sep's too")
+    parser.add_argument("--choose", action="store_true", help="thresholds on halves of the sky")
     parser.add_argument("--no-simulations", action="store_true")
     arguments = parser.parse_args()
     if arguments.data is not None:
         folder = arguments.data / "first-rgz-fields-dev"
         paths = sorted(folder.glob("*.fits.gz"))
+        if arguments.choose:
+            print(markdown(choice_rows(paths, folder, arguments.output)))
+            return
         length = 0.0
         for route in arguments.routes.split(","):
-            rows = label_rows(route, paths, folder, arguments.output)
+            rows = label_rows(route, paths, folder, arguments.output, sep=arguments.sep)
             print(f"\n{markdown(rows)}", flush=True)
             if route == "classical":
                 length = float(rows[2]["rule"].split()[-2])

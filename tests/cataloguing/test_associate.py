@@ -9,11 +9,18 @@ from pydantic import ValidationError
 from sky_grids import GRIDS, make_wcs
 
 from cyclades.stages.cataloguing.associate import AssociateRefinement, image_area
-from cyclades.stages.cataloguing.bridges import BridgeLight
+from cyclades.stages.cataloguing.bridges import LIGHT, BridgeLight
 from cyclades.stages.cataloguing.components import ComponentsCatalogue
 from cyclades.stages.cataloguing.merging import merge_sources
 from cyclades.stages.cataloguing.pair_model import PairModel, agglomerate, default_model
-from cyclades.stages.cataloguing.parts import FEATURES, Parts, find_pairs, pair_features
+from cyclades.stages.cataloguing.pairs import (
+    CONTEXT,
+    FEATURES,
+    MOST,
+    context_features,
+    pair_features,
+)
+from cyclades.stages.cataloguing.parts import Parts, find_pairs
 from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.flags import Flag
@@ -24,6 +31,7 @@ from cyclades.stages.core.geometry import (
     transform_covariance,
 )
 from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.rendering import render_gaussians
 from cyclades.stages.core.source import MemorySource
 
 FWHM = 12.0
@@ -89,10 +97,25 @@ def refine(catalogue, image, **parameters):
     )
 
 
+def painted(catalogue, image):
+    """The image with the light of a catalogue's sources."""
+    parts = Parts.of(catalogue.components, 1.0)
+    shapes = parts.shape
+    if image.wcs is not None:
+        shapes = transform_covariance(
+            shapes, inverse(sky_jacobian(image.wcs, parts.x, parts.y) * 3600.0)
+        )
+    rows = np.stack(
+        [parts.peak, parts.x, parts.y, shapes[:, 0, 0], shapes[:, 0, 1], shapes[:, 1, 1]], -1
+    )
+    return image.replace(data=render_gaussians(image.shape, rows))
+
+
 @pytest.fixture(scope="module")
 def field():
     image = make_image()
-    return image, catalogue_of(DOUBLE + STRANGERS, image)
+    catalogue = catalogue_of(DOUBLE + STRANGERS, image)
+    return painted(catalogue, image), catalogue
 
 
 @pytest.fixture(scope="module")
@@ -156,14 +179,15 @@ def test_what_was_not_joined_keeps_its_values(field, made):
 
 def test_the_catalogue_given_is_not_changed_and_a_second_time_changes_nothing(field, made):
     image, catalogue = field
-    assert catalogue == catalogue_of(DOUBLE + STRANGERS, image)
+    assert catalogue == catalogue_of(DOUBLE + STRANGERS, make_image())
     assert refine(made, image) == made
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_same_sky_gives_the_same_sources_on_every_grid(name, made):
     image = make_image(name)
-    other = refine(catalogue_of(DOUBLE + STRANGERS, image), image)
+    catalogue = catalogue_of(DOUBLE + STRANGERS, image)
+    other = refine(catalogue, painted(catalogue, image))
     assert len(other.sources) == len(made.sources)
     here, there = double(made), double(other)
     for column, tolerance in (
@@ -179,9 +203,11 @@ def test_the_same_sky_gives_the_same_sources_on_every_grid(name, made):
 def test_pixels_flips_and_order_do_not_matter_without_coordinates():
     image = make_image("")
     rows = DOUBLE + STRANGERS
-    one = refine(catalogue_of(rows, image), image)
+    catalogue = catalogue_of(rows, image)
+    one = refine(catalogue, painted(catalogue, image))
     for flip, order in ((-1.0, slice(None)), (1.0, slice(None, None, -1))):
-        other = refine(catalogue_of(rows[order], image, flip=flip), image)
+        catalogue = catalogue_of(rows[order], image, flip=flip)
+        other = refine(catalogue, painted(catalogue, image))
         assert sorted(other.sources["n_parts"]) == sorted(one.sources["n_parts"]) == [1, 1, 3]
         assert double(other)["largest_angular_size"].value == pytest.approx(
             double(one)["largest_angular_size"].value, rel=1e-5
@@ -271,18 +297,80 @@ def test_features_know_of_cores_and_of_lobes_that_point_to_each_other(field):
     assert np.all(named["continued"][~lobes] > 0.9)
 
 
+def light_of(image, parts):
+    first, second = find_pairs(parts, 20.0)
+    values = BridgeLight(MemorySource(image))(parts, first, second)
+    return dict(zip(LIGHT, values.T, strict=True))
+
+
 def test_a_bridge_between_lobes_shows():
     image = make_image()
-    catalogue = catalogue_of([DOUBLE[0], DOUBLE[1]], image)
-    parts = Parts.of(catalogue.sources, 1e6)
-    first, second = find_pairs(parts, 20.0)
-    empty = BridgeLight(MemorySource(image))(parts, first, second)
+    parts = Parts.of(catalogue_of([DOUBLE[0], DOUBLE[1]], image).sources, 1e6)
     middle = SIZE // 2
     data = image.data.copy()
     data[middle - 8 : middle + 8, middle - 20 : middle + 20] = 2.0 * RMS
-    full = BridgeLight(MemorySource(image.replace(data=data)))(parts, first, second)
-    assert empty == pytest.approx(0.0, abs=1e-6)
-    assert full > np.arcsinh(1.9)
+    empty, full = light_of(image, parts), light_of(image.replace(data=data), parts)
+    assert empty["bridge"] == pytest.approx(0.0, abs=1e-6)
+    assert full["bridge"] > np.arcsinh(1.9)
+    # two rms along the whole of what lies between the contours, none above three
+    assert (empty["lit"], full["lit"]) == (pytest.approx(0.0), pytest.approx(1.0))
+    assert full["bright"] == pytest.approx(0.0)
+    assert np.sinh(full["saddle"]) == pytest.approx(2.0, rel=0.1)
+    assert full["excess"] > empty["excess"] + 1.0
+
+
+def test_light_of_the_parts_themselves_is_no_bridge_and_a_tail_has_a_side():
+    image = make_image()
+    catalogue = catalogue_of([DOUBLE[0], DOUBLE[1]], image)
+    parts = Parts.of(catalogue.sources, 1e6)
+    own = painted(catalogue, image).data.copy()
+    seen = light_of(image.replace(data=own), parts)
+    for name in ("excess", "middle", "tail_of_brighter", "tail_of_fainter"):
+        assert np.sinh(seen[name]) == pytest.approx(0.0, abs=0.7), name
+    # a tail of the brighter one towards the other, one FWHM from its middle
+    brighter = int(np.argmax(parts.total))
+    other = 1 - brighter
+    step = np.array([parts.x[other] - parts.x[brighter], parts.y[other] - parts.y[brighter]])
+    x, y = np.array([parts.x[brighter], parts.y[brighter]]) + step * 26.0 / 78.0
+    own[round(y) - 4 : round(y) + 5, round(x) - 4 : round(x) + 5] += 5.0 * RMS
+    tailed = light_of(image.replace(data=own), parts)
+    assert tailed["tail_of_brighter"] > 0.7  # arsinh of 8 rms less that of 3
+    assert tailed["tail_of_fainter"] == pytest.approx(seen["tail_of_fainter"], abs=0.1)
+
+
+def test_the_catalogue_says_how_many_pairs_to_expect():
+    """As many close pairs as chance puts there, or many more."""
+    rng = np.random.default_rng(8)
+    image = make_image()
+    area = image_area(MemorySource(image))
+    alone = [(*rng.uniform(-550, 550, 2), 12.0, 12.0, 0.0, 0.3) for _ in range(30)]
+    beside = [(x + 25.0, y, 12.0, 12.0, 0.0, 0.2) for x, y, *_ in alone]
+    named = []
+    for rows in (alone, alone + beside):
+        parts = Parts.of(catalogue_of(rows, image).sources, area)
+        features = pair_features(parts, *find_pairs(parts, 25.0))
+        named.append(dict(zip(FEATURES, features[0], strict=True)))
+    assert named[0]["pairs_near"] < 0.35
+    assert named[1]["pairs_near"] > named[0]["pairs_near"] + 0.3
+    assert named[1]["parts"] == pytest.approx(np.log10(60.0))
+
+
+def test_the_second_look_knows_rivals_and_friends():
+    """0-1 and 1-2 are likely, 0-2 unlisted: 2 is a rival of 0 at 1, and nobody's friend of both."""
+    first, second = np.array([0, 1]), np.array([1, 2])
+    odds = np.array([2.0, 3.0])
+    seen = dict(zip(CONTEXT, context_features(3, first, second, odds).T, strict=True))
+    chance = 1.0 / (1.0 + np.exp(-odds))
+    assert seen["own"] == pytest.approx(odds)
+    assert seen["rivals_of_brighter"] == pytest.approx(np.log10([1.0, 1.0 + chance[0]]))
+    assert seen["best_rival_of_fainter"] == pytest.approx([3.0, -MOST])
+    assert seen["support"] == pytest.approx(0.0)
+    assert np.all(seen["opinion_of_fainter"] <= 0.0)
+    triangle = context_features(3, np.array([0, 1, 0]), np.array([1, 2, 2]), np.full(3, 2.0))
+    support = triangle[:, CONTEXT.index("support")]
+    assert support == pytest.approx(np.log10(1.0 + chance[0] ** 2))
+    assert triangle[:, CONTEXT.index("opinion_of_brighter")] == pytest.approx(2.0 * chance[0])
+    assert context_features(0, first[:0], second[:0], odds[:0]).shape == (0, len(CONTEXT))
 
 
 def test_a_chain_of_weak_links_joins_no_crowd():
@@ -300,10 +388,13 @@ def test_a_model_survives_its_file_and_refuses_other_features():
     model = default_model()
     held = model.to_mapping()
     features = np.random.default_rng(1).normal(size=(20, len(FEATURES)))
+    first, second = np.triu_indices(7, 1)[0][:20], np.triu_indices(7, 1)[1][:20]
     np.testing.assert_allclose(
-        PairModel.from_mapping(held).log_odds(features), model.log_odds(features), atol=1e-6
+        PairModel.from_mapping(held).log_odds(features, 7, first, second),
+        model.log_odds(features, 7, first, second),
+        atol=1e-6,
     )
     with pytest.raises(InputError, match="other features"):
         PairModel.from_mapping(held | {"features": ["separation"]})
     with pytest.raises(InputError, match="damaged"):
-        PairModel.from_mapping({k: v for k, v in held.items() if k != "hidden"})
+        PairModel.from_mapping({k: v for k, v in held.items() if k != "alone"})

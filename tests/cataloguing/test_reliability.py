@@ -14,10 +14,10 @@ from cyclades.pipeline.comparison.real_rows import real_rows
 from cyclades.pipeline.comparison.tables import ComparisonTable, from_catalogue, from_truth
 from cyclades.pipeline.simulation.counts import PowerLawCounts
 from cyclades.pipeline.simulation.field import FieldOptions, simulate
+from cyclades.pipeline.training.boosting import exported_trees
 from cyclades.pipeline.training.reliability import (
     RowSet,
     calibrating_line,
-    exported,
     fit_model,
     labelled_rows,
     varied,
@@ -375,7 +375,9 @@ def test_exported_trees_give_the_probabilities_of_scikit_learn():
     machine = HistGradientBoostingClassifier(max_iter=15, max_leaf_nodes=6, random_state=0)
     machine.fit(features, real)
     np.testing.assert_allclose(
-        exported(machine).probability(features), machine.predict_proba(features)[:, 1], atol=1e-9
+        ReliabilityModel(*exported_trees(machine)).probability(features),
+        machine.predict_proba(features)[:, 1],
+        atol=1e-9,
     )
 
 
