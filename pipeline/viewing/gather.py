@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cyclades.pipeline.chain import Result
 from cyclades.pipeline.comparison.compare import Comparable, Comparison, compare
@@ -17,7 +17,7 @@ from cyclades.stages.core.errors import InputError
 if TYPE_CHECKING:
     from cyclades.stages.core.image import SkyImage
 
-Shown = Result | Comparable
+Shown: TypeAlias = Result | Comparable
 """What may be a layer: a result, a catalogue, a table, or the file of any finder's catalogue."""
 
 
@@ -81,7 +81,7 @@ def _read(image: "SkyImage | str | PathLike[str]") -> "SkyImage":
     if isinstance(image, str | PathLike):
         from cyclades.stages.core.io import read_image
 
-        return read_image(image)
+        return read_image(Path(image))
     return image
 
 
