@@ -218,7 +218,7 @@ def summary_table(entries: Sequence[Entry], survey: Survey | None) -> "Table":
 
 def _write_survey(work: Work, survey: Survey) -> list[Path]:
     folder = work.folder
-    files = []
+    files: list[Path] = []
     for kind in dict.fromkeys(["fits", *work.formats]):
         if kind in NOT_IN_A_CATALOGUE:
             continue
