@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 SNR_EDGES = (0.0, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1e9)
 """Bins in which completeness and reliability are counted."""
+LEAST_BLOCK = 4
+"""Pixels along the side of the blocks of a field's coverage at least: about a beam. Pixel by pixel
+it takes as long as all other figures of a small field."""
 USUAL_LIMIT = 5.0
 """Peak S/N that counts as the limit of a detector that tells no threshold."""
 
@@ -63,7 +66,7 @@ def collect(result: "Result", work: Work, stem: str, context: Context) -> dict[s
     from cyclades.pipeline.survey.rows import write_rows
     from cyclades.pipeline.survey.work import ROWS
     from cyclades.stages.core.flags import Flag
-    from cyclades.stages.core.footprints import write_moc
+    from cyclades.stages.core.footprints import MOC_SAMPLES, write_moc
 
     assert result.catalogue is not None
     folder = work.folder / ROWS
@@ -89,7 +92,8 @@ def collect(result: "Result", work: Work, stem: str, context: Context) -> dict[s
             grid.write(grid_file(folder, stem))
             facts["area"] = float(grid.cells.area.sum())
             with written_whole(moc_file(folder, stem)) as path:
-                write_moc(result.image, path)
+                most = max(1, max(result.image.shape) // LEAST_BLOCK)
+                write_moc(result.image, path, samples=min(MOC_SAMPLES, most))
         pipeline = Pipeline(result.config)
         if work.inverted:
             facts |= _negatives(pipeline, result, context)

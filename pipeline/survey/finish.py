@@ -24,7 +24,7 @@ from cyclades.pipeline.survey.quality import quality
 from cyclades.pipeline.survey.rows import FieldRows
 from cyclades.pipeline.survey.work import ROWS, Work, digest
 from cyclades.stages.core.errors import OutputError
-from cyclades.stages.core.formats import format_extension
+from cyclades.stages.core.formats import catalogue_files, format_extension
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -218,13 +218,13 @@ def summary_table(entries: Sequence[Entry], survey: Survey | None) -> "Table":
 
 def _write_survey(work: Work, survey: Survey) -> list[Path]:
     folder = work.folder
-    files = []
+    files: list[Path] = []
     for kind in dict.fromkeys(["fits", *work.formats]):
         if kind in NOT_IN_A_CATALOGUE:
             continue
         path = folder / f"survey.catalogue.{format_extension(kind)}"
         survey.catalogue.write(path, kind)
-        files.append(path)
+        files += catalogue_files(path, kind).values()
     moc = coverage(work, survey.fields)
     files.append(
         _write(folder / "survey.moc.fits", lambda path: moc.save(str(path), format="fits"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _DECIMALS = 8
 """Of degrees or pixels in region files: 0.04 milliarcseconds."""
-_MOC_SAMPLES = 512
+MOC_SAMPLES = 512
 """Blocks along the longer side of the image: what the coverage resolves."""
 
 _HEAD = {
@@ -142,7 +142,7 @@ def _sky_ellipses(table: "QTable", format: str) -> str:
     return _HEAD[format] + "".join(_LINE[format].format(*row) for row in rows)
 
 
-def moc_from_image(image: "SkyImage", *, samples: int = _MOC_SAMPLES) -> "MOC":
+def moc_from_image(image: "SkyImage", *, samples: int = MOC_SAMPLES) -> "MOC":
     """Return the part of the sky where an image has valid pixels.
 
     Parameters
@@ -162,7 +162,7 @@ def moc_from_image(image: "SkyImage", *, samples: int = _MOC_SAMPLES) -> "MOC":
     return moc_from_blocks(image, image.shape, covered_blocks(np.isfinite(image.data), step), step)
 
 
-def moc_step(shape: tuple[int, int], samples: int = _MOC_SAMPLES) -> int:
+def moc_step(shape: tuple[int, int], samples: int = MOC_SAMPLES) -> int:
     """Pixels along the side of the blocks that the coverage of an image resolves."""
     return max(1, -(-max(shape) // samples))
 
@@ -213,6 +213,6 @@ def moc_from_blocks(
     return MOC.from_lonlat(position.ra[known], position.dec[known], max_norder=order)
 
 
-def write_moc(image: "SkyImage", path: str | PathLike[str]) -> None:
-    """Write the coverage of an image as a FITS MOC."""
-    moc_from_image(image).save(str(path), format="fits", overwrite=True)
+def write_moc(image: "SkyImage", path: str | PathLike[str], *, samples: int = MOC_SAMPLES) -> None:
+    """Write the coverage of an image as a FITS MOC; see `moc_from_image`."""
+    moc_from_image(image, samples=samples).save(str(path), format="fits", overwrite=True)
