@@ -36,6 +36,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "characterization": {
         "gaussian": "cyclades.stages.characterization.gaussian:GaussianCharacterization",
+        "psf": "cyclades.stages.characterization.psf:PsfCharacterization",
         "moments": "cyclades.stages.characterization.moments:MomentsCharacterization",
         "learned": "cyclades.stages.characterization.learned:LearnedCharacterization",
     },
