@@ -96,8 +96,8 @@ class SetRun(ChainRun):
                 _replace_totals(made[name], totals)
             further[name] = again
         times = {name: time_of(image) for name, image in self.images.items()}
-        self.products["planes"] = PlaneMeasurements(made, times)
-        joined = self.products["planes"].joined(catalogue)
+        planes = PlaneMeasurements(made, times)
+        self.products["planes"], joined = planes, planes.joined(catalogue)
         for name, image in self.images.items():
             units = ImageUnits.of(image.unit, beam=True, sky=image.wcs is not None)
             for label, values in further[name].items():
@@ -147,7 +147,7 @@ def _replace_totals(catalogue: "Catalogue", totals: "dict[str, NDArray[Any]]") -
     table = catalogue.components
     sources = np.asarray(catalogue.sources["source_id"])
     owner = np.searchsorted(sources, np.asarray(table["source_id"]))
-    summed = np.bincount(owner, flux, len(sources))
+    summed = np.bincount(owner, flux, len(sources)).astype(float)
     spread = np.sqrt(np.bincount(owner, error**2, len(sources)))
     for rows, f, e in ((table, flux, error), (catalogue.sources, summed, spread)):
         values = dict(zip(TOTALS, (f, e), strict=True)) | upper_limits(f, e, SIGNIFICANCE)
