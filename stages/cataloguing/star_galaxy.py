@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 STAR, GALAXY = "star", "galaxy"
 FLOOR = 0.002
 """Error of the spread model that no brightness removes: the profile of the stars is not exact."""
-WEIGHTS = (-0.5, 1.6, -3.0, 0.6)
+WEIGHTS = (-0.268, 1.203, -6.436, 1.302)
 """Logistic regression on `features`: see docs/optical.md for how it was calibrated."""
 _BANDS = re.compile(r"spread_model_(?!err)(\w+)")
 

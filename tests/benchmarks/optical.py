@@ -38,7 +38,7 @@ NEAR = 2.5
 """Pixels within which a row is of an object."""
 EDGE = 8
 MAGNITUDES = (17.0, 20.0, 21.0, 22.0, 22.5, 23.0, 23.5, 24.0, 24.5)
-SEPARATIONS = (0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
+SEPARATIONS = (0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 TRUE_SIGNIFICANCE = 10.0
 """Least total S/N (all bands) of the objects that have to be found and told apart."""
 
@@ -277,12 +277,12 @@ def deblending(size: int, seed: int) -> None:
     )
     print("|---" * (len(SEPARATIONS) + 4) + "|")
     settings = OpticalOptions(size=size)
-    for name, kinds in (("stars", (STAR, STAR)), ("star, galaxy", (STAR, GALAXY)),
-                        ("galaxies", (GALAXY, GALAXY))):  # fmt: skip
+    for name, kinds in (("stars", (STAR, STAR)), ("star, galaxy", (STAR, GALAXY))):
         for detector, plane, width in (
-            ("sep", "chi-squared", 0.6), ("sep", "chi-squared", 1.0), ("sep", "z", 0.0),
+            ("sep", "chi-squared", 0.6),
+            ("sep", "chi-squared", 1.0),
             ("photutils", "chi-squared", 0.6),
-        ):  # fmt: skip
+        ):
             route = Pipeline.from_route("optical")
             given = {**route.config.detection.model_dump(), "filter_beams": width}
             if detector == "photutils":
