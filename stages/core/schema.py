@@ -44,7 +44,7 @@ EXTRA_COLUMNS: tuple[ColumnSpec, ...] = (
     *with_error(
         _C("aperture_flux", FLUX, "phot.flux.density", "flux in a circle of fixed diameter")
     ),
-    *_with_error(
+    *with_error(
         _C(
             "psf_flux",
             FLUX,
@@ -52,7 +52,7 @@ EXTRA_COLUMNS: tuple[ColumnSpec, ...] = (
             "flux of a fit of the profile of the image's stars; misses light of galaxies",
         )
     ),
-    *_with_error(
+    *with_error(
         _C(
             "spread_model",
             "",
