@@ -31,7 +31,7 @@ __all__ = [
     "markdown",
 ]
 
-SCHEMA_VERSION = "1.3.0"
+SCHEMA_VERSION = "1.4.0"
 
 _C = ColumnSpec
 _FITTED = ("components", "sources")

@@ -115,7 +115,7 @@ def test_what_cannot_be_read_says_so(tmp_path):
 
 
 def test_a_file_of_every_version_is_kept():
-    assert {"1.0.0", "1.1.0", "1.2.0", "1.3.0", SCHEMA_VERSION} <= KEPT.keys()
+    assert {"1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", SCHEMA_VERSION} <= KEPT.keys()
 
 
 @pytest.mark.parametrize("version", KEPT)
@@ -163,6 +163,15 @@ def test_reliabilities_came_with_1_3_0():
         assert table["reliability"].info.meta["ucd"] == column(name, "reliability").ucd
     older = read_catalogue(KEPT["1.2.0"]).tables.values()
     assert not any("reliability" in table.colnames for table in older)
+
+
+def test_photometry_of_points_came_with_1_4_0():
+    rows = read_catalogue(KEPT["1.4.0"]).components
+    np.testing.assert_array_equal(rows["psf_flux"].to_value("Jy"), [0.5, 0.25, 1.0, np.nan])
+    np.testing.assert_array_equal(rows["spread_model"], [0.0, 0.25, -0.125, np.nan])
+    for name in ("psf_flux", "psf_flux_err", "spread_model", "spread_model_err"):
+        assert rows[name].info.meta["ucd"] == column("components", name).ucd
+    assert "psf_flux" not in read_catalogue(KEPT["1.3.0"]).components.colnames
 
 
 @pytest.mark.parametrize(("version", "readable"), [("1.9.3", True), ("2.0.0", False), ("", False)])
