@@ -70,20 +70,20 @@ def optical_presets() -> dict[str, tuple[OpticalOptions, ...]]:
     """Return the ready-made lists of options by name; fields take the options in turn.
 
     ``survey`` is the simulator's default: counts of high galactic latitude, 6 % of the objects
-    beside another. ``mixed`` has the seeing of the quarter, half and three quarters of the nights
-    or so (factors 0.8, 1, 1.25), half and twice the exposure, and in two fields of three twice the
-    density with 30 % of the objects beside another, or a cluster of galaxies.
+    beside another. ``mixed`` is crowded, so that a tile has more to learn from: two or three times
+    the density in all fields but one of seven, three with 30 % of the objects beside another, two
+    with clusters of galaxies; seeing changes by factors of 0.8 to 1.25, exposures of 0.5 to 2.
     """
     return {
         "survey": (_survey(),),
         "mixed": (
             _survey(),
-            _survey(density=2.0, blends=0.3),
-            _survey(seeing=1.25, exposure=2.0, clusters=2),
-            _survey(seeing=0.8),
-            _survey(seeing=1.25, density=2.0, blends=0.3),
-            _survey(exposure=0.5, clusters=2),
-            _survey(seeing=0.8, density=2.0, blends=0.3),
+            _survey(density=3.0, blends=0.3),
+            _survey(seeing=1.25, exposure=2.0, density=2.0, clusters=2),
+            _survey(seeing=0.8, density=2.0),
+            _survey(seeing=1.25, density=3.0, blends=0.3),
+            _survey(exposure=0.5, density=3.0, clusters=2),
+            _survey(seeing=0.8, density=3.0, blends=0.3),
         ),
     }
 
