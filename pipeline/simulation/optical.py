@@ -41,6 +41,7 @@ from cyclades.stages.core.tables import add_column
 
 if TYPE_CHECKING:
     from cyclades.stages.core.image import SkyImage
+    from cyclades.stages.core.source import ImageSet
 
 _BISECTIONS = 40
 
@@ -92,6 +93,12 @@ class OpticalSimulation:
     def truth(self) -> Truth:
         """Truth of the band r, in which sources are counted."""
         return self.truths[COUNT_BAND]
+
+    def image_set(self, detection: str = COUNT_BAND) -> "ImageSet":
+        """Return the images as a set with a detection plane; see `ImageSet.of`."""
+        from cyclades.stages.core.source import ImageSet
+
+        return ImageSet.of(self.images, detection)
 
     def write(self, prefix: str | Path) -> list[Path]:
         """Write ``PREFIX.config.yaml``, and for each band what `write_simulation` does.

@@ -1,19 +1,21 @@
 """Lazy images: a file from which windows are read, and aligned sets of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from cyclades.stages.core.beam import PointSpread
+from cyclades.stages.core.combination import COMBINATIONS, check_units, widest
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import determinant, sky_jacobian, sky_positions
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.tiling import Box, grid
 
-COMBINATIONS = ("weighted", "chi_squared")
 _SAMPLE = 1_000_000
 _ALIGNED = 0.1
 
@@ -94,6 +96,9 @@ class CombinedSource:
 
     Notes
     -----
+    It serves where only pixels are to be had. A chain has the background maps of every plane, and
+    detects on what `cyclades.stages.core.combination` makes of these.
+
     Level and rms of a plane are the median and the scaled median absolute deviation of a million
     of its pixels, clipped thrice at three sigma: one number for the whole plane, times
     ``1 / sqrt(weight)`` where it has a weight map. The beam is that of the plane with the largest
@@ -148,12 +153,7 @@ class CombinedSource:
                 data += ((image.data * scales[name] - level) / rms) ** 2
             data, unit = np.sqrt(data), u.dimensionless_unscaled
         else:
-            if len({image.unit for image in images.values()}) > 1:
-                raise InputError(
-                    "the planes have different units ("
-                    + ", ".join(f"{name}: {image.unit}" for name, image in images.items())
-                    + "); a weighted detection plane needs one unit."
-                )
+            check_units(images)
             weights = np.zeros(first.shape)
             for name, image in images.items():
                 weight = np.where(
@@ -170,11 +170,7 @@ class CombinedSource:
         return first.replace(
             data=data.astype(np.float32),
             unit=unit,
-            psf=max(
-                (image.psf for image in images.values() if image.psf is not None),
-                key=lambda psf: psf.area,
-                default=None,
-            ),
+            psf=widest(list(images.values())),
             frequency=frequency,
             mask=None,
             weight=None if weights is None else weights.astype(np.float32),
@@ -248,11 +244,37 @@ class ImageSet:
         Planes on the same pixels.
     detection : str
         Name of the plane that detection runs on, or a combination of all planes: ``weighted`` or
-        ``chi_squared``; see `CombinedSource`.
+        ``chi_squared``; see `cyclades.stages.core.combination.detection_plane`.
     """
 
     planes: dict[str, ImageSource]
     detection: str
+
+    @classmethod
+    def of(
+        cls, planes: Mapping[str, "ImageSource | SkyImage | str | Path"], detection: str = ""
+    ) -> "ImageSet":
+        """Make a set of whatever stands for its planes.
+
+        Parameters
+        ----------
+        planes : mapping of str to SkyImage, ImageSource or path
+            By the names that their columns get, as ``{"g": "a.fits", "r": "b.fits"}``.
+        detection : str
+            A plane or a combination (``chi-squared`` with a hyphen too); where left out,
+            ``weighted``, or the only plane there is.
+        """
+        from cyclades.stages.core.io import FitsSource
+
+        made: dict[str, ImageSource] = {}
+        for name, plane in planes.items():
+            if isinstance(plane, SkyImage):
+                made[name] = MemorySource(plane)
+            else:
+                made[name] = FitsSource(plane) if isinstance(plane, (str, Path)) else plane
+        default = next(iter(made)) if len(made) == 1 else COMBINATIONS[0]
+        name = detection or default
+        return cls(made, name if name in made else name.replace("-", "_"))
 
     def __post_init__(self) -> None:
         if self.detection not in (*self.planes, *COMBINATIONS):

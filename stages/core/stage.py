@@ -6,6 +6,7 @@ state, so it is cheap to compare, to replace and to send to a worker.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -140,11 +141,59 @@ class DetectionStage(Stage):
         """Return what was found; a detector leaves out what it does not know."""
         raise NotImplementedError
 
+    def detect_planes(
+        self,
+        images: "Mapping[str, SkyImage]",
+        backgrounds: "Mapping[str, Background]",
+        detection: str,
+        *,
+        context: "Context",
+    ) -> "Detections":
+        """Return what was found on aligned planes, as `detect` does.
+
+        A detector that takes planes as channels overrides this; others get the detection plane.
+
+        Parameters
+        ----------
+        images : mapping of str to SkyImage
+            Planes on the same pixels, by name, in the order of the user's `ImageSet`.
+        backgrounds : mapping of str to Background
+            Level and rms of each.
+        detection : str
+            The set's detection plane: a plane's name, ``weighted`` or ``chi_squared``.
+        context : Context
+        """
+        from cyclades.stages.core.combination import detection_plane
+
+        image, background = detection_plane(images, backgrounds, detection, context=context)
+        return self.detect(image, background, context=context)
+
 
 class CharacterizationStage(Stage):
     """Measures the components of complete detections."""
 
     kind: ClassVar[str] = "characterization"
+
+    def measure_again(
+        self,
+        image: "SkyImage",
+        background: "Background",
+        components: "Components",
+        *,
+        context: "Context",
+    ) -> "dict[str, NDArray[Any]]":
+        """Return further columns of known components on another plane with the same pixels.
+
+        Positions and shapes are those of `components`. The chain runs it on every plane of an
+        `ImageSet` and appends the plane's name to the columns. None by default: Gaussian fluxes
+        of every plane are measured in any case.
+
+        Returns
+        -------
+        dict of str to ndarray
+            As `Components.extra`, in the rows of `components`.
+        """
+        return {}
 
     @abstractmethod
     def measure(
