@@ -11,6 +11,7 @@ from cyclades.pipeline.chain import Pipeline, Progress, Result
 from cyclades.pipeline.products import check_products, file_names, image_stem, prepare_directory
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import CycladesError, OutputError
+from cyclades.stages.core.source import ImageSet
 
 logger = logging.getLogger("cyclades.pipeline")
 
@@ -170,7 +171,7 @@ def run_batch(
 
 def run_one(
     pipeline: Pipeline,
-    path: Path,
+    path: Path | ImageSet,
     directory: str | Path,
     stem: str,
     *,
@@ -189,7 +190,7 @@ def run_one(
     ----------
     pipeline, directory, formats, products, columns, workers, device, progress
         As for `run_batch`.
-    path : Path
+    path : Path or ImageSet
     stem : str
         First part of the names of the files.
     context : Context, optional
@@ -203,9 +204,10 @@ def run_one(
         Where compiled code made another error of it.
     """
     start = time.perf_counter()
+    named = Path(stem) if isinstance(path, ImageSet) else path
 
     def failed(kind: str, message: str) -> Outcome:
-        return Outcome(path, seconds=time.perf_counter() - start, error=message, kind=kind)
+        return Outcome(named, seconds=time.perf_counter() - start, error=message, kind=kind)
 
     try:
         result = pipeline.run(
@@ -224,16 +226,16 @@ def run_one(
         return failed("input", str(error))
     except MemoryError:
         return failed(
-            "memory", f"{path} does not fit into memory; use a smaller cutout or more memory."
+            "memory", f"{named} does not fit into memory; use a smaller cutout or more memory."
         )
     except Exception as error:
         if _interrupted(error):
             raise KeyboardInterrupt from error
         # a defect of ours, not of the image; the other images still deserve their catalogue
-        logger.exception("%s: unexpected error", path)
+        logger.exception("%s: unexpected error", named)
         return failed(
             "defect",
-            f"{path}: an unexpected {type(error).__name__} ({error}); this is a defect of "
+            f"{named}: an unexpected {type(error).__name__} ({error}); this is a defect of "
             "cyclades, please report it with the lines above.",
         )
-    return Outcome(path, tuple(files), result.provenance["counts"], time.perf_counter() - start)
+    return Outcome(named, tuple(files), result.provenance["counts"], time.perf_counter() - start)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from cyclades.pipeline.measurement.planes import PlaneMeasurements
     from cyclades.pipeline.windowed_maps import WindowedMaps
     from cyclades.stages.core.catalogue import Catalogue
     from cyclades.stages.core.products import Background, Components, Detections
@@ -62,6 +63,8 @@ class Result:
         Complete, with segments and summits, once characterization ran.
     components : Components, optional
     catalogue : Catalogue, optional
+    planes : PlaneMeasurements, optional
+        Of a run on an `ImageSet`: the forced measurements of each plane.
     windows : WindowedMaps, optional
         What maps are made from after a run in windows, which holds no other product.
     """
@@ -73,6 +76,7 @@ class Result:
     detections: "Detections | None" = None
     components: "Components | None" = None
     catalogue: "Catalogue | None" = None
+    planes: "PlaneMeasurements | None" = None
     windows: "WindowedMaps | None" = None
 
     def __repr__(self) -> str:
@@ -188,7 +192,8 @@ class Pipeline:
         Parameters
         ----------
         image : path, ImageSource, ImageSet or SkyImage
-            A set is detected and measured on its detection plane.
+            A set is detected on its detection plane and measured on every plane; see
+            `cyclades.pipeline.image_sets.SetRun`.
         workers : int, optional
             Threads in all; by default the processors available, at most 8.
         device : str
@@ -280,7 +285,7 @@ class Pipeline:
         self._check_beam(source)
         self._note_stages(context)
         self._prepare(context)
-        run = _Run(self.config, source, context, None, products=held)
+        run = ChainRun(self.config, source, context, None, products=held)
         run.advance(KINDS[-1], first=stage)
         return run.result(keep=True)
 
@@ -301,11 +306,21 @@ class Pipeline:
         self._note_stages(context)
         if last == KINDS[-1]:
             self._prepare(context)
-        run = _Run(self.config, source, context, progress)
+        run = self._new_run(image, source, context, progress)
         if last == KINDS[-1] and run.in_windows():
             return run.result(keep=False)
         run.advance(last)
         return run.result(keep=keep)
+
+    def _new_run(
+        self, image: Any, source: ImageSource, context: Context, progress: Progress | None
+    ) -> "ChainRun":
+        """Return the state of a run on one image, or on the planes of a set."""
+        if not isinstance(image, ImageSet):
+            return ChainRun(self.config, source, context, progress)
+        from cyclades.pipeline.image_sets import SetRun
+
+        return SetRun(self.config, source, context, progress, planes=image)
 
     def _prepare(self, context: Context) -> None:
         """Let refinements say at once what they lack, not after the stages before them."""
@@ -343,6 +358,12 @@ class Pipeline:
         """
         source = self._source(image)
         self._check_beam(source)
+        if isinstance(image, ImageSet):
+            from cyclades.pipeline.image_sets import no_psf
+
+            for name, plane in image.planes.items():
+                if plane.psf is None:
+                    raise InputError(no_psf(name, plane.name))
         return source
 
     def _check_beam(self, source: ImageSource) -> None:
@@ -358,7 +379,7 @@ class Pipeline:
 
 
 @dataclass
-class _Run:
+class ChainRun:
     """The state of one run: what each stage made so far."""
 
     config: RouteConfig
@@ -492,5 +513,9 @@ class _Run:
         )
         made = self.products
         if not keep:
-            made = {key: value for key, value in made.items() if key in ("catalogue", "windows")}
+            made = {
+                key: value
+                for key, value in made.items()
+                if key in ("catalogue", "planes", "windows")
+            }
         return Result(config=self.config, provenance=provenance, **made)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cyclades.pipeline.commands.run_planes import split_name
 from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 from cyclades.stages.core.errors import ConfigurationError, InputError, OutputError
 
@@ -164,10 +165,9 @@ def _named(
 
     named: dict[str, FitsSource] = {}
     for argument in images:
-        name, sign, file = argument.partition("=")
-        given = bool(sign and name) and "/" not in name and not Path(argument).exists()
-        found = file_planes(file if given else argument, options, planes)
-        if given and len(found) == 1:
+        name, file = split_name(argument)
+        found = file_planes(file, options, planes)
+        if name and len(found) == 1:
             found = {name: next(iter(found.values()))}
         for label, source in found.items():
             if label in named or label == "planes":

@@ -14,6 +14,7 @@ from cyclades.pipeline.commands.route import (
     names,
     route_options,
 )
+from cyclades.pipeline.commands.run_planes import named_planes, run_planes
 from cyclades.pipeline.commands.terminal import (
     USER_ERROR,
     complain,
@@ -37,10 +38,17 @@ if TYPE_CHECKING:
         "cyclades run *.fits -o results --formats votable,ds9 --workers 4",
         "cyclades run field.fits -o results --route yolo --beam 5.4arcsec",
         "cyclades run field.fits -o results --set detection.seed_threshold=5 --dry-run",
+        "cyclades run g=a.fits r=b.fits z=c.fits -o results --route optical",
         "cyclades run field.fits -o results --like 'pybdsf thresh_pix=6 rms_box=(60,15)'",
     )
 )
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "images",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="IMAGE... | NAME=IMAGE...",
+)
 @click.option(
     "--output", "-o", required=True, type=click.Path(path_type=Path), help="Directory for results."
 )
@@ -70,7 +78,17 @@ if TYPE_CHECKING:
     help="Comma-separated images to write: background, rms, significance, islands, model, "
     "residual, quicklook.",
 )
-@click.option("--beam", help="Beam, as 5.4arcsec or 6.4x5.4arcsec@0deg.")
+@click.option(
+    "--beam",
+    help="Beam, as 5.4arcsec or 6.4x5.4arcsec@0deg; stars: measured from the stars of an optical "
+    "image.",
+)
+@click.option(
+    "--detection-plane",
+    metavar="NAME",
+    help="Of planes given as NAME=IMAGE, what to detect on: one of them, their weighted mean "
+    "(weighted), or their chi squared (chi-squared).  [default: weighted]",
+)
 @click.option(
     "--psf",
     type=click.Path(path_type=Path),
@@ -116,6 +134,7 @@ def run(
     columns: tuple[str, ...],
     products: tuple[str, ...],
     beam: str | None,
+    detection_plane: str | None,
     psf: Path | None,
     frequency: str | None,
     mask: Path | None,
@@ -131,11 +150,14 @@ def run(
     as_json: bool,
     dry_run: bool,
 ) -> int:
-    """Make a catalogue of each IMAGE.
+    """Make a catalogue of each IMAGE, or one of all planes that are given as NAME=IMAGE.
 
     The catalogue of X.fits is OUTPUT/X.catalogue.fits; the effective configuration, the record of
     the run and the products asked for lie beside it. An image that cannot be processed does not
     stop the others; the exit code is then 2.
+
+    Planes with names (bands, frequencies, Stokes parameters, epochs on the same pixels) are
+    detected on together and measured each; the columns of a plane end in its name.
     """
     from cyclades.pipeline.chain import Pipeline
 
@@ -146,12 +168,22 @@ def run(
     options: dict[str, Any] = {"beam": beam, "frequency": frequency, "window": window}
     options |= {name: str(path) for name, path in files.items() if path is not None}
     maps = None if background is None or rms is None else (background, rms)
+    planes = named_planes(images)
+    if detection_plane is not None and not planes:
+        raise ConfigurationError("--detection-plane is for planes given as NAME=IMAGE.")
+    if planes and maps is not None:
+        raise ConfigurationError("--background and --rms are for one image, not for planes.")
     given = None
     if like is not None:
         given, further, threads = _likeness(like, images, quiet)
         columns, workers = (*columns, *further), workers or threads
     pipeline = Pipeline(configuration(route, config, assignments, options, maps, given))
     written = {"formats": formats, "products": products, "columns": columns}
+    if planes:
+        return run_planes(
+            pipeline, planes, detection_plane, output, written, workers, device,
+            quiet=quiet, as_json=as_json, dry_run=dry_run,
+        )  # fmt: skip
     if dry_run:
         return _say_what_would_run(pipeline, images, output, as_json, written)
     outcomes = _run_all(

@@ -63,13 +63,13 @@ class PlaneMeasurements:
         n = len(next(iter(self.catalogues.values())))
         return f"<PlaneMeasurements of {n} components on {', '.join(self.catalogues)}>"
 
-    def joined(self) -> Catalogue:
+    def joined(self, base: Catalogue | None = None) -> Catalogue:
         """One catalogue of all images.
 
-        The columns of the first image, and after them those of every image that differ
-        (`PLANE_COLUMNS`) with ``_NAME`` appended.
+        The columns of the first image (or of `base`, a catalogue of the same rows), and after them
+        those of every image that differ (`PLANE_COLUMNS`) with ``_NAME`` appended.
         """
-        first, *_ = self.catalogues.values()
+        first = next(iter(self.catalogues.values())) if base is None else base
         tables = {table: first.tables[table].copy() for table in _FITTED}
         for name, catalogue in self.catalogues.items():
             suffix = re.sub(r"\W+", "_", name)

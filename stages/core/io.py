@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,6 +33,10 @@ _SUFFIXES = (".gz", ".bz2", ".fz", ".xz", ".zst", ".zip", ".z")
 _FITS_SUFFIXES = (".fits", ".fit", ".fts", ".zarr")
 _REGION_SUFFIXES = (".reg", ".ds9", ".crtf")
 _SCAN_PIXELS = 4_000_000
+FROM_STARS = "stars"
+"""What stands for a beam that is to be measured from the stars of an optical image."""
+_STARS_SIDE = 4096
+"""Side of the part of an image, around its centre, that stars are looked for in."""
 
 
 def _as_beam(value: Any) -> Any:
@@ -42,6 +47,8 @@ def _as_beam(value: Any) -> Any:
         return None
     if hasattr(value, "major"):
         return str(BeamShape.from_beam(value))
+    if str(value).strip().lower() == FROM_STARS:
+        return FROM_STARS
     BeamShape.parse(str(value))
     return str(value)
 
@@ -92,8 +99,8 @@ class ImageOptions(BaseModel):
     )
     beam: Annotated[str | None, BeforeValidator(_as_beam)] = parameter(
         None,
-        "Beam FWHM as 5.4arcsec, 6.4x5.4arcsec@0deg (position angle as BPA) or 4pixel; the "
-        "header's where left out.",
+        "Beam FWHM as 5.4arcsec, 6.4x5.4arcsec@0deg (position angle as BPA) or 4pixel, or stars: "
+        "measured from the stars of an optical image; the header's where left out.",
     )
     frequency: Annotated[float | None, BeforeValidator(_as_frequency)] = parameter(
         None,
@@ -178,7 +185,9 @@ class FitsSource:
 
     def __reduce__(self) -> tuple[Any, ...]:
         known = {
-            name: self.__dict__[name] for name in ("zeros_are_blank",) if name in self.__dict__
+            name: self.__dict__[name]
+            for name in ("zeros_are_blank", "psf")
+            if name in self.__dict__
         }
         return _reopen, (str(self.path), self.options, self._arrays, known)
 
@@ -231,6 +240,8 @@ class FitsSource:
 
             return read_point_spread(self.options.psf, self.wcs, self.shape)
         given = self.options.beam
+        if given == FROM_STARS:
+            return self._psf_of_stars()
         beam = self._plane.beam if given is None else BeamShape.parse(given)
         if beam is None or (given is None and self.wcs is None):
             return None
@@ -238,6 +249,23 @@ class FitsSource:
             return beam.place(self.wcs, self.shape)
         except InputError as error:
             raise InputError(f"{self.path.name}: {error}") from None
+
+    def _psf_of_stars(self) -> "PointSpread":
+        """Measure the PSF from the stars around the centre of the plane."""
+        from cyclades.stages.core.stars import measured_psf
+
+        (ny, nx), side = self.shape, _STARS_SIDE
+        y0, x0 = max(0, (ny - side) // 2), max(0, (nx - side) // 2)
+        box = Box(y0, y0 + side, x0, x0 + side).intersect(full_box(self.shape))
+        data = self._plane.read(box)
+        if self._mask is not None:
+            data[self._mask.window(box)] = np.nan
+        psf, stars = measured_psf(data, self.path.name)
+        logger.info(
+            "%s: the PSF has a FWHM of %.2f pixels, from %d stars",
+            self.name, psf.size, len(stars.x),
+        )  # fmt: skip
+        return replace(psf, wcs=self.wcs)
 
     @cached_property
     def header(self) -> "Header":
