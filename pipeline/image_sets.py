@@ -2,18 +2,19 @@
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cyclades.pipeline.chain import ChainRun, Result
-from cyclades.pipeline.measurement.forced import measure_at
+from cyclades.pipeline.measurement.forced import SIGNIFICANCE, measure_at
 from cyclades.pipeline.measurement.planes import PlaneMeasurements, time_of
 from cyclades.pipeline.measurement.prior import read_prior
+from cyclades.pipeline.measurement.rows import upper_limits
 from cyclades.pipeline.provenance import describe_file
 from cyclades.stages.core.combination import measured_plane
-from cyclades.stages.core.schema import FLUX, ColumnSpec, column
+from cyclades.stages.core.schema import FLUX, column
 from cyclades.stages.core.source import ImageSet
 from cyclades.stages.core.tables import ImageUnits, add_column, per_pixel
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from cyclades.stages.core.catalogue import Catalogue
 
 logger = logging.getLogger("cyclades.pipeline")
+TOTALS = ("total_flux", "total_flux_err")
 _ROW = "_row"
 """A column that says which row of the components a row of the catalogue is of."""
 
@@ -78,37 +80,50 @@ class SetRun(ChainRun):
 
     def _joined(self, catalogue: "Catalogue", order: "NDArray[np.int64]") -> "Catalogue":
         """Add the columns of every plane to a catalogue whose rows are in a given order."""
-        components = self.products["components"]
         names = ", ".join(self.images)
         if not len(catalogue):
             logger.warning("%s: nothing was found, so no plane was measured.", self.source.name)
             return catalogue.replace(meta={**catalogue.meta, "images": names})
-        prior, made = read_prior(catalogue), {}
+        prior, made, further = read_prior(catalogue), {}, {}
         for name, image in self.images.items():
             made[name] = measure_at(
                 image, prior, background=self.backgrounds[name], route=self.config,
                 context=self.context,
             )  # fmt: skip
+            again = self._again(name, order)
+            totals = {key: again.pop(key) for key in TOTALS if key in again}
+            if totals:
+                _replace_totals(made[name], totals)
+            further[name] = again
         times = {name: time_of(image) for name, image in self.images.items()}
-        self.products["planes"] = PlaneMeasurements(made, times)
-        joined = self.products["planes"].joined(catalogue)
+        planes = PlaneMeasurements(made, times)
+        self.products["planes"], joined = planes, planes.joined(catalogue)
         for name, image in self.images.items():
-            again = self.config.characterization.measure_again(
-                image, self.backgrounds[name], components, context=self.context
-            )
             units = ImageUnits.of(image.unit, beam=True, sky=image.wcs is not None)
-            area = np.ones(len(components))
-            if per_pixel(image.unit) and image.psf is not None:
-                area = image.psf.areas(components.x, components.y)
-            for label, values in again.items():
+            for label, values in further[name].items():
                 spec = column("components", label)
-                scaled = values * area if spec.unit == FLUX else values
-                own = ColumnSpec(
-                    f"{label}_{plane_suffix(name)}", spec.unit, spec.ucd,
-                    f"{spec.description}; image {name}", spec.tables, spec.dtype,
-                )  # fmt: skip
-                add_column(joined.components, own, scaled[order], units.resolve(spec.unit))
+                own = replace(
+                    spec,
+                    name=f"{label}_{plane_suffix(name)}",
+                    description=f"{spec.description}; image {name}",
+                )
+                add_column(joined.components, own, values, units.resolve(spec.unit))
         return joined
+
+    def _again(self, name: str, order: "NDArray[np.int64]") -> "dict[str, NDArray[Any]]":
+        """Columns of the characterization on a plane, in units and order of the catalogue."""
+        image, components = self.images[name], self.products["components"]
+        again = self.config.characterization.measure_again(
+            image, self.backgrounds[name], self.products["detections"], components,
+            context=self.context,
+        )  # fmt: skip
+        area = np.ones(len(components))
+        if per_pixel(image.unit) and image.psf is not None:
+            area = image.psf.areas(components.x, components.y)
+        return {
+            label: (values * area if column("components", label).unit == FLUX else values)[order]
+            for label, values in again.items()
+        }
 
     def result(self, *, keep: bool) -> Result:
         """Join what was made, and say which files the planes are of."""
@@ -121,6 +136,25 @@ class SetRun(ChainRun):
         made.provenance["input"]["planes"] = files
         made.provenance["input"]["detection_plane"] = self.planes.detection
         return made
+
+
+def _replace_totals(catalogue: "Catalogue", totals: "dict[str, NDArray[Any]]") -> None:
+    """Put total fluxes, one a component, and their limits in the place of others.
+
+    Sources have the sums of their components, with errors as if these were independent.
+    """
+    flux, error = (np.asarray(totals[key], float) for key in TOTALS)
+    table = catalogue.components
+    sources = np.asarray(catalogue.sources["source_id"])
+    owner = np.searchsorted(sources, np.asarray(table["source_id"]))
+    summed = np.bincount(owner, flux, len(sources)).astype(float)
+    spread = np.sqrt(np.bincount(owner, error**2, len(sources)))
+    for rows, f, e in ((table, flux, error), (catalogue.sources, summed, spread)):
+        values = dict(zip(TOTALS, (f, e), strict=True)) | upper_limits(f, e, SIGNIFICANCE)
+        for name, value in values.items():
+            held = rows[name]
+            unit = getattr(held, "unit", None)
+            rows[name][:] = value.astype(held.dtype) * (1 if unit is None else unit)
 
 
 def no_psf(name: str, image: str) -> str:

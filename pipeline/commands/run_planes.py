@@ -107,7 +107,8 @@ def run_planes(
         return 0
     prepare_directory(output)
     outcome = run_one(
-        pipeline, images, output, stem, workers=workers, device=device, **written
+        pipeline, images, output, stem, formats=written["formats"], products=products,
+        columns=written["columns"], workers=workers, device=device,
     )  # fmt: skip
     if as_json:
         print_json({"planes": facts, "detection_plane": images.detection, **vars(outcome)})

@@ -151,6 +151,8 @@ class MomentsCharacterization(CharacterizationStage):
         flux_factor, size_factor = truncation(threshold, peak, rms)
         shape = moments[:, 2:] * size_factor[:, None]
         few = ~(determinant(matrices(shape)) > LEAST_MOMENT**2)
+        # found on another plane, pixels may be negative here, and both moments with them
+        few |= ~(shape[:, 0] > 0.0)
         few |= ~(threshold < MAXIMUM_ISOPHOTE * peak) | (segments.lengths < MINIMUM_PIXELS)
         y, x = np.divmod(pixels, nx)
         moments[few, 0], moments[few, 1] = x[few], y[few]

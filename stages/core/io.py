@@ -110,6 +110,11 @@ class ImageOptions(BaseModel):
     unit: Annotated[str | None, BeforeValidator(_as_unit)] = parameter(
         None, "Unit that the pixels are in, whatever BUNIT says; nothing is converted."
     )
+    per_pixel: bool = parameter(
+        False,
+        "Whether the unit is one a pixel where it does not say so, as in optical images: fluxes "
+        "are then sums of pixels.",
+    )
     psf: Annotated[str | None, BeforeValidator(absolute_path)] = parameter(
         None,
         "Beam that varies over the image: a table with ra, dec (or x, y), major, minor and pa, a "
@@ -217,9 +222,14 @@ class FitsSource:
         from cyclades.stages.core.headers import header_unit
         from cyclades.stages.core.units import parse_unit
 
-        if self.options.unit is not None:
-            return parse_unit(self.options.unit)
-        return header_unit(self._plane.header, self.name)
+        given = self.options.unit
+        unit = header_unit(self._plane.header, self.name) if given is None else parse_unit(given)
+        if not self.options.per_pixel or unit is None:
+            return unit
+        import astropy.units as u
+
+        areas = {u.beam, u.pix, u.sr, u.arcsec, u.deg}
+        return unit if areas & set(unit.bases) else unit / u.pix
 
     @cached_property
     def frequency(self) -> float:

@@ -36,6 +36,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "characterization": {
         "gaussian": "cyclades.stages.characterization.gaussian:GaussianCharacterization",
+        "psf": "cyclades.stages.characterization.psf:PsfCharacterization",
         "moments": "cyclades.stages.characterization.moments:MomentsCharacterization",
         "learned": "cyclades.stages.characterization.learned:LearnedCharacterization",
     },
@@ -43,6 +44,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "components": "cyclades.stages.cataloguing.components:ComponentsCatalogue",
         "associate": "cyclades.stages.cataloguing.associate:AssociateRefinement",
         "classifier": "cyclades.stages.cataloguing.classifier:ClassifierRefinement",
+        "star_galaxy": "cyclades.stages.cataloguing.star_galaxy:StarGalaxyRefinement",
         "reliability": "cyclades.stages.cataloguing.reliability:ReliabilityRefinement",
     },
 }

@@ -378,6 +378,23 @@ EXTRA_COLUMNS: tuple[ColumnSpec, ...] = (
     *_with_error(
         _C("aperture_flux", FLUX, "phot.flux.density", "flux in a circle of fixed diameter")
     ),
+    *_with_error(
+        _C(
+            "psf_flux",
+            FLUX,
+            "phot.flux.density;meta.modelled",
+            "flux of a fit of the profile of the image's stars; misses light of galaxies",
+        )
+    ),
+    *_with_error(
+        _C(
+            "spread_model",
+            "",
+            "stat.fit.param;src.morph",
+            "how much better a slightly wider profile fits than that of stars: 0 for stars, "
+            "positive for galaxies",
+        )
+    ),
     _C("kron_radius", "pix", "phys.angSize", "Kron radius, the first moment of the profile"),
     _C("half_light_radius", "pix", "phys.angSize", "radius that holds half of kron_flux"),
     _C(

@@ -178,6 +178,7 @@ class CharacterizationStage(Stage):
         self,
         image: "SkyImage",
         background: "Background",
+        detections: "Detections",
         components: "Components",
         *,
         context: "Context",
@@ -191,7 +192,8 @@ class CharacterizationStage(Stage):
         Returns
         -------
         dict of str to ndarray
-            As `Components.extra`, in the rows of `components`.
+            As `Components.extra`, in the rows of `components`; fluxes as there, over the area of
+            the plane's beam. ``total_flux`` and ``total_flux_err`` stand in for the Gaussian ones.
         """
         return {}
 

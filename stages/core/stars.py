@@ -142,7 +142,8 @@ def _isolated(
 def _there(plane: NDArray[np.float32], found: NDArray[np.void]) -> NDArray[np.float32]:
     """Values of a plane at the centres of objects."""
     y, x = np.rint(found["y"]).astype(int), np.rint(found["x"]).astype(int)
-    return plane[np.clip(y, 0, plane.shape[0] - 1), np.clip(x, 0, plane.shape[1] - 1)]
+    inside = np.clip(y, 0, plane.shape[0] - 1), np.clip(x, 0, plane.shape[1] - 1)
+    return np.asarray(plane[inside])
 
 
 def adaptive_shapes(excess: NDArray[np.float32], x: Floats, y: Floats) -> Stars:
@@ -166,7 +167,7 @@ def adaptive_shapes(excess: NDArray[np.float32], x: Floats, y: Floats) -> Stars:
     rows, columns = y0[:, None] + d, x0[:, None] + d
     stamp = excess[np.clip(rows, 0, ny - 1)[:, :, None], np.clip(columns, 0, nx - 1)[:, None, :]]
     outside = ((rows < 0) | (rows >= ny))[:, :, None] | ((columns < 0) | (columns >= nx))[:, None]
-    stamp = np.where(outside | ~np.isfinite(stamp), 0.0, stamp).astype(float)
+    values = np.where(outside | ~np.isfinite(stamp), 0.0, stamp).astype(float)
     centre = np.stack([x - x0, y - y0], -1)
     shape = np.tile(4.0 * np.eye(2), (n, 1, 1))
     peak = np.full(n, np.nan)
@@ -179,7 +180,7 @@ def adaptive_shapes(excess: NDArray[np.float32], x: Floats, y: Floats) -> Stars:
         )
         square += 2.0 * p[:, 0, 1, None, None] * u[:, None, :] * v[:, :, None]
         with np.errstate(invalid="ignore", divide="ignore"):
-            weighted = stamp * np.exp(-0.5 * np.clip(square, 0.0, 100.0))
+            weighted = values * np.exp(-0.5 * np.clip(square, 0.0, 100.0))
             total = weighted.sum((1, 2))
             mu = np.einsum("nyx,nx->n", weighted, u) / total
             mv = np.einsum("nyx,ny->n", weighted, v) / total
@@ -196,7 +197,7 @@ def adaptive_shapes(excess: NDArray[np.float32], x: Floats, y: Floats) -> Stars:
         shape[~good] = np.eye(2) * 4.0
         peak[~good] = np.nan
     shape[~np.isfinite(peak)] = np.nan
-    shape /= _core(stamp, square)[:, None, None]
+    shape /= _core(values, square)[:, None, None]
     return Stars(x0 + centre[:, 0], y0 + centre[:, 1], peak, shape)
 
 

@@ -1,0 +1,181 @@
+"""Fluxes of points by photutils, and how much wider than a point each object is."""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cyclades.stages.characterization.star_profile import OVERSAMPLING, StarProfile
+from cyclades.stages.core.products import Floats
+
+Map = NDArray[np.float32]
+FIT_SIZE = 1.6
+"""Side of the fitted windows in FWHM."""
+GROUP = 1.5
+"""Objects within so many FWHM of one another are fitted together."""
+WANDER = 0.6
+"""How far a position may move, in FWHM."""
+DISC = 1.0 / 16.0
+"""Scale length of the disc of the spread model, in FWHM (Desai et al. 2012)."""
+SPREAD_SIZE = 3.0
+"""Side of the windows of the spread model in FWHM."""
+
+
+class PointFits(NamedTuple):
+    """Fits of points: NaN where there was nothing to fit.
+
+    Attributes
+    ----------
+    flux, flux_err : ndarray, shape (n,)
+        Sums of pixels.
+    x, y : ndarray, shape (n,)
+    """
+
+    flux: Floats
+    flux_err: Floats
+    x: Floats
+    y: Floats
+
+
+def fit_points(
+    excess: Map, error: Map, x: Floats, y: Floats, profile: StarProfile, *, fixed: bool
+) -> PointFits:
+    """Fit points to an image with `photutils.psf.PSFPhotometry`, near ones together.
+
+    Parameters
+    ----------
+    excess, error : ndarray of float32, shape (ny, nx)
+        Image above its level, and the error of its pixels; NaN where blank.
+    x, y : ndarray, shape (n,)
+        Positions, at which the fits start or, where `fixed`, stay.
+    profile : StarProfile
+    fixed : bool
+    """
+    from astropy.table import Table
+    from photutils.psf import ImagePSF, PSFPhotometry, SourceGrouper
+
+    n, (ny, nx) = len(x), excess.shape
+    result = PointFits(*(np.full(n, np.nan) for _ in range(4)))
+    mask = ~(np.isfinite(excess) & (error > 0.0))
+    side = max(5, 2 * round(0.5 * FIT_SIZE * profile.fwhm) + 1)
+    rows = _fitted(mask, x, y, side)
+    if not rows.size:
+        return result
+    model = ImagePSF(profile.array, oversampling=OVERSAMPLING)
+    model.x_0.fixed = model.y_0.fixed = fixed
+    column, row = np.rint(x[rows]).astype(int), np.rint(y[rows]).astype(int)
+    central = excess[np.clip(row, 0, ny - 1), np.clip(column, 0, nx - 1)]
+    flux = np.nan_to_num(central.astype(float)) / float(profile.array.max())
+    start = Table({"x": x[rows], "y": y[rows], "flux": np.where(flux == 0.0, 1e-9, flux)})
+    photometry = PSFPhotometry(
+        model,
+        (side, side),
+        grouper=SourceGrouper(GROUP * profile.fwhm) if rows.size > 1 else None,
+        xy_bounds=None if fixed else WANDER * profile.fwhm,
+        group_warning_threshold=10**6,
+    )
+    with warnings.catch_warnings():
+        # one for every fit that does not settle; their fluxes are used or flagged all the same
+        warnings.simplefilter("ignore")
+        found = photometry(
+            np.where(mask, 0.0, excess), mask=mask, error=np.where(mask, 1.0, error),
+            init_params=start,
+        )  # fmt: skip
+    found.sort("id")
+    for values, name in zip(result, ("flux_fit", "flux_err", "x_fit", "y_fit"), strict=True):
+        values[rows] = np.ma.filled(np.ma.MaskedArray(found[name]).astype(float), np.nan)
+    return result
+
+
+def _fitted(mask: NDArray[np.bool_], x: Floats, y: Floats, side: int) -> NDArray[np.int64]:
+    """Rows whose windows hold enough pixels for a fit, with a usable one in the middle."""
+    ny, nx = mask.shape
+    rows = []
+    for i in np.flatnonzero(np.isfinite(x) & np.isfinite(y)):
+        column, row, half = round(float(x[i])), round(float(y[i])), side // 2
+        if not (0 <= column < nx and 0 <= row < ny) or mask[row, column]:
+            continue
+        part = mask[max(0, row - half) : row + half + 1, max(0, column - half) : column + half + 1]
+        if np.count_nonzero(~part) > side * side // 3:
+            rows.append(i)
+    return np.array(rows, np.int64)
+
+
+def add_points(plane: Floats, fits: PointFits, profile: StarProfile, sign: float = 1.0) -> Floats:
+    """Add fitted points to a plane, in place, and return it."""
+    half = int(profile.array.shape[0] // 2 // OVERSAMPLING)
+    for flux, x, y in zip(fits.flux, fits.x, fits.y, strict=True):
+        if np.isfinite(flux):
+            rows, columns = _place(plane.shape, x, y, half)
+            v, u = np.mgrid[rows, columns]
+            plane[rows, columns] += sign * flux * profile.at(u - x, v - y)
+    return plane
+
+
+def _place(shape: tuple[int, ...], x: float, y: float, half: int) -> tuple[slice, slice]:
+    y0, x0 = round(y), round(x)
+    return (
+        slice(max(0, y0 - half), max(0, min(shape[0], y0 + half + 1))),
+        slice(max(0, x0 - half), max(0, min(shape[1], x0 + half + 1))),
+    )
+
+
+def spread_model(
+    excess: Map,
+    rms: Map,
+    labels: NDArray[np.int32],
+    own: NDArray[np.int64],
+    fits: PointFits,
+    profile: StarProfile,
+) -> tuple[Floats, Floats]:
+    """Return how much better a slightly wider profile fits than a point, and its error.
+
+    The spread model of Desai et al. (2012, ApJ 757, 83): with the point P, a disc G of the scale
+    length FWHM / 16 seen through it, the pixels D and inverse variances W,
+    ``G W D / P W D - G W P / P W P``. It is 0 for points and positive for what is wider. Pixels of
+    other objects count for nothing; of what lies beneath, their points are subtracted.
+
+    Parameters
+    ----------
+    excess, rms : ndarray of float32, shape (ny, nx)
+    labels : ndarray of int, shape (ny, nx)
+        Which object a pixel belongs to; 0 for none.
+    own : ndarray of int, shape (n,)
+        The objects' labels.
+    fits : PointFits
+        Of the objects.
+    profile : StarProfile
+
+    Returns
+    -------
+    spread, error : ndarray, shape (n,)
+    """
+    n = len(own)
+    spread, error = np.full(n, np.nan), np.full(n, np.nan)
+    wide = profile.widened(DISC * profile.fwhm)
+    others = add_points(excess.astype(float), fits, profile, -1.0)
+    half = max(2, round(0.5 * SPREAD_SIZE * profile.fwhm))
+    for i in np.flatnonzero(np.isfinite(fits.flux) & (fits.flux > 0.0)):
+        x, y = float(fits.x[i]), float(fits.y[i])
+        place = _place(excess.shape, x, y, half)
+        v, u = np.mgrid[place]
+        point, disc = profile.at(u - x, v - y), wide.at(u - x, v - y)
+        data = others[place] + fits.flux[i] * point
+        with np.errstate(invalid="ignore", divide="ignore"):
+            weight = 1.0 / rms[place].astype(float) ** 2
+        there = labels[place]
+        weight[~np.isfinite(data + weight) | ((there > 0) & (there != own[i]))] = 0.0
+        data = np.nan_to_num(data)
+        # a common scale keeps the sums within range
+        weight /= max(float(weight.max()), 1e-300)
+        gd, pd = np.sum(disc * weight * data), np.sum(point * weight * data)
+        gp, pp, gg = (np.sum(a * weight * b) for a, b in ((disc, point), (point, point),
+                                                           (disc, disc)))  # fmt: skip
+        if not (pd > 0.0 and pp > 0.0):
+            continue
+        spread[i] = gd / pd - gp / pp
+        variance = (gd**2 * pp + pd**2 * gg - 2.0 * gd * pd * gp) / pd**4
+        scale = float(np.nanmin(rms[place])) if np.isfinite(rms[place]).any() else np.nan
+        error[i] = scale * np.sqrt(max(variance, 0.0))
+    return spread, error
