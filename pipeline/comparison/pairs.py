@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.products import Detections
 
-REACH = 0.5
-"""Of a detection from the object that it is of at most, in FWHM; and never beyond the middle."""
+REACH = 1.0
+"""Of a detection from the object that it is of at most, in FWHM, and never beyond the middle: the
+light of its neighbour shifts it."""
 
 
 class Pairs(NamedTuple):

@@ -148,7 +148,7 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
         size=how["size"],
         seed=how["seed"],
         samples=how["steps"] * how["batch"],
-        start=f",\n  from the detector {start}" if (start := how["network"].get("start")) else "",
+        start=_start(spec, how["network"].get("start")),
         data=yaml.safe_dump(how["data"], sort_keys=False),
         tiles=held_out["tiles"],
         held_out=_held_out(how["data"], held_out["data"]),
@@ -177,6 +177,14 @@ def write_text(path: Path, text: str) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}).") from error
     return path
+
+
+def _start(spec: NetworkSpec, detector: str | None) -> str:
+    """Say where a training started, if not from random numbers."""
+    if detector:
+        return f",\n  from the detector {detector}"
+    weights = spec.backbone.weights if spec.backbone is not None and spec.trunk is None else None
+    return f",\n  from the backbone weights {weights}" if weights else ""
 
 
 def _trunk(spec: NetworkSpec) -> str:
