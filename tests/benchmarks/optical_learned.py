@@ -1,9 +1,9 @@
 """The learned optical route as Burke et al. (2019, MNRAS 490, 3952) measure theirs.
 
 ``python tests/benchmarks/optical_learned.py`` judges a network on held-out tiles of the simulated
-survey: AP50 and precision at a recall of 80 % of stars and of galaxies (the class has to be right, and
-boxes overlap by an IoU of 0.5; the precision is given at 0.3 too, since boxes of faint galaxies are
-some pixels wide); then, on crowded fields, the share of pairs that are told apart by separation,
+survey: AP50 and precision at a recall of 80 % of stars and of galaxies. The class has to be right,
+and boxes overlap by an IoU of 0.5; the precision is given at 0.3 too, since boxes of faint galaxies
+are some pixels wide. Then, on crowded fields, the share of pairs that are told apart by separation,
 beside the classical detection of the route `optical`.
 
 ``--compare OUTPUT --steps 150`` trains the network twice instead, from ImageNet weights and from
