@@ -83,8 +83,10 @@ plt.show()
 # saddles between their peaks (the detection of the route `optical`). The network is a Mask R-CNN;
 # it was trained on other fields of the same simulation.
 
-
 # %%
+estimator = RouteConfig.from_route("optical").background
+
+
 def detections(images, background_stage):
     """Run both on a set of images; also return the maps and the mean plane."""
     classical = RouteConfig.from_route("optical").detection
@@ -98,11 +100,9 @@ def detections(images, background_stage):
     return found, maps, measured_plane(images, maps, "weighted")
 
 
-estimator = RouteConfig.from_route("optical").background
 found, maps, (mean, level) = detections(field.images, estimator)
 
 
-# %%
 def rows_of(one, label):
     """Rows of the likeliest class."""
     return np.flatnonzero(np.array(one.classes)[one.class_probabilities.argmax(1)] == label)
@@ -226,7 +226,7 @@ for column, k in enumerate(shown):
     for ax, (name, one) in zip(axes[:, column], found.items(), strict=True):
         word = "two" if apart[name][k] else "not two"
         draw(ax, picture, f"{name}: {word}\n{pairs.separation[k] / width:.1f} FWHM")
-        ax.title.set_fontsize(9)
+        ax.title.set_fontsize(8)
         outline(ax, one)
         ax.plot(*places[pairs.rows[k]].T, "+", color="#ff40ff", ms=9)
         ax.set(xlim=(x - 16, x + 16), ylim=(y - 16, y + 16))
