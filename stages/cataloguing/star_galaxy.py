@@ -17,23 +17,22 @@ if TYPE_CHECKING:
     from cyclades.stages.core.source import ImageSource
 
 STAR, GALAXY = "star", "galaxy"
-FLOOR = 0.002
+FLOOR = 0.001
 """Error of the spread model that no brightness removes: the profile of the stars is not exact."""
-WEIGHTS = (-0.5, 1.0, 5.0, 0.0, 0.0)
+WEIGHTS = (-0.237, 1.014, -5.735, 0.069)
 """Logistic regression on `features`: see docs/optical.md for how it was calibrated."""
 _BANDS = re.compile(r"spread_model_(?!err)(\w+)")
 
 
 def features(spread: Floats, error: Floats, significance: Floats) -> Floats:
-    """Return what the regression looks at, shape (n, 5).
+    """Return what the regression looks at, shape (n, 4).
 
-    1; the spread model in its errors, within -6 and 12; a hundred times itself, within -3 and 3;
-    the logarithm of a tenth of the PSF flux's significance; and that times the second.
+    1; the spread model in its errors, within -6 and 12; the logarithm of a tenth of the PSF
+    flux's significance, within 2 and 100; and the product of both.
     """
     t = np.clip(spread / np.hypot(error, FLOOR), -6.0, 12.0)
-    size = 100.0 * np.clip(spread, -0.03, 0.03)
-    depth = np.log10(np.clip(significance, 2.0, 1000.0)) - 1.0
-    return np.stack([np.ones_like(t), t, size, depth, t * depth], -1)
+    depth = np.log10(np.clip(significance, 2.0, 100.0)) - 1.0
+    return np.stack([np.ones_like(t), t, depth, t * depth], -1)
 
 
 def combined(table: "QTable") -> tuple[Floats, Floats, Floats]:

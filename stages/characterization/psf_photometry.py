@@ -41,7 +41,10 @@ class PointFits(NamedTuple):
 def fit_points(
     excess: Map, error: Map, x: Floats, y: Floats, profile: StarProfile, *, fixed: bool
 ) -> PointFits:
-    """Fit points to an image with `photutils.psf.PSFPhotometry`, near ones together.
+    """Fit points to an image, near ones together.
+
+    Free positions are fitted by `photutils.psf.PSFPhotometry`. At fixed ones the fluxes are the
+    solution of a linear system, and need no iteration.
 
     Parameters
     ----------
@@ -62,8 +65,15 @@ def fit_points(
     rows = _fitted(mask, x, y, side)
     if not rows.size:
         return result
+    if fixed:
+        result.x[rows], result.y[rows] = x[rows], y[rows]
+        weight = np.where(mask, 0.0, 1.0 / np.where(mask, 1.0, error.astype(float)))
+        values = np.where(mask, 0.0, excess.astype(float))
+        result.flux[rows], result.flux_err[rows] = solve_fluxes(
+            values, weight, x[rows], y[rows], profile, side
+        )
+        return result
     model = ImagePSF(profile.array, oversampling=OVERSAMPLING)
-    model.x_0.fixed = model.y_0.fixed = fixed
     column, row = np.rint(x[rows]).astype(int), np.rint(y[rows]).astype(int)
     central = excess[np.clip(row, 0, ny - 1), np.clip(column, 0, nx - 1)]
     flux = np.nan_to_num(central.astype(float)) / float(profile.array.max())
@@ -72,7 +82,7 @@ def fit_points(
         model,
         (side, side),
         grouper=SourceGrouper(GROUP * profile.fwhm) if rows.size > 1 else None,
-        xy_bounds=None if fixed else WANDER * profile.fwhm,
+        xy_bounds=WANDER * profile.fwhm,
         group_warning_threshold=10**6,
     )
     with warnings.catch_warnings():
@@ -86,6 +96,54 @@ def fit_points(
     for values, name in zip(result, ("flux_fit", "flux_err", "x_fit", "y_fit"), strict=True):
         values[rows] = np.ma.filled(np.ma.MaskedArray(found[name]).astype(float), np.nan)
     return result
+
+
+def solve_fluxes(
+    values: Floats, weight: Floats, x: Floats, y: Floats, profile: StarProfile, side: int
+) -> tuple[Floats, Floats]:
+    """Return the fluxes of points at given positions, by linear least squares, and their errors.
+
+    Parameters
+    ----------
+    values, weight : ndarray, shape (ny, nx)
+        Pixels above the level, and one over their errors; zero where blank.
+    x, y : ndarray, shape (n,)
+    profile : StarProfile
+    side : int
+        Of the windows around each position, whose pixels count.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    n, (ny, nx) = len(x), values.shape
+    counts = np.zeros(values.shape, bool)
+    for one, other in zip(x, y, strict=True):
+        counts[_place(values.shape, one, other, side // 2)] = True
+    counts &= weight > 0.0
+    reach = int(np.ceil(2.0 * profile.fwhm))
+    pixels, owners, entries = [], [], []
+    for k in range(n):
+        place = _place(values.shape, x[k], y[k], reach)
+        v, u = np.mgrid[place]
+        inside = counts[place]
+        entries.append((profile.at(u - x[k], v - y[k]) * weight[place])[inside])
+        pixels.append((v * nx + u)[inside])
+        owners.append(np.full(len(pixels[-1]), k))
+    shape = (ny * nx, n)
+    design = csr_matrix(
+        (np.concatenate(entries), (np.concatenate(pixels), np.concatenate(owners))), shape
+    )
+    normal = (design.T @ design).tocsr()
+    right = np.asarray(design.T @ (values * weight).ravel())
+    flux, error = np.full(n, np.nan), np.full(n, np.nan)
+    _, group = connected_components(normal, directed=False)
+    order = np.argsort(group, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        block = normal[members][:, members].toarray()
+        # of points in one place only the sum is known: they share it
+        inverse = np.linalg.pinv(block, hermitian=True)
+        flux[members], error[members] = inverse @ right[members], np.sqrt(np.diag(inverse))
+    return flux, error
 
 
 def _fitted(mask: NDArray[np.bool_], x: Floats, y: Floats, side: int) -> NDArray[np.int64]:

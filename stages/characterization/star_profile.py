@@ -1,6 +1,7 @@
 """The profile of stars: fitted to those of an image, or made from its PSF where it has none."""
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,11 @@ BETAS = (1.5, 30.0)
 """Least and largest exponent of a Moffat profile; the latter is a Gaussian."""
 
 
-class StarProfile(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class StarProfile:
     """A star of unit flux, as it falls on pixels.
 
-    Attributes
+    Parameters
     ----------
     array : ndarray, shape (side, side)
         Values a pixel at steps of 1 / `OVERSAMPLING` pixel around the centre, which is the middle.
@@ -42,13 +44,19 @@ class StarProfile(NamedTuple):
     beta: float
     stars: int
 
+    @cached_property
+    def _spline(self) -> Floats:
+        from scipy.ndimage import spline_filter
+
+        return np.asarray(spline_filter(self.array, order=3))
+
     def at(self, x: Floats, y: Floats) -> Floats:
         """Return the profile's values at offsets in pixels from its centre; zero beyond it."""
         from scipy.ndimage import map_coordinates
 
         middle = self.array.shape[0] // 2
         where = np.stack(np.broadcast_arrays(y, x)) * OVERSAMPLING + middle
-        return np.asarray(map_coordinates(self.array, where, order=3, mode="constant"))
+        return np.asarray(map_coordinates(self._spline, where, order=3, prefilter=False))
 
     def widened(self, scale: float) -> "StarProfile":
         """Return the profile of a round exponential disc of a scale length (pixels), as seen."""
@@ -60,7 +68,7 @@ class StarProfile(NamedTuple):
         disc = np.exp(-np.hypot(fine[:, None], fine[None, :]) / scale)
         side = 2 * half + 1
         disc = disc.reshape(side, 5, side, 5).sum((1, 3))
-        return self._replace(array=fftconvolve(self.array, disc / disc.sum(), mode="same"))
+        return replace(self, array=fftconvolve(self.array, disc / disc.sum(), mode="same"))
 
 
 def moffat(square: Floats, beta: float) -> Floats:
@@ -215,4 +223,4 @@ def build_epsf(
     inner = inner[cy - h : cy + h + 1, cx - h : cx + h + 1]
     place = (slice(middle - h, middle + h + 1),) * 2
     array[place] = inner * array[place].sum() / inner.sum()
-    return profile._replace(array=array, beta=np.nan)
+    return replace(profile, array=array, beta=np.nan)

@@ -1,0 +1,126 @@
+"""Photometry of points by the profile of the stars, and what is wider than they are."""
+
+import numpy as np
+import pytest
+
+from cyclades.stages.characterization.psf_photometry import PointFits, fit_points, spread_model
+from cyclades.stages.characterization.star_profile import (
+    fit_moffat,
+    moffat,
+    moffat_area,
+    sampled,
+    star_profile,
+)
+from cyclades.stages.core.beam import PointSpread
+from cyclades.stages.core.geometry import covariance_from_shape
+from cyclades.stages.core.stars import find_stars
+
+COVARIANCE = covariance_from_shape(4.8, 4.2, 20.0)
+BETA = 3.5
+SIDE = 520
+STEP = 40
+
+
+def field(flux, *, seed=1, covariance=COVARIANCE, noise=1.0, side=SIDE):
+    """Moffat stars of given fluxes on a jittered grid, and their positions."""
+    rng = np.random.default_rng(seed)
+    data = noise * rng.standard_normal((side, side))
+    centres = np.arange(STEP // 2, side, STEP)
+    x, y = (a.ravel() + rng.uniform(-0.5, 0.5, a.size) for a in np.meshgrid(centres, centres))
+    flux = np.resize(flux, len(x)).astype(float)
+    profile = sampled(covariance, BETA)
+    half = 3 * STEP // 4
+    for one, cx, cy in zip(flux, x, y, strict=True):
+        x0, y0 = round(cx), round(cy)
+        rows = slice(max(0, y0 - half), y0 + half + 1)
+        columns = slice(max(0, x0 - half), x0 + half + 1)
+        v, u = np.mgrid[rows, columns][:, : side - rows.start, : side - columns.start]
+        data[rows, columns] += one * profile.at(u - cx, v - cy)
+    return data.astype("f4"), x, y, flux
+
+
+def test_moffat_profiles_have_unit_flux_and_the_given_fwhm():
+    profile = sampled(COVARIANCE, BETA)
+    y, x = np.mgrid[-24:25, -24:25]
+    assert profile.at(x, y).sum() == pytest.approx(1.0, abs=0.006)  # what lies beyond
+    assert moffat(np.array([2 * np.log(2)]), 2.7)[0] == pytest.approx(0.5)
+    assert profile.array.max() == pytest.approx(1.0 / moffat_area(COVARIANCE, BETA), rel=1e-6)
+    assert sampled(COVARIANCE).at(x, y).sum() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_profile_of_an_image_is_that_of_its_stars():
+    data, *_ = field([3000.0, 8000.0, 20000.0])
+    rms = np.ones_like(data)
+    covariance, beta = fit_moffat(data, rms, find_stars(data))
+    np.testing.assert_allclose(covariance, COVARIANCE, rtol=0.02, atol=0.02)
+    assert beta == pytest.approx(BETA, abs=0.15)
+    found = star_profile(data, rms, None, "moffat", "image")
+    assert found.stars > 50
+
+
+@pytest.mark.slow
+def test_photutils_builds_the_same_profile():
+    data, *_ = field([3000.0, 8000.0, 20000.0])
+    rms = np.ones_like(data)
+    found = star_profile(data, rms, None, "moffat", "image")
+    built = star_profile(data[:280, :280], rms[:280, :280], None, "epsf", "image")
+    # photutils' own shape within five percent of the peak
+    np.testing.assert_allclose(built.array, found.array, atol=0.05 * found.array.max())
+
+
+def test_without_stars_the_beam_is_taken():
+    noise = np.random.default_rng(1).standard_normal((100, 100)).astype("f4")
+    psf = PointSpread(COVARIANCE)
+    found = star_profile(noise, np.ones_like(noise), psf, "moffat", "image")
+    np.testing.assert_array_equal(found.array, sampled(COVARIANCE).array)
+    assert star_profile(noise, np.ones_like(noise), None, "moffat", "image") is None
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_fluxes_of_points_and_their_errors(fixed):
+    data, x, y, flux = field([200.0, 400.0], seed=7)
+    rms = np.ones_like(data)
+    rng = np.random.default_rng(8)
+    start = (0.0, 0.0) if fixed else rng.uniform(-0.3, 0.3, (2, len(x)))
+    fits = fit_points(data, rms, x + start[0], y + start[1], sampled(COVARIANCE, BETA), fixed=fixed)
+    pull = (fits.flux - flux) / fits.flux_err
+    n = len(pull)
+    assert abs(pull.mean()) < 4.5 / np.sqrt(n)
+    assert pull.std() == pytest.approx(1.0, abs=4.5 / np.sqrt(2 * n))
+    # matched filter: sqrt of the sum of squares, over the windows that are fitted
+    assert np.median(flux / fits.flux_err) > 0.9 * np.median(flux) * np.sqrt(
+        (sampled(COVARIANCE, BETA).at(*np.mgrid[-12:13, -12:13]) ** 2).sum()
+    ) - 1.0  # fmt: skip
+
+
+def test_points_that_touch_are_fitted_together_and_blank_ones_not_at_all():
+    data, x, y, _ = field([2000.0], seed=4, side=120)
+    profile = sampled(COVARIANCE, BETA)
+    v, u = np.mgrid[:120, :120]
+    data += (1000.0 * profile.at(u - x[4] - 5.0, v - y[4])).astype("f4")
+    data[:40, :40] = np.nan
+    x, y = np.append(x, x[4] + 5.0), np.append(y, y[4])
+    fits = fit_points(data, np.ones_like(data), x, y, profile, fixed=True)
+    assert np.isnan(fits.flux[0])
+    assert fits.flux[4] == pytest.approx(2000.0, abs=5 * fits.flux_err[4])
+    assert fits.flux[-1] == pytest.approx(1000.0, abs=5 * fits.flux_err[-1])
+
+
+def test_the_spread_model_is_zero_for_stars_and_positive_for_discs():
+    profile = sampled(COVARIANCE, BETA)
+    for widening, low, high in ((0.0, None, None), (0.4, 0.001, 0.03)):
+        wide = COVARIANCE * (1.0 + widening)
+        data, x, y, _ = field([1500.0], seed=5, covariance=wide, side=280)
+        rms = np.ones_like(data)
+        fits = fit_points(data, rms, x, y, profile, fixed=False)
+        labels = np.zeros(data.shape, np.int32)
+        spread, error = spread_model(data, rms, labels, np.arange(1, len(x) + 1), fits, profile)
+        n = len(x)
+        if low is None:
+            assert abs((spread / error).mean()) < 4.5 / np.sqrt(n)
+            assert (spread / error).std() == pytest.approx(1.0, abs=4.5 / np.sqrt(2 * n) + 0.15)
+        else:
+            assert low < np.median(spread) < high
+            assert np.mean(spread > 3 * error) > 0.95
+    lost = PointFits(*np.full((4, 1), np.nan))
+    assert np.isnan(spread_model(data, rms, labels, np.array([1]), lost, profile)[0]).all()
