@@ -280,4 +280,6 @@ if real is not None:
 #   that galaxies of more than about 128 pixels may come in pieces.
 #
 # `cyclades run g=a.fits r=b.fits z=c.fits --route optical --set detection=mask_rcnn --set
-# detection.weights=optical_mask_rcnn` makes the catalogue, with fluxes in every band.
+# detection.weights=optical_mask_rcnn --set 'cataloguing=[components]'` makes the catalogue, with
+# fluxes in every band; see [optical images](../docs/optical.md) and
+# [the network](../docs/optical_learned.md).
