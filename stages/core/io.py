@@ -189,11 +189,9 @@ class FitsSource:
                 self._check_shape(label, array.shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        known = {
-            name: self.__dict__[name]
-            for name in ("zeros_are_blank", "psf")
-            if name in self.__dict__
-        }
+        # measured once for the whole plane, not by every worker
+        decided = ["zeros_are_blank", *(["psf"] if self.options.beam == FROM_STARS else [])]
+        known = {name: self.__dict__[name] for name in decided if name in self.__dict__}
         return _reopen, (str(self.path), self.options, self._arrays, known)
 
     @property
