@@ -34,7 +34,7 @@ Given = TypeVar("Given", bound="Options")
     required=True,
     metavar="FILE",
     help="A YAML file of options, or the name of one that ships: mask_rcnn, yolo, "
-    "dinov2_mask_rcnn, dinov2_yolo.",
+    "dinov2_mask_rcnn, dinov2_yolo, optical_mask_rcnn.",
 )
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder of the run."

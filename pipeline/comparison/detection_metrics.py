@@ -174,6 +174,40 @@ def average_precision(
     )
 
 
+def precision_at(
+    truth: Sequence[Objects], found: Sequence[Objects], recall: float, iou: float = 0.5
+) -> dict[str, float]:
+    """Precision of each class where its recall first reaches a value.
+
+    As Burke et al. (2019, MNRAS 490, 3952) quote it: of the curve that falls monotonically, so
+    that it is the best precision at that recall or a higher one.
+
+    Parameters
+    ----------
+    truth, found : sequence of Objects
+        One entry an image, with labels.
+    recall : float
+    iou : float
+        Least intersection over union of boxes.
+
+    Returns
+    -------
+    dict of str to float
+        0 where the recall is not reached; classes without truth are left out.
+    """
+    made: dict[str, float] = {}
+    for name in sorted({label for one in truth for label in one.labels or ()}):
+        parts = [
+            assign(t.of_class(name), f.of_class(name), np.array([iou]))
+            for t, f in zip(truth, found, strict=True)
+        ]
+        if not sum(part.wanted for part in parts):
+            continue
+        reached, precision, _ = precision_recall(parts, 0)
+        made[name] = float(precision[reached >= recall].max(initial=0.0))
+    return made
+
+
 class ClassScores(NamedTuple):
     """Counts and rates of one class, or of a total."""
 

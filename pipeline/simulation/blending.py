@@ -11,7 +11,11 @@ from cyclades.stages.core.products import Integers
 
 
 def blended_objects(
-    objects: ObservedObjects, clean: NDArray[np.float32], rms: NDArray[np.float32]
+    objects: ObservedObjects,
+    clean: NDArray[np.float32],
+    rms: NDArray[np.float32],
+    *,
+    crowded: bool = False,
 ) -> NDArray[np.bool_]:
     """Tell which objects do not stand out from a brighter one in the noise-free image.
 
@@ -27,6 +31,9 @@ def blended_objects(
     clean : ndarray, shape (ny, nx), float32
         All objects together, Jy/beam, no noise.
     rms : ndarray, shape (ny, nx), float32
+    crowded : bool
+        Whether a component has to be brighter by itself. Where faint objects lie on many bright
+        ones, the sum of both is else the higher, and the bright one counts as blended.
 
     Returns
     -------
@@ -43,11 +50,14 @@ def blended_objects(
         np.where(single, depth, -np.inf),
         np.ascontiguousarray(objects.values[:, 1:3], float),
         np.ascontiguousarray(objects.owner, np.int64),
+        np.ascontiguousarray(objects.values[:, 0], float),
+        np.where(single & crowded, objects.peak, -np.inf),
     )
 
 
 @nb.njit(
-    "boolean[::1](float32[:, ::1], float64[:, ::1], float64[::1], float64[:, ::1], int64[::1])",
+    "boolean[::1](float32[:, ::1], float64[:, ::1], float64[::1], float64[:, ::1], int64[::1],"
+    " float64[::1], float64[::1])",
     cache=True,
     nogil=True,
 )
@@ -57,8 +67,13 @@ def _blended(
     depth: Floats,
     components: Floats,
     owner: Integers,
+    heights: Floats,
+    least: Floats,
 ) -> NDArray[np.bool_]:
-    """Look along the lines; a depth of -inf leaves an object out."""
+    """Look along the lines; a depth of -inf leaves an object out.
+
+    Of components those count whose own height exceeds the least of an object.
+    """
     ny, nx = clean.shape
     result = np.zeros(len(peaks), np.bool_)
     for k in range(len(peaks)):
@@ -67,7 +82,7 @@ def _blended(
         x, y = peaks[k]
         own = clean[int(y), int(x)]
         for j in range(len(components)):
-            if owner[j] == k:
+            if owner[j] == k or heights[j] <= least[k]:
                 continue
             # of a component outside the image, the place where the line leaves it
             end_x = min(max(components[j, 0], 0.0), nx - 1.0)

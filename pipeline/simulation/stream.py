@@ -33,6 +33,7 @@ from cyclades.pipeline.simulation.options import SimulationOptions
 from cyclades.pipeline.simulation.sky import SkyOptions
 from cyclades.pipeline.simulation.truth import with_artefacts
 from cyclades.stages.core.errors import ConfigurationError
+from cyclades.stages.core.geometry import gaussian_area
 from cyclades.stages.core.products import Segments
 from cyclades.stages.core.segments import segment_boxes
 
@@ -227,8 +228,14 @@ class OpticalTileStream(FieldStream):
             np.stack([getattr(one, name) for one in seen.values()])
             for name in ("data", "rms", "level")
         )
-        objects = seen[COUNT_BAND].objects
-        return cut_field(number, self.size, self.tiles_a_side, data, rms, level, objects)
+        counted = seen[COUNT_BAND]
+        # the dip between two peaks shows in what a filter of the seeing leaves of white noise
+        seeing = self.options.geometry(COUNT_BAND).psf.covariance
+        noise = counted.rms / np.float32(np.sqrt(0.5 * gaussian_area(seeing)))
+        hidden = blended_objects(counted.objects, counted.clean, noise, crowded=True)
+        return cut_field(
+            number, self.size, self.tiles_a_side, data, rms, level, counted.objects, hidden
+        )
 
 
 @lru_cache(maxsize=64)

@@ -165,9 +165,9 @@ def flip(sample: Sample, turn: int) -> Sample:
     quarters, mirrored = turn % 4, turn >= 4
 
     def turned(plane: NDArray[Any]) -> NDArray[Any]:
-        plane = plane[:, ::-1] if mirrored else plane
+        plane = plane[..., ::-1] if mirrored else plane
         # rot90 turns clockwise in this view, since rows count upwards
-        return np.ascontiguousarray(np.rot90(plane, -quarters))
+        return np.ascontiguousarray(np.rot90(plane, -quarters, axes=(-2, -1)))
 
     matrix = np.diag([-1.0 if mirrored else 1.0, 1.0])
     for _ in range(quarters):
@@ -200,16 +200,18 @@ def warp(sample: Sample, angle: float, zoom: float, *, mirror: bool = False) -> 
     if mirror and outside.any():
         unlabelled = outside if unlabelled is None else unlabelled | outside
     changed = sample.replace(
-        image=resample(sample.image, way, mirror=mirror),
+        image=_each(sample.image, lambda plane: resample(plane, way, mirror=mirror)),
         unlabelled=unlabelled,
         beam=None if sample.beam is None else way.matrix @ sample.beam @ way.matrix.T,
-        rms=None if sample.rms is None else resample(sample.rms, way, order=0, mirror=mirror),
+        rms=None
+        if sample.rms is None
+        else _each(sample.rms, lambda plane: resample(plane, way, order=0, mirror=mirror)),
     )
     if sample.segments is None:
         boxes, inside = _moved_boxes(sample, way.matrix)
         changed = changed.replace(boxes=boxes, ignore=sample.ignore | (inside < LEAST_INSIDE))
         return changed.keep(inside > 0)
-    pixels = sample.image.size
+    pixels = sample.shape[0] * sample.shape[1]
     segments = carry_segments(sample.segments, way.nearest, pixels)
     return keep_pixels(changed, segments, sample.segments.lengths * zoom**2)
 
@@ -232,9 +234,13 @@ def smooth(sample: Sample, factor: float) -> Sample:
     if sample.beam is None or factor <= 1.0:
         return sample
     kernel = sample.beam * (factor**2 - 1.0)
-    image = convolve(sample.image, kernel) * np.float32(factor**2)
-    before, after = (noise_level(plane) for plane in (sample.image, image))
-    ratio = after / before if before > 0.0 else 1.0
+    image = _each(sample.image, lambda plane: convolve(plane, kernel)) * np.float32(factor**2)
+    # white noise falls alike in all planes
+    ratios = [
+        noise_level(after) / before if (before := noise_level(plane)) > 0.0 else 1.0
+        for plane, after in zip(_as_planes(sample.image), _as_planes(image), strict=True)
+    ]
+    ratio = float(np.median(ratios))
     changed = sample.replace(
         image=image,
         beam=sample.beam * factor**2,
@@ -244,7 +250,7 @@ def smooth(sample: Sample, factor: float) -> Sample:
     steps = round(0.5 * (factor - 1.0) * beam_size(sample.beam))
     if sample.segments is None or steps == 0:
         return changed
-    grown = grow_segments(sample.segments, np.isfinite(sample.image), steps)
+    grown = grow_segments(sample.segments, sample.known, steps)
     return keep_pixels(changed, grown, grown.lengths)
 
 
@@ -257,7 +263,7 @@ def add_noise(
     ----------
     sample : Sample
         Returned as it is where it has no beam. Where it has no rms, the image's median absolute
-        deviation serves.
+        deviation serves. Several planes get white noise, each its own.
     factor : float
         From 1.
     generator : numpy.random.Generator
@@ -266,9 +272,15 @@ def add_noise(
     """
     if sample.beam is None or factor <= 1.0:
         return sample
-    rms = np.float32(noise_level(sample.image)) if sample.rms is None else sample.rms
-    kind = "natural" if natural else "beam"
-    noise = unit_noise(sample.shape, sample.beam, generator, autocorrelation=kind)
+    rms = sample.rms
+    if rms is None:
+        levels = [noise_level(plane) for plane in _as_planes(sample.image)]
+        rms = np.array(levels, np.float32).reshape((-1, 1, 1)[-sample.image.ndim :])
+    if sample.planes:
+        noise = generator.standard_normal(sample.image.shape, np.float32)
+    else:
+        kind = "natural" if natural else "beam"
+        noise = unit_noise(sample.shape, sample.beam, generator, autocorrelation=kind)
     added = noise * rms * np.float32(np.sqrt(factor**2 - 1.0))
     return sample.replace(
         image=sample.image + added,
@@ -316,6 +328,16 @@ def beam_size(beam: Floats) -> float:
     return float(SIGMA_TO_FWHM * determinant(beam) ** 0.25)
 
 
+def _as_planes(image: NDArray[Any]) -> NDArray[Any]:
+    """Planes of an image along the first axis, also where it is a single one."""
+    return image.reshape(-1, *image.shape[-2:])
+
+
+def _each(image: NDArray[Any], change: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
+    """Change each plane of an image."""
+    return np.stack([change(plane) for plane in _as_planes(image)]).reshape(image.shape)
+
+
 def _between(limits: Pair, share: float) -> float:
     """A number between two limits, uniform in the logarithm for a uniform share."""
     return float(limits[0] * (limits[1] / limits[0]) ** share)
@@ -342,7 +364,7 @@ def _moved(sample: Sample, move: Callable[[NDArray[Any]], NDArray[Any]], matrix:
     centre = np.array([w, h]) / 2.0
     corners = (sample.boxes.reshape(-1, 2, 2) - centre) @ matrix.T
     image = move(sample.image)
-    corners += np.array([image.shape[1], image.shape[0]]) / 2.0
+    corners += np.array(image.shape[:-3:-1]) / 2.0
     boxes = np.concatenate([corners.min(1), corners.max(1)], -1).astype(np.float32)
     segments = sample.segments
     if segments is not None:

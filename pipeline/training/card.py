@@ -17,14 +17,14 @@ from cyclades.stages.networks.weights_table import WEIGHTS
 _CARD = """---
 license: {licence}
 library_name: cyclades
-tags: [astronomy, radio-astronomy, object-detection]
+tags: [astronomy, {field}, object-detection]
 ---
 # {name}
 
 {head} head on {backbone}, {parameters:,} parameters, for `cyclades run IMAGE --set
 detection={stage} --set detection.weights={name}.safetensors`.
 
-- Input: {channels} ({stretches}) of the image in units of its noise; beams of {low:g} to {high:g}
+- Input: {channels} ({stretches}) of {image}, in units of its noise; beams of {low:g} to {high:g}
   pixels (others are resampled).
 - Classes: {classes}.
 - Trained for {steps} steps of {batch} tiles of {size} x {size} pixels, seed {seed}; {samples:,}
@@ -124,6 +124,7 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
     floor = min(one["floor"] for one in held_out["data"])
     simulated = all(one["kind"] == "simulated" for one in held_out["data"])
     own = f"the tiles here are {'simulated' if simulated else 'those described above'},"
+    planes = ", ".join(spec.input.planes)
     table = class_table(spec)
     published = {name: f"{value:.3f}" for name, value in PUBLISHED_F1.items()}
     comparable = any(row[0] in published for row in table)
@@ -135,7 +136,9 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
         stage=detection_of(spec.head.name),
         backbone=spec.backbone.name if spec.backbone else "its own backbone",
         parameters=parameters,
-        channels=f"{len(spec.input.stretches)} channels",
+        channels=f"{spec.input.channels} channels",
+        field="optical-astronomy" if planes else "radio-astronomy",
+        image=f"each of the planes {planes}" if planes else "the image",
         stretches=", ".join(spec.input.stretches),
         low=spec.input.beam_pixels[0],
         high=spec.input.beam_pixels[1],
@@ -145,7 +148,7 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
         size=how["size"],
         seed=how["seed"],
         samples=how["steps"] * how["batch"],
-        start=f",\n  from the detector {start}" if (start := how["network"].get("start")) else "",
+        start=_start(spec, how["network"].get("start")),
         data=yaml.safe_dump(how["data"], sort_keys=False),
         tiles=held_out["tiles"],
         held_out=_held_out(how["data"], held_out["data"]),
@@ -174,6 +177,14 @@ def write_text(path: Path, text: str) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}).") from error
     return path
+
+
+def _start(spec: NetworkSpec, detector: str | None) -> str:
+    """Say where a training started, if not from random numbers."""
+    if detector:
+        return f",\n  from the detector {detector}"
+    weights = spec.backbone.weights if spec.backbone is not None and spec.trunk is None else None
+    return f",\n  from the backbone weights {weights}" if weights else ""
 
 
 def _trunk(spec: NetworkSpec) -> str:

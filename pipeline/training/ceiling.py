@@ -78,8 +78,10 @@ def observe(sample: Sample, classes: Sequence[str], mesh: int = MESH) -> Observa
     Returns
     -------
     Observation or None
-        None where the labels of objects are boxes alone.
+        None where the labels of objects are boxes alone, and of images of several planes.
     """
+    if sample.planes:
+        return None
     segments = sample.segments
     if segments is None:
         if len(sample):

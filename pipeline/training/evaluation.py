@@ -16,8 +16,7 @@ from cyclades.pipeline.comparison.detection_metrics import (
 )
 from cyclades.pipeline.comparison.overlaps import Objects
 from cyclades.pipeline.training.ceiling import Observation, ceiling, observe
-from cyclades.pipeline.training.samples import Sample
-from cyclades.stages.networks.inputs import normalise, stretch
+from cyclades.pipeline.training.samples import Sample, input_channels
 from cyclades.stages.networks.selection import Found, real_scores
 from cyclades.stages.networks.specification import SPURIOUS, Calibration, NetworkSpec
 
@@ -85,9 +84,7 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
     scores, reals, artefacts = [], [], []
     wanted = 0
     for several in _batches(samples, batch):
-        channels = np.stack(
-            [stretch(normalise(s.image, spec.input.mesh), spec.input.stretches) for s in several]
-        )
+        channels = np.stack([input_channels(s, spec.input) for s in several])
         for sample, found in zip(several, detect(channels), strict=True):
             truth = true_objects(sample, spec.classes)
             # nothing is wrong where nothing is labelled

@@ -10,9 +10,13 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from cyclades.pipeline.training.augmentation import AugmentationOptions, augment
-from cyclades.pipeline.training.samples import Sample, SampleSource, class_numbers
+from cyclades.pipeline.training.samples import (
+    Sample,
+    SampleSource,
+    class_numbers,
+    input_channels,
+)
 from cyclades.stages.core.errors import ConfigurationError
-from cyclades.stages.networks.inputs import normalise, stretch
 from cyclades.stages.networks.specification import InputSpec
 from cyclades.stages.networks.targets import Targets
 
@@ -163,11 +167,11 @@ def collate(samples: Sequence[Sample], input: InputSpec, *, with_masks: bool = T
 
     Returns
     -------
-    images : Tensor, shape (b, stretches, h, w), float32
+    images : Tensor, shape (b, channels, h, w), float32
         Finite; 0 where the image is blank.
     targets : list of Targets
     """
-    channels = [stretch(normalise(sample.image, input.mesh), input.stretches) for sample in samples]
+    channels = [input_channels(sample, input) for sample in samples]
     return (
         torch.from_numpy(np.stack(channels)),
         [as_targets(sample, with_masks=with_masks) for sample in samples],
@@ -178,7 +182,7 @@ def as_targets(sample: Sample, *, with_masks: bool = True) -> Targets:
     """Return the labels of a sample as tensors."""
     masks = None
     if with_masks and sample.segments is not None:
-        pixels = np.zeros((len(sample), sample.image.size), np.uint8)
+        pixels = np.zeros((len(sample), sample.shape[0] * sample.shape[1]), np.uint8)
         pixels[sample.segments.owner(), sample.segments.indices] = 1
         masks = torch.from_numpy(pixels.reshape(-1, *sample.shape))
     unlabelled = sample.unlabelled

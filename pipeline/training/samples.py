@@ -15,6 +15,8 @@ from cyclades.stages.core.products import Segments
 from cyclades.stages.core.registry import suggestion
 from cyclades.stages.core.segments import segment_boxes
 from cyclades.stages.core.stage import parameter
+from cyclades.stages.networks.inputs import normalise, stretch
+from cyclades.stages.networks.specification import InputSpec
 
 Booleans = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -39,7 +41,7 @@ class Sample:
 
     Parameters
     ----------
-    image : ndarray, shape (h, w), float32
+    image : ndarray, shape (h, w) or (planes, h, w), float32
         In any unit; NaN where blank.
     boxes : ndarray, shape (n, 4), float32
         ``x0, y0, x1, y1`` with (0, 0) the outer corner of the first pixel, inside the image.
@@ -53,10 +55,12 @@ class Sample:
         Where nothing is labelled; None where all of the image is.
     beam : ndarray, shape (2, 2), optional
         Covariance of the beam in pixels squared, in (x, y).
-    rms : ndarray, shape (h, w), float32, optional
+    rms : ndarray, shape of the image, float32, optional
         Of the noise, in the unit of the image.
     snr : ndarray, shape (n,)
         Signal to noise; see `detectability`. NaN where unknown.
+    planes : tuple of str
+        Names of the planes of the image; none where it is a single one.
     """
 
     image: Plane
@@ -68,6 +72,7 @@ class Sample:
     beam: Floats | None
     rms: Plane | None
     snr: Floats
+    planes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -75,7 +80,40 @@ class Sample:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the image."""
-        return self.image.shape[0], self.image.shape[1]
+        return self.image.shape[-2], self.image.shape[-1]
+
+    @property
+    def known(self) -> Booleans:
+        """Pixels that no plane leaves blank, shape (h, w)."""
+        known = np.isfinite(self.image)
+        return np.asarray(known.all(0) if known.ndim == 3 else known)
+
+    def chosen(self, planes: Sequence[str]) -> Plane:
+        """Return the planes that a network takes.
+
+        Parameters
+        ----------
+        planes : sequence of str
+            Their names; none for a network that takes a single image.
+
+        Returns
+        -------
+        ndarray, shape (len(planes), h, w), or (h, w) without names
+
+        Raises
+        ------
+        ConfigurationError
+            Where the sample has no such planes.
+        """
+        if tuple(planes) == self.planes:
+            return self.image
+        if not planes or not set(planes) <= set(self.planes):
+            wanted, there = (", ".join(names) or "a single one" for names in (planes, self.planes))
+            raise ConfigurationError(
+                f"The network takes other planes ({wanted}) than the data have ({there}); set "
+                f"network.input.planes to [{', '.join(self.planes)}], in any order."
+            )
+        return self.image[[self.planes.index(name) for name in planes]]
 
     def replace(self, **changes: Any) -> "Sample":
         """Return a copy with some attributes changed."""
@@ -154,6 +192,17 @@ class SampleSource(ABC):
             raise ConfigurationError(f"There is no worker {worker} among {workers}.")
         for index in itertools.count(start + worker, workers):
             yield self.sample(index)
+
+
+def input_channels(sample: Sample, input: InputSpec) -> Plane:
+    """Return what a network is given of a sample, shape (channels, h, w).
+
+    Raises
+    ------
+    ConfigurationError
+        Where the sample has not the planes that the network takes.
+    """
+    return stretch(normalise(sample.chosen(input.planes), input.mesh), input.stretches)
 
 
 def class_numbers(

@@ -9,13 +9,15 @@ from pydantic import Field
 from cyclades.pipeline.simulation.model import CLASSES
 from cyclades.pipeline.training.catalogue_labels import CatalogueOptions, CatalogueSource
 from cyclades.pipeline.training.folder import FolderOptions, FolderSource
+from cyclades.pipeline.training.optical_tiles import OpticalSource, OpticalTilesOptions
 from cyclades.pipeline.training.rgz_labels import RgzOptions, RgzSource
 from cyclades.pipeline.training.samples import Integers, Sample, SampleSource
 from cyclades.pipeline.training.simulated import SimulatedOptions, SimulatedSource
 from cyclades.stages.core.errors import ConfigurationError
 
 OneDataOptions = Annotated[
-    SimulatedOptions | FolderOptions | CatalogueOptions | RgzOptions, Field(discriminator="kind")
+    SimulatedOptions | OpticalTilesOptions | FolderOptions | CatalogueOptions | RgzOptions,
+    Field(discriminator="kind"),
 ]
 DataOptions = OneDataOptions | tuple[OneDataOptions, ...]
 """One source of samples (``{kind: simulated, preset: mixed}``), or a list of them, which are mixed
@@ -147,6 +149,8 @@ def build_source(options: DataOptions, size: int, classes: Sequence[str] = CLASS
         return RepeatedSource(endless, options.samples, options.seed)
     if isinstance(options, SimulatedOptions):
         return SimulatedSource(options, size, classes)
+    if isinstance(options, OpticalTilesOptions):
+        return OpticalSource(options, size, classes)
     if isinstance(options, FolderOptions):
         return FolderSource(options, size, classes)
     if isinstance(options, CatalogueOptions):

@@ -4,10 +4,10 @@ import importlib.util
 import itertools
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 from numba import njit
@@ -129,19 +129,65 @@ class LearnedDetection(DetectionStage):
         objects, spec = self._look(image, context, keep)
         return as_detections(objects, spec, image)
 
+    def detect_planes(
+        self,
+        images: "Mapping[str, SkyImage]",
+        backgrounds: "Mapping[str, Background]",
+        detection: str,
+        *,
+        context: "Context",
+    ) -> Detections:
+        """Return what a network finds that takes planes as channels.
+
+        Networks of a single image get the detection plane. Backgrounds are not looked at.
+
+        Parameters
+        ----------
+        images, backgrounds, detection, context
+            See `cyclades.stages.core.stage.DetectionStage.detect_planes`.
+
+        Raises
+        ------
+        ConfigurationError, InputError
+            As `detect`, and where a plane is missing that the network takes.
+        """
+        wanted = self._network(context).spec.input.planes
+        if not wanted:
+            return super().detect_planes(images, backgrounds, detection, context=context)
+        missing = [name for name in wanted if name not in images]
+        if missing:
+            raise InputError(
+                f"The weights {self.weights} take the planes {', '.join(wanted)}, and the set has "
+                f"no {missing[0]} (it has {', '.join(images)}); name its planes so, or give other "
+                "weights."
+            )
+        planes = [images[name] for name in wanted]
+        reference = images.get(detection, planes[0])
+        objects, spec = self._look(reference, context, False, planes)
+        return as_detections(objects, spec, reference)
+
     def survey(self, plane: Plane, maps: "WindowMaps", *, context: "Context") -> "FoundDetection":
         """Find everything in a plane that is read tile by tile; windows get their part of it."""
         objects, spec = self._look(plane, context, False)
         return FoundDetection(objects, spec, plane.shape, self.name)
 
     def _look(
-        self, image: "SkyImage | Plane", context: "Context", keep: bool
+        self,
+        image: "SkyImage | Plane",
+        context: "Context",
+        keep: bool,
+        planes: "Sequence[SkyImage]" = (),
     ) -> tuple[Objects, NetworkSpec]:
-        """Objects in an image, and what the network is."""
+        """Objects in an image, or in planes that have its pixels, and what the network is."""
         network = self._network(context)
         spec: NetworkSpec = network.spec
-        frame = Frame.of(image, spec, context.workers)
-        cost = 1.0 + sum(factor**-2.0 for factor in self.coarse)
+        if planes:
+            frame = Frame.of_planes(planes, cast("SkyImage", image), spec)
+        else:
+            frame = self._frame(image, spec, context.workers)
+        # the shrunk image is one of a single plane
+        coarse = () if planes else self.coarse
+        cost = 1.0 + sum(factor**-2.0 for factor in coarse)
         found = self._found(
             image, frame, network, context, keep, lambda share: context.report(share / cost)
         )
@@ -153,7 +199,7 @@ class LearnedDetection(DetectionStage):
             least = self._least(likely[rows])
             context.note("detection.probability", round(least, 4))
             objects = self._objects(found, np.sort(rows[likely[rows] >= least]), likely, frame)
-        if self.coarse:
+        if coarse:
             look = Look(network, self.tile, self.batch, self.overlap, least)
             objects = self._wide(image, frame, objects, look, context)
         context.report(1.0)
@@ -186,13 +232,22 @@ class LearnedDetection(DetectionStage):
             As `detect`, and where the weights were not exported with the features of cells.
         """
         network = self._network(context, cells=True)
-        frame = Frame.of(image, network.spec)
+        frame = self._frame(image, network.spec)
         found = find_objects(frame, network, self.tile, self.batch, context.report, collect(frame))
         look = self._identity(image, context, cells=True)
         context.take(_KEPT)
         context.cached(_KEPT, lambda: (look, found))
         spec: NetworkSpec = network.spec
         return spec
+
+    def _frame(self, image: "SkyImage | Plane", spec: NetworkSpec, threads: int = 1) -> Frame:
+        """A single image as the network sees it."""
+        if spec.input.planes:
+            raise InputError(
+                f"The weights {self.weights} take several planes ({', '.join(spec.input.planes)}); "
+                "give an image of each, or weights of a network that takes a single image."
+            )
+        return Frame.of(image, spec, threads)
 
     def _identity(
         self, image: "SkyImage | Plane", context: "Context", *, cells: bool = False

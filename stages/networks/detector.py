@@ -42,7 +42,7 @@ class Detector(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
-        channels_in, classes = len(spec.input.stretches), len(spec.classes)
+        channels_in, classes = spec.input.channels, len(spec.classes)
         self.backbone: Backbone | None = None
         strides: tuple[int, ...] = ()
         channels = channels_in

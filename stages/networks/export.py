@@ -109,7 +109,7 @@ def export_detector(
         raise ConfigurationError(
             f"Tiles of this network are multiples of {stride} pixels, not {size}; change --tile."
         )
-    side, channels = size or _SIZE, len(detector.spec.input.stretches)
+    side, channels = size or _SIZE, detector.spec.input.channels
     images = torch.zeros(2, channels, side, side)
     if not isinstance(head, (RcnnHead, DenseHead)):
         raise ConfigurationError(

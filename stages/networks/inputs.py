@@ -117,12 +117,33 @@ class Normalisation(NamedTuple):
 
 
 def normalise(image: NDArray[np.floating], mesh: int = MESH) -> Plane:
-    """Bring a whole image to units of its noise; see `Normalisation`."""
+    """Bring a whole image, or each of several planes, to units of its noise; see `Normalisation`.
+
+    Parameters
+    ----------
+    image : ndarray, shape (ny, nx) or (planes, ny, nx)
+        NaN where blank.
+    mesh : int
+        See `Normalisation.measure`.
+    """
+    if image.ndim == 3:
+        return np.stack([normalise(plane, mesh) for plane in image])
     return Normalisation.measure(image, mesh).apply(image)
 
 
 def stretch(normalised: Plane, names: Sequence[str]) -> Plane:
-    """Return the channels of a network, shape (len(names), ny, nx), float32.
+    """Return the channels of a network.
+
+    Parameters
+    ----------
+    normalised : ndarray, shape (ny, nx) or (planes, ny, nx)
+    names : sequence of str
+        Of `STRETCHES`.
+
+    Returns
+    -------
+    ndarray, shape (len(names) * planes, ny, nx), float32
+        All planes in the first stretch, then all in the second.
 
     Raises
     ------
@@ -138,7 +159,7 @@ def stretch(normalised: Plane, names: Sequence[str]) -> Plane:
                 f"{', '.join(known)}."
             )
         channel[...] = STRETCHES[name](normalised)
-    return channels
+    return channels.reshape(-1, *normalised.shape[-2:])
 
 
 def _edges(length: int, mesh: int, origin: int = 0) -> NDArray[np.int64]:

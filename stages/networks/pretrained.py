@@ -151,8 +151,8 @@ def check_fit(
     if spec is None:
         return
     wrong = spec.mismatch(backbone.name, backbone.options, input)
-    if wrong is None and len(spec.input.stretches) != backbone.in_channels:
-        wrong = f"trained on {len(spec.input.stretches)} channels", "give as many"
+    if wrong is None and spec.input.channels != backbone.in_channels:
+        wrong = f"trained on {spec.input.channels} channels", "give as many"
     if wrong is not None:
         raise InputError(f"{label or path}: {wrong[0]}; {wrong[1]}.")
 

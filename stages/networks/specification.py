@@ -42,6 +42,10 @@ class InputSpec(Part):
     """Images whose beam (geometric mean FWHM) is not within this range are resampled to it."""
     mesh: int = Field(default=128, ge=16)
     """Cells, in pixels, of which each gives one median and one noise for the normalisation."""
+    planes: tuple[str, ...] = ()
+    """Bands of an image set, each normalised by itself; none for networks of a single image.
+    Channels are all planes in the first stretch, then all in the second. Pre-trained networks take
+    red, green and blue in this order, so ``("z", "r", "g")`` is a start that suits them."""
 
     @model_validator(mode="after")
     def _usable(self) -> "InputSpec":
@@ -49,7 +53,14 @@ class InputSpec(Part):
             raise ValueError("a network needs at least one stretch as input channel")
         if not 0 < self.beam_pixels[0] <= self.beam_pixels[1]:
             raise ValueError("beam_pixels goes from a positive size to a larger one")
+        if len(set(self.planes)) != len(self.planes):
+            raise ValueError("planes are different bands; name each once")
         return self
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input."""
+        return len(self.stretches) * max(1, len(self.planes))
 
 
 class BackboneSpec(Part):
@@ -187,6 +198,9 @@ class PretrainedSpec(Part):
         if given.stretches != self.input.stretches:
             names = ", ".join(self.input.stretches)
             return f"trained on the stretches {names}", f"set network.input.stretches to [{names}]"
+        if given.planes != self.input.planes:
+            names = ", ".join(self.input.planes)
+            return f"trained on the planes [{names}]", f"set network.input.planes to [{names}]"
         if given.mesh != self.input.mesh:
             mesh = self.input.mesh
             return f"trained with a mesh of {mesh} pixels", f"set network.input.mesh to {mesh}"

@@ -8,7 +8,7 @@ distant context alone.
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -84,21 +84,46 @@ class Frame(NamedTuple):
     scale : float
         Pixels of the network a pixel of the image.
     normalisation : Normalisation
+    planes : tuple of Frame
+        Where the network takes several planes: these, in its order. The image is then the one
+        that blank pixels and the shape are those of.
     """
 
     image: NDArray[np.float32] | LazyPixels
     origin: tuple[int, int]
     scale: float
     normalisation: Normalisation
+    planes: "tuple[Frame, ...]" = ()
 
     @classmethod
     def of(cls, image: "SkyImage | Plane", spec: NetworkSpec, threads: int = 1) -> "Frame":
         """Choose the factor that brings the beam into the network's range, 1 where it is."""
-        scale = 1.0
-        if image.psf is not None:
-            low, high = spec.input.beam_pixels
-            size = image.psf.size
-            scale = float(np.clip(size, low, high) / size)
+        scale = 1.0 if image.psf is None else _scale([image.psf.size], spec)
+        return cls._at(image, scale, spec, threads)
+
+    @classmethod
+    def of_planes(
+        cls, images: "Sequence[SkyImage]", reference: "SkyImage", spec: NetworkSpec
+    ) -> "Frame":
+        """Join planes on the same pixels, at the factor that suits the mean of their beams.
+
+        Parameters
+        ----------
+        images : sequence of SkyImage
+            In the order of the network.
+        reference : SkyImage
+            Gives blank pixels and shape.
+        spec : NetworkSpec
+        """
+        sizes = [image.psf.size for image in images if image.psf is not None]
+        scale = _scale(sizes, spec) if sizes else 1.0
+        planes = tuple(cls._at(image, scale, spec, 1) for image in images)
+        return cls._at(reference, scale, spec, 1)._replace(planes=planes)
+
+    @classmethod
+    def _at(
+        cls, image: "SkyImage | Plane", scale: float, spec: NetworkSpec, threads: int
+    ) -> "Frame":
         # The mesh has the network's scale too: as many beams a cell as in training.
         mesh = max(16, round(spec.input.mesh / scale))
         if isinstance(image, Plane):
@@ -153,7 +178,12 @@ class Frame(NamedTuple):
         return sorted(found, key=lambda tile: tile.padded.shape, reverse=True)
 
     def cut(self, box: Box) -> NDArray[np.float32]:
-        """Return the normalised pixels of a box of the network's frame; 0 beyond the image."""
+        """Return the normalised pixels of a box of the network's frame; 0 beyond the image.
+
+        Of several planes the shape is (planes, ny, nx).
+        """
+        if self.planes:
+            return np.stack([plane.cut(box) for plane in self.planes])
         if self.scale == 1.0:
             place = box.shift(-self.origin[0], -self.origin[1])
             return self._padded(place)
@@ -183,6 +213,13 @@ class Frame(NamedTuple):
                 self.image[inside.slices], inside.y0, inside.x0
             )
         return plane
+
+
+def _scale(sizes: Sequence[float], spec: NetworkSpec) -> float:
+    """Pixels of the network a pixel of images whose beams have these sizes in the mean."""
+    low, high = spec.input.beam_pixels
+    size = float(np.mean(sizes))
+    return float(np.clip(size, low, high) / size)
 
 
 def _reach(first: int, last: int, low: int, high: int, stride: int) -> tuple[int, int]:

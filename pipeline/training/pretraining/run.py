@@ -265,7 +265,7 @@ def spread_of(options: PretrainingOptions) -> int:
 
 def start_backbone(options: PretrainingOptions) -> Backbone:
     """Return the backbone as it is before the first step, of its start weights where given."""
-    backbone = bare_backbone(options.backbone, len(options.input.stretches))
+    backbone = bare_backbone(options.backbone, options.input.channels)
     if options.backbone.weights is not None:
         load_pretrained(backbone, options.backbone.weights, options.input)
     return backbone
