@@ -81,7 +81,9 @@ def rows_table(table: "ComparisonTable") -> "Table":
         values = table[name]
         if (values != "").any() if values.dtype.kind == "U" else np.isfinite(values).any():
             kept.append(name)
-    return whole[[name for name in kept if name in whole.colnames]]
+    made = whole[[name for name in kept if name in whole.colnames]]
+    made.meta.clear()  # a name of the user's would have to be a valid identifier in a VOTable
+    return made
 
 
 def _cuts(image: "SkyImage") -> dict[str, float]:
