@@ -263,7 +263,7 @@ def test_inverted_images_are_judged(field, capsys):
     text = capsys.readouterr().out
     assert text.startswith("classical: ")
     assert "fewer than 20 negatives" in text
-    assert "in 1 fields" in text
+    assert "in 1 field;" in text
 
 
 def test_a_deep_catalogue_serves_as_truth(field):

@@ -169,7 +169,7 @@ def no_beam(path):
         (blank, ["--beam", "4pixel"], "blank"),
         (truncated, ["--beam", "4pixel"], "truncated"),
         (text, [], "FITS"),
-        (no_beam, [], "--beam 5.4arcsec"),
+        (no_beam, [], "--beam 4pixel"),
         (no_beam, ["--beam", "5.4bananas"], "5.4bananas"),
         (no_beam, ["--set", "detection=ilands"], "did you mean 'islands'"),
         (no_beam, ["--set", "detection.seed_treshold=6"], "did you mean 'seed_threshold'"),

@@ -186,9 +186,8 @@ def test_a_dry_simulation_lists_what_is_written(kind, tmp_path, capsys):
 def test_dry_runs_of_trainings(command, tmp_path, capsys):
     words = {"train": ["train", "--config", "yolo"],
              "pretrain": ["pretrain", "--config", "vit_tiny_mae"],
-             # a backbone of random numbers, which needs no package of weights
-             "study": ["study", "transfer", "--config", "quick", "--set", "modes=[random]",
-                       "--set", "backbones={small: {name: resnet18}}"]}[command]  # fmt: skip
+             # simulated tiles and first numbers, which need no package
+             "study": ["study", "detectors", "--config", "detectors_quick"]}[command]  # fmt: skip
     planned = told(capsys, *words, "--output", tmp_path / "out", "--dry-run")
     assert planned["dry_run"]
     assert planned["files"]
@@ -197,7 +196,7 @@ def test_dry_runs_of_trainings(command, tmp_path, capsys):
         assert str(tmp_path / "out" / "yolo.safetensors") in planned["files"]
         assert planned["options"]["steps"] > 0
     if command == "study":
-        # two shares of the labels, two seeds
+        # two networks, a route and a hybrid
         assert planned["cells"] == len(planned["missing"]) == 4
         assert not planned["left_out"]
 

@@ -126,4 +126,4 @@ def test_a_stage_of_another_package_works_as_contributing_says(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "half: int; pixels; default 6; >= 1" in done.stdout
-    assert "out/simulated.catalogue.fits: 1 components" in done.stdout
+    assert "out/simulated.catalogue.fits: 1 component in" in done.stdout
