@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from cyclades.stages.characterization.psf_photometry import SPREAD_FLOOR
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.stage import RefinementStage, parameter
 from cyclades.stages.core.tables import replace_values
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from cyclades.stages.core.source import ImageSource
 
 STAR, GALAXY = "star", "galaxy"
-FLOOR = 0.001
-"""Error of the spread model that no brightness removes: the profile of the stars is not exact."""
 WEIGHTS = (-0.237, 1.014, -5.735, 0.069)
 """Logistic regression on `features`: see docs/optical.md for how it was calibrated."""
 _BANDS = re.compile(r"spread_model_(?!err)(\w+)")
@@ -30,7 +29,7 @@ def features(spread: Floats, error: Floats, significance: Floats) -> Floats:
     1; the spread model in its errors, within -6 and 12; the logarithm of a tenth of the PSF
     flux's significance, within 2 and 100; and the product of both.
     """
-    t = np.clip(spread / np.hypot(error, FLOOR), -6.0, 12.0)
+    t = np.clip(spread / np.hypot(error, SPREAD_FLOOR), -6.0, 12.0)
     depth = np.log10(np.clip(significance, 2.0, 100.0)) - 1.0
     return np.stack([np.ones_like(t), t, depth, t * depth], -1)
 
@@ -50,13 +49,13 @@ def combined(table: "QTable") -> tuple[Floats, Floats, Floats]:
         held = (table[label + end] for label in labels)
         spread, error, flux, flux_err = (np.asarray(getattr(h, "value", h), float) for h in held)
         with np.errstate(invalid="ignore", divide="ignore"):
-            weight = 1.0 / (error**2 + FLOOR**2)
+            weight = 1.0 / (error**2 + SPREAD_FLOOR**2)
             good = np.isfinite(weight * spread) & (flux > 0.0)
             total += np.where(good, weight * spread, 0.0)
             weights += np.where(good, weight, 0.0)
             square += np.where(good, (flux / flux_err) ** 2, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean, error = total / weights, np.sqrt(np.maximum(1.0 / weights - FLOOR**2, 0.0))
+        mean, error = total / weights, np.sqrt(np.maximum(1.0 / weights - SPREAD_FLOOR**2, 0.0))
     return (
         np.where(weights > 0.0, mean, np.nan),
         np.where(weights > 0.0, error, np.nan),

@@ -5,12 +5,17 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclades.stages.characterization.apertures import ellipses
+from cyclades.stages.characterization.apertures import KRON_FACTOR, KRON_MINIMUM, ellipses
 from cyclades.stages.characterization.moments import MomentsCharacterization
-from cyclades.stages.characterization.psf_photometry import fit_points, spread_model
+from cyclades.stages.characterization.psf_photometry import (
+    fit_points,
+    spread_model,
+    wider_probability,
+)
 from cyclades.stages.characterization.star_profile import StarProfile, star_profile
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.flags import Flag
+from cyclades.stages.core.geometry import gaussian_area
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.products import Background, Components, Detections, Floats
 from cyclades.stages.core.stage import Capabilities, parameter
@@ -24,9 +29,11 @@ class PsfCharacterization(MomentsCharacterization):
 
     The profile is fitted to the bright isolated stars of the image. ``psf_flux`` is the flux for
     stars and misses light of galaxies; ``kron_flux``, which is ``total_flux`` too, has most of
-    either. ``spread_model`` says how much wider than a star an object is. On further planes of
-    an `ImageSet` points are fitted at the same positions, and Kron fluxes are sums in the same
-    ellipses.
+    either. ``spread_model`` says how much wider than a star an object is, and so whether it is
+    resolved. The wings of stars, which a Gaussian lacks, count in second moments of bright
+    objects: their sizes are reduced to what total over peak flux leaves, down to that of a star.
+    On further planes of an `ImageSet` points are fitted at the same positions, and Kron fluxes
+    are sums in the same ellipses.
     """
 
     name: ClassVar[str] = "psf"
@@ -64,8 +71,10 @@ class PsfCharacterization(MomentsCharacterization):
         kron, kron_err = result.extra["kron_flux"], result.extra["kron_flux_err"]
         known = np.isfinite(kron)
         result.total[known], result.total_err[known] = kron[known], kron_err[known]
+        clamp_kron_radius(result)
         if profile is None or not n:
             return result
+        reduce_sizes(result, area, profile)
         excess = image.data - background.level
         x, y = _starts(result, detections)
         error = self.pixel_errors(excess, background.rms)
@@ -79,6 +88,7 @@ class PsfCharacterization(MomentsCharacterization):
             PSF_COLUMNS, (fits.flux / area, fits.flux_err / area, spread, spread_err), strict=True
         ):
             result.extra[name][:] = values
+        result.resolved_probability[:] = wider_probability(spread, spread_err)
         return result
 
     def measure_again(
@@ -175,6 +185,41 @@ def _starts(components: Components, detections: Detections) -> tuple[Floats, Flo
     return x, y
 
 
+def clamp_kron_radius(components: Components) -> None:
+    """Raise Kron radii to those that the least aperture has, so that they alone tell it."""
+    a, b, _ = ellipses(np.stack([components.sxx, components.sxy, components.syy], -1))
+    radius = components.extra["kron_radius"]
+    radius[:] = np.maximum(radius, KRON_MINIMUM / KRON_FACTOR * np.sqrt(a * b))
+
+
+def reduce_sizes(components: Components, area: Floats, profile: StarProfile) -> None:
+    """Scale shapes so that none is wider than its total and peak flux allow.
+
+    A star's total over peak flux is that of the profile; a Gaussian of the same FWHM has less.
+    An object whose ratio is k times a star's has at most k times the area of that Gaussian, and
+    no shape is made smaller than a star's. Axis ratio and angle stay.
+
+    Parameters
+    ----------
+    components : Components
+        Changed: shapes and what of the covariance belongs to them.
+    area : ndarray, shape (n,)
+        By which sums of pixels were divided to give total fluxes, pixels.
+    profile : StarProfile
+    """
+    shape = np.stack([components.sxx, components.sxy, components.syy], -1)
+    star = np.pi * profile.fwhm**2 / (4.0 * np.log(2.0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = components.total * area / components.peak * profile.array.max()
+        own = gaussian_area(shape[:, [0, 1, 1, 2]].reshape(-1, 2, 2))
+        scale = np.minimum(1.0, star * np.maximum(ratio, 1.0) / own)
+    scale[~np.isfinite(scale)] = 1.0
+    for name in ("sxx", "sxy", "syy"):
+        getattr(components, name)[:] *= scale
+    components.covariance[:, 3:, :] *= scale[:, None, None]
+    components.covariance[:, :, 3:] *= scale[:, None, None]
+
+
 def kron_again(
     excess: Map,
     rms: Map,
@@ -190,7 +235,7 @@ def kron_again(
 
     shape = np.stack([components.sxx, components.sxy, components.syy], -1)
     a, b, angle = ellipses(shape)
-    radius = np.maximum(2.5 * components.extra["kron_radius"] / np.sqrt(a * b), 3.5)
+    radius = KRON_FACTOR * components.extra["kron_radius"] / np.sqrt(a * b)
     rows = np.flatnonzero(np.isfinite(components.x + a + b + angle + radius))
     flux, error = np.full(len(components), np.nan), np.full(len(components), np.nan)
     if rows.size:

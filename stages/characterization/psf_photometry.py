@@ -18,6 +18,8 @@ WANDER = 0.6
 """How far a position may move, in FWHM."""
 DISC = 1.0 / 16.0
 """Scale length of the disc of the spread model, in FWHM (Desai et al. 2012)."""
+SPREAD_FLOOR = 0.001
+"""Error of the spread model that no brightness removes: the profile of the stars is not exact."""
 SPREAD_SIZE = 3.0
 """Side of the windows of the spread model in FWHM."""
 
@@ -237,3 +239,14 @@ def spread_model(
         scale = float(np.nanmin(rms[place])) if np.isfinite(rms[place]).any() else np.nan
         error[i] = scale * np.sqrt(max(variance, 0.0))
     return spread, error
+
+
+def wider_probability(spread: Floats, error: Floats) -> Floats:
+    """Return the probability of being wider than a star, from the spread model; NaN without one.
+
+    A one-sided test; `SPREAD_FLOOR` is added to the error in quadrature.
+    """
+    from scipy.special import erf
+
+    z = spread / np.hypot(error, SPREAD_FLOOR)
+    return np.asarray(erf(np.maximum(z, 0.0) / np.sqrt(2.0)))

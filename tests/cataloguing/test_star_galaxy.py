@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.table import QTable
 
-from cyclades.stages.cataloguing.star_galaxy import FLOOR, combined, galaxy_probability
+from cyclades.stages.cataloguing.star_galaxy import SPREAD_FLOOR, combined, galaxy_probability
 
 
 def test_wider_means_more_likely_a_galaxy():
@@ -28,7 +28,7 @@ def test_bands_are_weighted_by_their_errors():
         }
     )  # fmt: skip
     spread, error, significance = combined(table)
-    weight = 1 / (np.array([0.003, 0.001]) ** 2 + FLOOR**2)
+    weight = 1 / (np.array([0.003, 0.001]) ** 2 + SPREAD_FLOOR**2)
     assert spread[0] == pytest.approx((weight * [0.004, 0.001]).sum() / weight.sum())
     assert spread[1] == pytest.approx(0.002)
     assert error[1] == pytest.approx(0.004)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cyclades.stages.characterization.psf import PsfCharacterization
 from cyclades.stages.characterization.psf_photometry import PointFits, fit_points, spread_model
 from cyclades.stages.characterization.star_profile import (
     fit_moffat,
@@ -12,8 +13,13 @@ from cyclades.stages.characterization.star_profile import (
     star_profile,
 )
 from cyclades.stages.core.beam import PointSpread
-from cyclades.stages.core.geometry import covariance_from_shape
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.geometry import covariance_from_shape, gaussian_area
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.products import Background
+from cyclades.stages.core.segments import complete_detections
 from cyclades.stages.core.stars import find_stars
+from cyclades.stages.detection.sep import SepDetection
 
 COVARIANCE = covariance_from_shape(4.8, 4.2, 20.0)
 BETA = 3.5
@@ -124,3 +130,48 @@ def test_the_spread_model_is_zero_for_stars_and_positive_for_discs():
             assert np.mean(spread > 3 * error) > 0.95
     lost = PointFits(*np.full((4, 1), np.nan))
     assert np.isnan(spread_model(data, rms, labels, np.array([1]), lost, profile)[0]).all()
+
+
+def measured(data):
+    """Components of an image by the stage, and what it measures again on the same plane."""
+    image = SkyImage(data, psf=PointSpread(COVARIANCE))
+    rms = np.ones_like(data)
+    background = Background(np.zeros_like(data), rms)
+    stage = PsfCharacterization()
+    with Context() as context:
+        chosen = SepDetection(filter_beams=0.6, objects=True)
+        detections = chosen.detect(image, background, context=context)
+        detections = complete_detections(image, background, detections, context=context)
+        found = stage.measure(image, background, detections, context=context)
+        again = stage.measure_again(image, background, detections, found, context=context)
+    return found, again
+
+
+def test_sizes_of_stars_are_those_of_the_profile_at_any_brightness():
+    faint, bright = 300.0, 30000.0
+    found, again = measured(field([faint, bright, bright], seed=11)[0])
+    whole = found.flags == 0
+    star = gaussian_area(COVARIANCE)
+    area = gaussian_area(np.array([[found.sxx, found.sxy], [found.sxy, found.syy]]).T)
+    flux = found.total * star
+    for low, high, tolerance in ((100.0, 1000.0, 0.12), (1e4, 1e5, 0.05)):
+        mine = whole & (flux > low) & (flux < high)
+        assert mine.sum() > 30
+        assert np.median(area[mine]) == pytest.approx(star, rel=tolerance)
+    # a Gaussian of that size and peak has no more flux than there is
+    assert (found.peak * area <= 1.05 * flux)[whole & (flux > 1e4)].all()
+    # one star in forty is 95 percent sure to be wider by chance
+    assert np.mean(found.resolved_probability[whole] > 0.99) < 0.1
+    np.testing.assert_allclose(again["kron_flux"], found.extra["kron_flux"], rtol=1e-5)
+
+
+def test_what_is_wider_than_a_star_is_resolved_and_keeps_its_size():
+    wide = 2.25 * COVARIANCE
+    data = field([30000.0], seed=12)[0]
+    data[:, SIDE // 2 :] = field([30000.0], seed=13, covariance=wide)[0][:, SIDE // 2 :]
+    found, _ = measured(data)
+    mine = (found.x > SIDE // 2 + STEP) & (found.flags == 0)
+    assert mine.sum() > 30
+    assert (found.resolved_probability[mine] > 0.99).all()
+    area = gaussian_area(np.array([[found.sxx, found.sxy], [found.sxy, found.syy]]).T)
+    assert np.median(area[mine]) == pytest.approx(gaussian_area(wide), rel=0.1)
