@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from cyclades.stages.characterization.psf_photometry import SPREAD_FLOOR
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.stage import RefinementStage, parameter
+from cyclades.stages.core.stars import SPREAD_FLOOR
 from cyclades.stages.core.tables import replace_values
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cyclades.stages.characterization.star_profile import OVERSAMPLING, StarProfile
 from cyclades.stages.core.products import Floats
+from cyclades.stages.core.stars import SPREAD_FLOOR
 
 Map = NDArray[np.float32]
 FIT_SIZE = 1.6
@@ -18,8 +19,6 @@ WANDER = 0.6
 """How far a position may move, in FWHM."""
 DISC = 1.0 / 16.0
 """Scale length of the disc of the spread model, in FWHM (Desai et al. 2012)."""
-SPREAD_FLOOR = 0.001
-"""Error of the spread model that no brightness removes: the profile of the stars is not exact."""
 SPREAD_SIZE = 3.0
 """Side of the windows of the spread model in FWHM."""
 

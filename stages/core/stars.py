@@ -13,6 +13,8 @@ from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import SIGMA_TO_FWHM, Floats, determinant, inverse
 
+SPREAD_FLOOR = 0.001
+"""Error of the spread model that no brightness removes: the profile of the stars is not exact."""
 SIGNIFICANCES = (40.0, 20.0, 10.0)
 """Least peak of a star over the rms of its pixels: the first that enough stars have."""
 ENOUGH = 8

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from astropy.table import QTable
 
-from cyclades.stages.cataloguing.star_galaxy import SPREAD_FLOOR, combined, galaxy_probability
+from cyclades.stages.cataloguing.star_galaxy import combined, galaxy_probability
+from cyclades.stages.core.stars import SPREAD_FLOOR
 
 
 def test_wider_means_more_likely_a_galaxy():
