@@ -66,6 +66,9 @@ class LabelledImage:
         NaN where unknown.
     labelled : callable, optional
         From a `Box` to the mask of its pixels where objects are labelled; None for everywhere.
+    looked_at : ndarray, shape (k, 2), optional
+        Pixels (x, y) around which objects are labelled, where that is not everywhere: a crop
+        holds one of them, at any place in it.
     """
 
     source: FitsSource
@@ -75,6 +78,22 @@ class LabelledImage:
     ignore: Booleans
     snr: Floats
     labelled: Callable[[Box], Booleans] | None = None
+    looked_at: Floats | None = None
+
+    def place(self, size: int, generator: np.random.Generator) -> Box:
+        """Draw the square that a crop of so many pixels a side is taken from."""
+        at: tuple[int, int] | None = None
+        if self.looked_at is not None and len(self.looked_at):
+            x, y = self.looked_at[generator.integers(len(self.looked_at))]
+            at = int(y), int(x)
+        corner = []
+        for axis, n in enumerate(self.source.shape):
+            first, last = min(0, n - size), max(0, n - size)
+            if at is not None:
+                # a crop that sees nothing of what is labelled teaches nothing
+                first, last = (int(np.clip(at[axis] - s, first, last)) for s in (size - 1, 0))
+            corner.append(int(generator.integers(first, last + 1)))
+        return Box(corner[0], corner[0] + size, corner[1], corner[1] + size)
 
     def crop(self, box: Box) -> Sample:
         """Return the sample of a box, which may reach beyond the image; there it is blank."""
@@ -114,6 +133,8 @@ class LabelledImage:
 class LabelledSource(SampleSource):
     """Crops at random places of labelled images, each image as often as any other.
 
+    Where only some discs of an image are labelled, the middle of one lies in every crop.
+
     Parameters
     ----------
     options : ImageFilesOptions
@@ -147,11 +168,7 @@ class LabelledSource(SampleSource):
         seed = np.random.SeedSequence((self.seed, _CROPS), spawn_key=(index,))
         generator = np.random.default_rng(seed)
         image = self.labelled_image(int(generator.integers(len(self.paths))))
-        place = [
-            int(generator.integers(min(0, n - self.size), max(0, n - self.size) + 1))
-            for n in image.source.shape
-        ]
-        return image.crop(Box(place[0], place[0] + self.size, place[1], place[1] + self.size))
+        return image.crop(image.place(self.size, generator))
 
     def labelled_image(self, number: int) -> LabelledImage:
         """Return an image with its labels, by its number in `paths`; recent ones are kept."""

@@ -130,6 +130,7 @@ class RgzSource(LabelledSource):
             discs(
                 source, centres[:, 0], centres[:, 1], np.full(len(targets), JUDGED_RADIUS / 3600.0)
             ),
+            np.stack(pixel_positions(sky_grid(source), *centres.T), -1),
         )
 
 

@@ -187,10 +187,10 @@ def real_scores(scores: Floats32, spec: NetworkSpec) -> Floats32:
 
     The sum over the classes of sources: a network that wavers between two classes is not in doubt
     whether there is a source. Scores of YOLO heads do not exclude each other, so that their sum may
-    pass one, where it is cut.
+    pass one. It is not cut there, which would leave the surest detections without an order;
+    `probability` takes all above one for as sure as one.
     """
-    real = scores[:, list(spec.real_classes)].sum(1)
-    return np.asarray(np.minimum(real, np.float32(1.0)), np.float32)
+    return np.asarray(scores[:, list(spec.real_classes)].sum(1), np.float32)
 
 
 def probability(scores: Floats32, calibration: Calibration) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from cyclades.pipeline.studies.tasks.detection_options import (
 from cyclades.pipeline.training.labelled import PLACE, find_images, image_name
 from cyclades.pipeline.training.options import TrainingOptions
 from cyclades.pipeline.training.rgz_labels import RgzOptions
-from cyclades.pipeline.training.samples import Sample
+from cyclades.pipeline.training.samples import Floats, Sample
 from cyclades.pipeline.training.sources import OneDataOptions, build_source
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.io import open_image
@@ -50,6 +50,7 @@ class DetectionTask(Task):
     """
 
     main: ClassVar[str] = "completeness"
+    version: ClassVar[int] = 2
 
     def __init__(self, name: str, options: DetectionOptions) -> None:
         super().__init__(name)
@@ -146,8 +147,10 @@ class DetectionTask(Task):
         return {"version": self.version, **made}
 
     def figures(self, units: Sequence[Unit]) -> dict[str, float]:
-        """Completeness at the fixed reliability, by class too, and association.
+        """Completeness at the fixed reliability, by class too, average precision and association.
 
+        ``average_precision`` is the area below the best reliability against completeness, whatever
+        the class: all detections count, where the completeness hangs on the surest false ones.
         ``association`` is the share of multi-component sources of which one detection holds all
         (its box overlaps that of the label by half), at the threshold of that reliability.
         """
@@ -156,12 +159,15 @@ class DetectionTask(Task):
         wanted = sum(int(unit["wanted"]) for unit in units)
         order = np.argsort(-score, kind="stable")
         hits = np.cumsum(real[order])
-        good = np.flatnonzero(hits >= self.options.reliability * np.arange(1, len(hits) + 1))
+        reliability = hits / np.arange(1, len(hits) + 1)
+        parted = np.diff(score[order], append=-np.inf) < 0.0  # no threshold parts equal scores
+        good = np.flatnonzero((reliability >= self.options.reliability) & parted)
         last = int(good[-1]) if len(good) else -1
         threshold = float(score[order][last]) if last >= 0 else np.inf
         made = {
             "completeness": float(hits[last]) / wanted if last >= 0 and wanted else 0.0,
             "recall_at_most": float(hits[-1]) / wanted if len(hits) and wanted else 0.0,
+            "average_precision": _area(hits, reliability, wanted),
         }
         objects = [one for unit in units for one in unit["objects"]]
         for name in sorted({str(one[0]) for one in objects}):
@@ -170,6 +176,14 @@ class DetectionTask(Task):
             if name == MULTIPLE:
                 made["association"] = float(np.mean([one[2] >= threshold for one in mine]))
         return made
+
+
+def _area(hits: Floats, reliability: Floats, wanted: int) -> float:
+    """Area below the envelope of reliability against completeness, from the surest detection on."""
+    if not wanted:
+        return 0.0
+    envelope = np.maximum.accumulate(reliability[::-1])[::-1]
+    return float(np.sum(np.diff(hits, prepend=0.0) * envelope) / wanted)
 
 
 class _Clock:
