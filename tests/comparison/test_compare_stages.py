@@ -184,6 +184,9 @@ def test_the_command_writes_tables_a_figure_and_a_page(field, tmp_path, capsys, 
     printed = capsys.readouterr().out
     assert "detection: sep" in printed
     assert ("completeness" in printed) == with_truth
+    heading, first, second = printed.splitlines()[:3]
+    assert heading.split()[:3] == ["run", "change", "components"]
+    assert len(first) == len(second) == len(heading)  # aligned
     table = Table.read(tmp_path / "out" / "stages.ecsv")
     assert list(table["run"]) == ["classical", "detection: sep"]
     assert len(Table.read(tmp_path / "out" / "stages_by_snr.ecsv"))
