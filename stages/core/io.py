@@ -330,7 +330,8 @@ class FitsSource:
         Raises
         ------
         InputError
-            Where every pixel is blank or masked, or the file is damaged.
+            Where every pixel is blank or masked, pixels are beyond the range of single precision,
+            or the file is damaged.
         """
         from cyclades.stages.core.masks import zeros_are_blank
 
@@ -366,7 +367,7 @@ class FitsSource:
             full_shape=self.shape,
             name=self.name,
             header=self.header,
-        )
+        ).check_range()
 
     @cached_property
     def _mask(self) -> "Mask | None":

@@ -34,7 +34,8 @@ function ticks(low, high, log) {
     for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
       for (const m of high / low > 300 ? [1] : high / low > 30 ? [1, 3] : [1, 2, 5])
         if (m * 10 ** e >= low * 0.999 && m * 10 ** e <= high * 1.001) found.push(m * 10 ** e);
-    return found;
+    // of a short stretch of a logarithmic axis, round numbers with equal steps are more
+    if (found.length > 2) return found;
   }
   const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
