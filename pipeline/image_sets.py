@@ -115,7 +115,7 @@ class SetRun(ChainRun):
         image, components = self.images[name], self.products["components"]
         again = self.config.characterization.measure_again(
             image, self.backgrounds[name], self.products["detections"], components,
-            context=self.context,
+            plane=name, context=self.context,
         )  # fmt: skip
         area = np.ones(len(components))
         if per_pixel(image.unit) and image.psf is not None:
