@@ -187,8 +187,8 @@ class CharacterizationStage(Stage):
         """Return further columns of known components on another plane with the same pixels.
 
         Positions and shapes are those of `components`. The chain runs it on every plane of an
-        `ImageSet` and appends the plane's name, `plane`, to the columns. None by default: Gaussian fluxes
-        of every plane are measured in any case.
+        `ImageSet` and appends the plane's name, `plane`, to the columns. None by default:
+        Gaussian fluxes of every plane are measured in any case.
 
         Returns
         -------
