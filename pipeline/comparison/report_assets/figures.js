@@ -94,7 +94,8 @@ function drawFigure(figure, layers, parent) {
   const py = (v) => H - B - (H - T - B) * along(v, y0, y1, figure.y.log);
   for (const v of ticks(x0, x1, figure.x.log)) {
     svg("line", { class: "grid", x1: px(v), x2: px(v), y1: T, y2: H - B }, root);
-    tickLabel(v, { x: px(v), y: H - B + 16, "text-anchor": "middle" }, root);
+    const anchor = px(v) > W - R - 12 ? "end" : "middle";
+    tickLabel(v, { x: px(v), y: H - B + 16, "text-anchor": anchor }, root);
   }
   for (const v of ticks(y0, y1, figure.y.log)) {
     svg("line", { class: "grid", x1: L, x2: W - R, y1: py(v), y2: py(v) }, root);
