@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyclades.pipeline.chain import ChainRun, Result
+from cyclades.pipeline.chain import Result
+from cyclades.pipeline.chain_run import ChainRun
 from cyclades.pipeline.measurement.forced import SIGNIFICANCE, measure_at
 from cyclades.pipeline.measurement.planes import PlaneMeasurements, time_of
 from cyclades.pipeline.measurement.prior import read_prior

@@ -66,6 +66,8 @@ def test_an_axis_has_ticks_however_short_it_is(loaded):
                 made = loaded.page.evaluate("([a, b, log]) => ticks(a, b, log)", [*ends, log])
                 assert 2 <= len(made) <= 14, (ends, log, made)
                 assert np.all(np.diff(made) > 0)
+                texts = loaded.page.evaluate("(ticks) => ticks.map(tickText)", made)
+                assert max(map(len, texts)) <= 11, texts
                 assert ends[0] * 0.998 <= min(made) <= max(made) <= ends[1] * 1.002
 
 

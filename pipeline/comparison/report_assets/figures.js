@@ -47,7 +47,7 @@ function ticks(low, high, log) {
 
 function tickText(value) {
   if (value !== 0 && (Math.abs(value) >= 1e4 || Math.abs(value) < 1e-3)) {
-    const [digits, power] = value.toExponential().split("e");
+    const [digits, power] = Number(value.toPrecision(4)).toExponential().split("e");
     return `${digits === "1" ? "" : digits + "×"}10^${Number(power)}`;
   }
   return String(Number(value.toPrecision(4))).replace("-", "−");
