@@ -18,7 +18,8 @@ from cyclades import CycladesError, open_image, read_image
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.geometry import sky_positions
 from cyclades.stages.core.image import SkyImage
-from cyclades.stages.core.io import FitsSource, ImageOptions
+from cyclades.stages.core.image_options import ImageOptions
+from cyclades.stages.core.io import FitsSource
 from cyclades.stages.core.source import CombinedSource, ImageSet, MemorySource
 from cyclades.stages.core.tiling import Box
 
