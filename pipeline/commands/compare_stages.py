@@ -103,7 +103,7 @@ def compare_stages(
     from cyclades.pipeline.comparison.stages import compare_stages as compare
     from cyclades.pipeline.provenance import records
 
-    plane: "Path | SkyImage" = image
+    plane: Path | SkyImage = image
     if beam is not None:
         from cyclades.stages.core.io import read_image
 

@@ -69,6 +69,8 @@ def _rows(axes: Any, stages: "StageComparison") -> None:
 
 def _by_snr(axes: Any, stages: "StageComparison", what: str) -> None:
     """Total flux ratio (median and scatter) or median offset, in S/N bins."""
+    from matplotlib.ticker import LogFormatter
+
     catalogues = stages.comparison.catalogues
     base = catalogues[stages.routes[0]]
     for number, label in enumerate(list(stages.results)[1:]):
@@ -95,6 +97,8 @@ def _by_snr(axes: Any, stages: "StageComparison", what: str) -> None:
             x, y, error, style["ls"] = snr[held], values[held], None, "none"
         axes.errorbar(x, y, error, label=label, ms=5, lw=1.2, capsize=2, **style)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(LogFormatter())
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     axes.set_xlabel(f"signal to noise in {stages.routes[0]}")
     if what == "ratio":
         axes.axhline(1, color="0.4", lw=0.8, ls=":")

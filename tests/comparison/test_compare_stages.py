@@ -199,7 +199,7 @@ def test_the_beam_of_an_image_that_does_not_tell_it_is_given(tmp_path, capsys):
     from astropy.io import fits
 
     image = make_field(n=4, size=96)[0]
-    header = image.wcs.to_header() | {}
+    header = image.wcs.to_header()
     header["BUNIT"] = "Jy/beam"
     fits.PrimaryHDU(image.data, header).writeto(tmp_path / "field.fits")
     (tmp_path / "mine.yaml").write_text("detection: sep\n")
