@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= output
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: run run-learned test test-slow lint docs site notebooks wheel-check clean
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from cyclades.pipeline.document import Document, Location
 from cyclades.stages.core.errors import ConfigurationError
-from cyclades.stages.core.io import ImageOptions
+from cyclades.stages.core.image_options import ImageOptions
 from cyclades.stages.core.registry import stage_class, suggestion
 from cyclades.stages.core.stage import (
     KINDS,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyclades.pipeline.chain import ChainRun, Result
+from cyclades.pipeline.chain import Result
+from cyclades.pipeline.chain_run import ChainRun
 from cyclades.pipeline.measurement.forced import SIGNIFICANCE, measure_at
 from cyclades.pipeline.measurement.planes import PlaneMeasurements, time_of
 from cyclades.pipeline.measurement.prior import read_prior
@@ -115,7 +116,7 @@ class SetRun(ChainRun):
         image, components = self.images[name], self.products["components"]
         again = self.config.characterization.measure_again(
             image, self.backgrounds[name], self.products["detections"], components,
-            context=self.context,
+            plane=name, context=self.context,
         )  # fmt: skip
         area = np.ones(len(components))
         if per_pixel(image.unit) and image.psf is not None:

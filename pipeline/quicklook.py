@@ -12,6 +12,8 @@ from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import SIGMA_TO_FWHM, Floats, shape_from_covariance
 
 if TYPE_CHECKING:
+    from matplotlib.colors import Normalize
+
     from cyclades.pipeline.chain import Result
     from cyclades.stages.core.image import SkyImage
 
@@ -91,12 +93,24 @@ def draw_picture(picture: Picture, path: str | Path) -> None:
             shown = show(axes, data, norms[panel], difference=panel == 1, shape=(ny, nx))
             axes.set_title(titles[panel])
             unit = "" if image.unit is None else image.unit.to_string()
-            figure.colorbar(shown, ax=axes, shrink=0.85, label=unit)
+            ticks = {"ticks": round_values(norms[0]), "format": "%g"} if panel == 0 else {}
+            figure.colorbar(shown, ax=axes, shrink=0.85, label=unit, **ticks)
             if panel == 0:
                 draw_shapes(axes, *picture.components)
                 _draw_beam(axes, image, picture.shape)
             axes.set(xlim=(-0.5, nx - 0.5), ylim=(-0.5, ny - 0.5))
         figure.savefig(path, dpi=100, format="png")
+
+
+def round_values(norm: "Normalize") -> list[float]:
+    """Round values that lie evenly along a stretch, for the ticks of its bar of colours."""
+    even = np.asarray(norm.inverse(np.linspace(0.0, 1.0, 9)), float)
+    step = np.abs(np.gradient(even))
+    # no finer than the distance to the next one
+    unit = 10.0 ** np.floor(np.log10(np.where(step > 0.0, step, 1.0)))
+    kept = np.unique(np.round(even / unit) * unit)
+    inside = (kept >= even[0]) & (kept <= even[-1])
+    return [float(f"{value:.6g}") + 0.0 for value in kept[inside]]
 
 
 def _draw_beam(axes: Any, image: "SkyImage", shape: tuple[int, int]) -> None:

@@ -1,11 +1,15 @@
 """``cyclades compare-stages``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cyclades.pipeline.commands.terminal import examples, json_option, print_json, progress_bar
 from cyclades.stages.core.errors import InputError
+
+if TYPE_CHECKING:
+    from cyclades.stages.core.image import SkyImage
 
 
 @click.command(
@@ -60,6 +64,7 @@ from cyclades.stages.core.errors import InputError
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), help="Directory for tables and figures."
 )
+@click.option("--beam", help="Beam of an IMAGE that does not tell it, as 5.4arcsec.")
 @click.option("--workers", type=click.IntRange(min=1), help="Threads in all.  [default: at most 8]")
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @json_option
@@ -74,6 +79,7 @@ def compare_stages(
     stages: str | None,
     rows: tuple[str, ...],
     output: Path | None,
+    beam: str | None,
     workers: int | None,
     quiet: bool,
     as_json: bool,
@@ -85,8 +91,10 @@ def compare_stages(
     route --base, one by one and all together, and judged by fields with truth.
     """
     if matrix is not None or seeds is not None:
-        if image is not None or routes is not None or truth is not None:
-            raise InputError("A matrix takes no IMAGE, --routes or --truth; its fields have truth.")
+        if any(given is not None for given in (image, routes, truth, beam)):
+            raise InputError(
+                "A matrix takes no IMAGE, --routes, --truth or --beam; its fields have truth."
+            )
         names = None if stages is None else _names(stages)
         _matrix(matrix, seeds, assignments, base, names, rows, output, workers, quiet, as_json)
         return
@@ -95,8 +103,13 @@ def compare_stages(
     from cyclades.pipeline.comparison.stages import compare_stages as compare
     from cyclades.pipeline.provenance import records
 
+    plane: Path | SkyImage = image
+    if beam is not None:
+        from cyclades.stages.core.io import read_image
+
+        plane = read_image(image, beam=beam)
     with progress_bar("stage", quiet=quiet) as told:
-        made = compare(image, _names(routes), truth, workers=workers, progress=told)
+        made = compare(plane, _names(routes), truth, workers=workers, progress=told)
     files = [] if output is None else made.write(output)
     if as_json:
         tables = {"runs": records(made.table), "changes": records(made.changes)}

@@ -18,7 +18,8 @@ from cyclades.stages.core.errors import ConfigurationError, InputError, OutputEr
 if TYPE_CHECKING:
     from cyclades.pipeline.measurement.planes import PlaneMeasurements
     from cyclades.stages.core.catalogue import Catalogue
-    from cyclades.stages.core.io import FitsSource, ImageOptions
+    from cyclades.stages.core.image_options import ImageOptions
+    from cyclades.stages.core.io import FitsSource
 
 
 @click.command(

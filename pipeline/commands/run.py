@@ -22,6 +22,7 @@ from cyclades.pipeline.commands.terminal import (
     examples,
     json_option,
     log_to_terminal,
+    note_first_run,
     number_of,
     print_json,
     quiet_option,
@@ -171,6 +172,8 @@ def run(
     options |= {name: str(path) for name, path in files.items() if path is not None}
     maps = None if background is None or rms is None else (background, rms)
     planes = named_planes(images)
+    if not (quiet or dry_run):
+        note_first_run()
     if detection_plane is not None and not planes:
         raise ConfigurationError("--detection-plane is for planes given as NAME=IMAGE.")
     if planes and maps is not None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,6 +102,27 @@ def say_plan(as_json: bool, files: Iterable[Path], lines: Iterable[str] = (), **
     for path in listed:
         new = "" if not Path(path).exists() else " (replaces the one that is there)"
         click.echo(f"would write {path}{new}")
+
+
+def note_first_run(folder: Path | None = None) -> None:
+    """Say on a terminal that code will be compiled first, where no compiled code is there.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Of the stages; numba keeps the code there, or in a cache of its own where it may not write.
+    """
+    stages = Path(__file__).resolve().parents[2] / "stages" if folder is None else folder
+    own = os.environ.get("NUMBA_CACHE_DIR")
+    places = [stages] if own is None else [Path(own)]
+    places.append(Path.home() / ".cache" / "numba")
+    kept = "*.py{}{}.nbi".format(*sys.version_info)
+    if sys.stderr.isatty() and not any(next(place.rglob(kept), None) for place in places):
+        click.echo(
+            "The first run compiles the fitting code, which takes about a minute; later ones start "
+            "at once.",
+            err=True,
+        )
 
 
 def complain(message: object) -> None:

@@ -19,6 +19,7 @@ from cyclades.pipeline.comparison.matrix_figures import QUANTITIES, Judged, matr
 from cyclades.pipeline.comparison.stages import Route, as_config, route_name
 from cyclades.pipeline.comparison.swaps import Swap, learned_stages, matrix_rows, refusal
 from cyclades.pipeline.comparison.tables import Floats
+from cyclades.pipeline.comparison.text_columns import columns
 from cyclades.pipeline.config import DEFAULT_ROUTE
 from cyclades.pipeline.progress import Progress, Steps, Told
 from cyclades.stages.core.catalogue import Catalogue, read_catalogue
@@ -74,21 +75,10 @@ class StageMatrix:
 
     def format(self) -> str:
         """Return the main numbers as text for a terminal."""
-        lines = self.lines()
-        names = list(lines[0])
-        widths = [max(len(n), *(len(line[n]) for line in lines)) for n in names]
-        text = [dict(zip(names, names, strict=True)), *lines]
-        padded = [
-            "  ".join(
-                line[n].ljust(w) if k < 2 else line[n].rjust(w)
-                for k, (n, w) in enumerate(zip(names, widths, strict=True))
-            )
-            for line in text
-        ]
         notes = [f"left out: {what}: {why}" for what, why in self.left_out.items()]
         if self.refused:
             notes.append(f"cannot run as they come: {', '.join(self.refused)}")
-        return "\n".join([*padded, *notes])
+        return "\n".join([columns(self.lines(), left=2), *notes])
 
     def plot(self) -> "Figure":
         """Draw every quantity of every route; see `cyclades.pipeline.comparison.matrix_plot`."""

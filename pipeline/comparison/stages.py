@@ -13,6 +13,7 @@ from cyclades.pipeline.comparison.intervals import median, robust_sigma
 from cyclades.pipeline.comparison.match import match
 from cyclades.pipeline.comparison.metrics import SNR_BINS
 from cyclades.pipeline.comparison.tables import ComparisonTable, Floats
+from cyclades.pipeline.comparison.text_columns import columns, number, with_interval
 from cyclades.pipeline.config import RouteConfig
 from cyclades.pipeline.progress import Steps, Told
 from cyclades.stages.core.errors import ConfigurationError, InputError, OutputError
@@ -68,10 +69,9 @@ class StageComparison:
     comparison: Comparison
 
     def format(self) -> str:
-        """Return the main numbers as text for a terminal."""
-        table = self._printed
-        align = ["<", "<", *[">"] * (len(table.colnames) - 2)]
-        return "\n".join(table.pformat(max_lines=-1, max_width=-1, align=align))
+        """Return the main numbers as aligned columns; of the truth, with 68 % intervals."""
+        scored = "f1" in self.table.colnames
+        return columns([_line(row, scored) for row in self.table], left=2)
 
     @property
     def _printed(self) -> "Table":
@@ -288,6 +288,26 @@ def _table(
 
 
 _ENDS = ("low", "high")
+
+
+def _line(row: Any, scored: bool) -> dict[str, Any]:
+    """The main numbers of one run as text."""
+    line = {
+        "run": row["run"],
+        "change": row["change"],
+        "components": row["components"],
+        "sources": row["sources"],
+        "matched": number(row["matched_share"]),
+        "lost": row["lost"],
+        "new": row["new"],
+        "total ratio (scatter)": f"{number(row['total_flux_ratio'])} "
+        f"({number(row['total_flux_scatter'])})",
+        "offset": f'{row["offset"]:.2g}"',
+    }
+    if scored:
+        shown = {"completeness": "completeness", "reliability": "reliability", "F1": "f1"}
+        line |= {title: with_interval(row, name) for title, name in shown.items()}
+    return line | {"seconds": f"{row['seconds']:.1f}"}
 
 
 def flux_ratio(first: ComparisonTable, second: ComparisonTable, rows: Any, name: str) -> Floats:

@@ -47,6 +47,8 @@ def draw(stages: "StageComparison") -> "Figure":
 
 def _rows(axes: Any, stages: "StageComparison") -> None:
     """Bars: to the left the rows of the first route that are lost, to the right kept and new."""
+    from matplotlib.ticker import MaxNLocator
+
     table = stages.table[1:]
     y = np.arange(len(table))[::-1]
     axes.barh(y, -table["lost"], color=LOST, label="lost")
@@ -60,12 +62,15 @@ def _rows(axes: Any, stages: "StageComparison") -> None:
     axes.set_xlim(1.1 * low, high + 0.7 * (high - low))
     axes.set(xlabel=f"rows against {stages.routes[0]}", title="Rows lost and new")
     axes.xaxis.set_major_formatter(lambda v, _: f"{abs(v):g}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(-1.0, len(table) - 0.5)
     axes.legend(loc="lower right", fontsize=9, ncols=2)
 
 
 def _by_snr(axes: Any, stages: "StageComparison", what: str) -> None:
     """Total flux ratio (median and scatter) or median offset, in S/N bins."""
+    from matplotlib.ticker import LogFormatter
+
     catalogues = stages.comparison.catalogues
     base = catalogues[stages.routes[0]]
     for number, label in enumerate(list(stages.results)[1:]):
@@ -86,8 +91,14 @@ def _by_snr(axes: Any, stages: "StageComparison", what: str) -> None:
                 spread.append(float(robust_sigma(held)))
         style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
         error = spread if what == "ratio" else None
+        if not x:
+            # too few for a median in any bin: each by itself
+            held = np.isfinite(values) & (snr > 0)
+            x, y, error, style["ls"] = snr[held], values[held], None, "none"
         axes.errorbar(x, y, error, label=label, ms=5, lw=1.2, capsize=2, **style)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(LogFormatter())
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     axes.set_xlabel(f"signal to noise in {stages.routes[0]}")
     if what == "ratio":
         axes.axhline(1, color="0.4", lw=0.8, ls=":")
@@ -134,5 +145,6 @@ def _lost_by_snr(axes: Any, stages: "StageComparison") -> None:
         xlabel=f"signal to noise in {stages.routes[0]}",
         ylabel="share of rows lost",
         title="Lost rows",
+        ylim=(0.0, 1.0),
     )
     axes.legend(fontsize=9)

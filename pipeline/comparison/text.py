@@ -7,6 +7,7 @@ import numpy as np
 from cyclades.pipeline.comparison.metrics import SNR_BINS
 from cyclades.pipeline.comparison.text_columns import columns as _columns
 from cyclades.pipeline.comparison.text_columns import number as _number
+from cyclades.pipeline.comparison.text_columns import with_interval
 from cyclades.pipeline.comparison.text_further import further_blocks
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ def _against_truth(comparison: "Comparison") -> str:
         {
             "catalogue": row["catalogue"],
             "rows": row["rows"],
-            "completeness": _with_interval(row, "completeness"),
-            "reliability": _with_interval(row, "reliability"),
-            "F1": _with_interval(row, "f1"),
+            "completeness": with_interval(row, "completeness"),
+            "reliability": with_interval(row, "reliability"),
+            "F1": with_interval(row, "f1"),
             "area": f"{row['area_under_curve']:.3f}",
             "C(R=.95)": f"{row['completeness_at_0.95']:.3f}",
             "C(R=.99)": f"{row['completeness_at_0.99']:.3f}",
@@ -69,10 +70,6 @@ def _distribution(comparison: "Comparison") -> str:
     counts = list(comparison.meta["truth_by_snr"].values())
     parts = [f"{a}-{b}: {n}" for a, b, n in zip(edges, edges[1:], counts, strict=False) if n]
     return f" (by S/N {', '.join(parts)})" if parts else ""
-
-
-def _with_interval(row: Any, name: str) -> str:
-    return f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
 
 
 def _by_snr(comparison: "Comparison") -> list[dict[str, Any]]:

@@ -19,7 +19,8 @@ from cyclades.pipeline.progress import Steps, Told
 from cyclades.stages.core.catalogue import Catalogue
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage
-from cyclades.stages.core.io import FitsSource, ImageOptions
+from cyclades.stages.core.image_options import ImageOptions
+from cyclades.stages.core.io import FitsSource
 from cyclades.stages.core.planes import open_plane
 from cyclades.stages.core.source import ImageSet
 

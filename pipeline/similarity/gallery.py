@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from cyclades.pipeline.studies.files import written_whole
 from cyclades.stages.core.errors import ConfigurationError, CycladesError, InputError
 from cyclades.stages.core.geometry import pixel_positions
-from cyclades.stages.core.io import FitsSource, ImageOptions
+from cyclades.stages.core.image_options import ImageOptions
+from cyclades.stages.core.io import FitsSource
 from cyclades.stages.networks.classification import FeatureSpec
 from cyclades.stages.networks.cutouts import FrameSpec, Place, cut_out
 from cyclades.stages.networks.pictures import Bytes, PictureOptions

@@ -24,7 +24,8 @@ from cyclades.pipeline.training.samples import (
     keep_pixels,
 )
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.core.io import FitsSource, ImageOptions, open_image
+from cyclades.stages.core.image_options import ImageOptions
+from cyclades.stages.core.io import FitsSource, open_image
 from cyclades.stages.core.products import Segments
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.core.tiling import Box, full_box

@@ -12,7 +12,8 @@ from cyclades.stages.background.mesh import Map
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage
-from cyclades.stages.core.io import absolute_path, open_image
+from cyclades.stages.core.image_options import absolute_path
+from cyclades.stages.core.io import open_image
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.stage import WindowMaps, parameter
 from cyclades.stages.core.streaming import Plane

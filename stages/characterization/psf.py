@@ -1,9 +1,10 @@
 """Photometry of stars: the profile of the image's own stars fitted to every object."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator
 
 from cyclades.stages.characterization.apertures import KRON_FACTOR, KRON_MINIMUM, ellipses
 from cyclades.stages.characterization.moments import MomentsCharacterization
@@ -14,6 +15,7 @@ from cyclades.stages.characterization.psf_photometry import (
 )
 from cyclades.stages.characterization.star_profile import StarProfile, star_profile
 from cyclades.stages.core.context import Context
+from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.flags import Flag
 from cyclades.stages.core.geometry import gaussian_area
 from cyclades.stages.core.image import SkyImage
@@ -22,6 +24,15 @@ from cyclades.stages.core.stage import Capabilities, parameter
 
 Map = NDArray[np.float32]
 PSF_COLUMNS = ("psf_flux", "psf_flux_err", "spread_model", "spread_model_err")
+
+
+def _positive(gain: float | dict[str, float] | None) -> float | dict[str, float] | None:
+    """Check the gain, or those of all planes."""
+    if gain is not None:
+        values = gain.values() if isinstance(gain, dict) else (gain,)
+        if not values or not all(0.0 < value < np.inf for value in values):
+            raise ValueError("a gain is a positive number, or one a plane as {g: 2.0, r: 1.9}")
+    return gain
 
 
 class PsfCharacterization(MomentsCharacterization):
@@ -45,12 +56,12 @@ class PsfCharacterization(MomentsCharacterization):
         "Profile of stars: an elliptical Moffat or Gaussian profile, or the effective PSF that "
         "photutils builds, for which many stars are needed.",
     )
-    gain: float | None = parameter(
+    gain: Annotated[float | dict[str, float] | None, AfterValidator(_positive)] = parameter(
         None,
-        "Electrons that one unit of the image stands for, which give the photon noise of the "
-        "sources; left out of all errors where it is not given.",
+        "Electrons that one unit of the image stands for, one number or one a plane as "
+        "{g: 2.0, r: 1.9}, which give the photon noise of the sources; left out of all errors "
+        "where it is not given. A combination of planes takes the least of them.",
         unit="electrons per unit of a pixel",
-        gt=0,
     )
 
     def measure(
@@ -77,7 +88,7 @@ class PsfCharacterization(MomentsCharacterization):
         reduce_sizes(result, area, profile)
         excess = image.data - background.level
         x, y = _starts(result, detections)
-        error = self.pixel_errors(excess, background.rms)
+        error = pixel_errors(excess, background.rms, self.gain_of(None))
         fits = fit_points(excess, error, x, y, profile, fixed=False)
         assert detections.segments is not None
         labels = detections.segments.take(result.detection).label_map(image.shape)
@@ -98,6 +109,7 @@ class PsfCharacterization(MomentsCharacterization):
         detections: Detections,
         components: Components,
         *,
+        plane: str,
         context: Context,
     ) -> dict[str, NDArray[Any]]:
         """Return PSF and Kron fluxes at the positions and in the ellipses of components."""
@@ -109,13 +121,13 @@ class PsfCharacterization(MomentsCharacterization):
         excess, area = image.data - background.level, _areas(image, components)
         assert detections.segments is not None
         labels = detections.segments.take(components.detection).label_map(image.shape)
-        flux, flux_err = kron_again(excess, background.rms, labels, components, self.gain)
+        flux, flux_err = kron_again(excess, background.rms, labels, components, self.gain_of(plane))
         for label in ("kron_flux", "total_flux"):
             made[label], made[f"{label}_err"] = flux / area, flux_err / area
         if profile is None:
             return made
         x, y = _starts(components, detections)
-        error = self.pixel_errors(excess, background.rms)
+        error = pixel_errors(excess, background.rms, self.gain_of(plane))
         fits = fit_points(excess, error, x, y, profile, fixed=True)
         made["psf_flux"], made["psf_flux_err"] = fits.flux / area, fits.flux_err / area
         made["spread_model"], made["spread_model_err"] = spread_model(
@@ -145,19 +157,39 @@ class PsfCharacterization(MomentsCharacterization):
             )
         return found
 
-    def pixel_errors(self, excess: Map, rms: Map) -> Map:
-        """Return the errors of pixels: noise, and photons of the sources where a gain is given.
+    def gain_of(self, plane: str | None) -> float | None:
+        """Return the electrons of a unit on a plane, or (None) on a combination of all.
 
-        The photons are those of the image smoothed over 3 x 3 pixels: weights that follow the
-        noise of their own pixels would bias fluxes downwards.
+        Raises
+        ------
+        ConfigurationError
+            Where gains are given, but none of this plane.
         """
-        if self.gain is None:
-            return rms
-        from scipy.ndimage import uniform_filter
+        if not isinstance(self.gain, dict):
+            return self.gain
+        if plane is None:
+            return min(self.gain.values())
+        if plane not in self.gain:
+            raise ConfigurationError(
+                f"characterization.gain has no entry for the plane {plane}; give one for each, as "
+                "{g: 2.0, r: 1.9}."
+            )
+        return self.gain[plane]
 
-        smooth = uniform_filter(np.nan_to_num(excess), 3)
-        photons = np.maximum(smooth, np.float32(0.0)) / np.float32(self.gain)
-        return np.asarray(np.sqrt(rms**2 + photons), np.float32)
+
+def pixel_errors(excess: Map, rms: Map, gain: float | None) -> Map:
+    """Return the errors of pixels: noise, and photons of the sources where a gain is given.
+
+    The photons are those of the image smoothed over 3 x 3 pixels: weights that follow the noise
+    of their own pixels would bias fluxes downwards.
+    """
+    if gain is None:
+        return rms
+    from scipy.ndimage import uniform_filter
+
+    smooth = uniform_filter(np.nan_to_num(excess), 3)
+    photons = np.maximum(smooth, np.float32(0.0)) / np.float32(gain)
+    return np.asarray(np.sqrt(rms**2 + photons), np.float32)
 
 
 def _areas(image: SkyImage, components: Components) -> Floats:

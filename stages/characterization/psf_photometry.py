@@ -6,13 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclades.stages.characterization.star_profile import OVERSAMPLING, StarProfile
+from cyclades.stages.characterization.star_profile import OVERSAMPLING, StarProfile, window_side
 from cyclades.stages.core.products import Floats
 from cyclades.stages.core.stars import SPREAD_FLOOR
 
 Map = NDArray[np.float32]
-FIT_SIZE = 1.6
-"""Side of the fitted windows in FWHM."""
 GROUP = 1.5
 """Objects within so many FWHM of one another are fitted together."""
 WANDER = 0.6
@@ -29,7 +27,7 @@ class PointFits(NamedTuple):
     Attributes
     ----------
     flux, flux_err : ndarray, shape (n,)
-        Sums of pixels.
+        Sums of pixels; the errors hold that of the profile's shape.
     x, y : ndarray, shape (n,)
     """
 
@@ -62,7 +60,7 @@ def fit_points(
     n, (ny, nx) = len(x), excess.shape
     result = PointFits(*(np.full(n, np.nan) for _ in range(4)))
     mask = ~(np.isfinite(excess) & (error > 0.0))
-    side = max(5, 2 * round(0.5 * FIT_SIZE * profile.fwhm) + 1)
+    side = window_side(profile.fwhm)
     rows = _fitted(mask, x, y, side)
     if not rows.size:
         return result
@@ -73,7 +71,7 @@ def fit_points(
         result.flux[rows], result.flux_err[rows] = solve_fluxes(
             values, weight, x[rows], y[rows], profile, side
         )
-        return result
+        return _with_profile_error(result, profile)
     model = ImagePSF(profile.array, oversampling=OVERSAMPLING)
     column, row = np.rint(x[rows]).astype(int), np.rint(y[rows]).astype(int)
     central = excess[np.clip(row, 0, ny - 1), np.clip(column, 0, nx - 1)]
@@ -96,7 +94,12 @@ def fit_points(
     found.sort("id")
     for values, name in zip(result, ("flux_fit", "flux_err", "x_fit", "y_fit"), strict=True):
         values[rows] = np.ma.filled(np.ma.MaskedArray(found[name]).astype(float), np.nan)
-    return result
+    return _with_profile_error(result, profile)
+
+
+def _with_profile_error(fits: PointFits, profile: StarProfile) -> PointFits:
+    """Add to the errors of fluxes that of the profile, which all share."""
+    return fits._replace(flux_err=np.hypot(fits.flux_err, profile.scale_error * fits.flux))
 
 
 def solve_fluxes(

@@ -1,7 +1,9 @@
 """The profile of stars: fitted to those of an image, or made from its PSF where it has none."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +16,22 @@ from cyclades.stages.core.stars import Stars, find_stars
 OVERSAMPLING = 4
 REACH = 5.0
 """Half-size of a profile in FWHM; of a Moffat profile with beta 3.5, 0.2 percent lie beyond."""
+FIT_SIZE = 1.6
+"""Side of the windows that points are fitted in, in FWHM."""
 FIT_REACH = 3.0
 """Half-size of the windows that profiles are fitted to, in FWHM."""
 MODEL_ERROR = 0.02
 """Relative error of a pixel of a star besides the noise: what a profile of few parameters lacks.
 Without it the cores of the brightest stars alone would decide."""
+SOFT = 3.0
+"""Errors beyond which a pixel of a star counts for less, as one of a neighbour."""
 BETAS = (1.5, 30.0)
 """Least and largest exponent of a Moffat profile; the latter is a Gaussian."""
+
+
+def window_side(fwhm: float) -> int:
+    """Return the odd number of pixels of the side of the windows that points are fitted in."""
+    return max(5, 2 * round(0.5 * FIT_SIZE * fwhm) + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +48,16 @@ class StarProfile:
         Exponent of the Moffat profile; NaN for others.
     stars : int
         Number that it was fitted to; 0 where it was made from the image's PSF.
+    scale_error : float
+        Relative error of all fluxes that are fitted with it, from that of its shape; 0 where it
+        was made from the image's PSF.
     """
 
     array: Floats
     fwhm: float
     beta: float
     stars: int
+    scale_error: float = 0.0
 
     @cached_property
     def _spline(self) -> Floats:
@@ -136,22 +151,33 @@ def star_profile(
     covariance = np.median(stars.covariance, axis=0)
     if model == "gaussian":
         return sampled(covariance, stars=len(stars.x))
-    covariance, beta = fit_moffat(excess, rms, stars)
-    profile = sampled(covariance, beta, len(stars.x))
+    fit = fit_moffat(excess, rms, stars)
+    profile = sampled(fit.covariance, fit.beta, len(stars.x))
+    profile = replace(profile, scale_error=fit.scale_error)
     return build_epsf(excess, rms, stars, profile) if model == "epsf" else profile
 
 
-def fit_moffat(
-    excess: NDArray[np.float32], rms: NDArray[np.float32], stars: Stars
-) -> tuple[Floats, float]:
-    """Fit one elliptical Moffat profile to all stars, each with a flux and a level of its own.
+class MoffatFit(NamedTuple):
+    """A Moffat profile, and what is known of fluxes fitted with it.
 
-    Returns
-    -------
+    Attributes
+    ----------
     covariance : ndarray, shape (2, 2)
         Of the Gaussian with the same FWHM, pixels squared.
     beta : float
+    scale_error : float
+        Relative error of the fluxes of all stars together, from that of the profile's shape: by
+        how differently single stars would have it (the sandwich estimator, White 1982,
+        Econometrica 50, 1, with a star as one sample), which neighbours count in too.
     """
+
+    covariance: Floats
+    beta: float
+    scale_error: float
+
+
+def fit_moffat(excess: NDArray[np.float32], rms: NDArray[np.float32], stars: Stars) -> MoffatFit:
+    """Fit one elliptical Moffat profile to all stars, each with a flux and a level of its own."""
     from scipy.optimize import least_squares
 
     first = np.median(stars.covariance, axis=0)
@@ -175,8 +201,38 @@ def fit_moffat(
 
     root = np.linalg.cholesky(first)
     start = np.array([np.log(root[0, 0]), root[1, 0], np.log(root[1, 1]), np.log(2.5)])
-    found = least_squares(residuals, start, loss="soft_l1", f_scale=3.0, max_nfev=40)
-    return shape(found.x)
+    found = least_squares(residuals, start, loss="soft_l1", f_scale=SOFT, max_nfev=40)
+    covariance, beta = shape(found.x)
+    # the gradient of every star by itself, where the loss is soft
+    weighted = found.fun * (1.0 + (found.fun / SOFT) ** 2) ** 0.25
+    starts = np.cumsum([0] + [len(window[0]) for window in windows[:-1]])
+    each = np.add.reduceat(found.jac * weighted[:, None], starts, axis=0)
+    bread = np.linalg.pinv(found.jac.T @ found.jac, hermitian=True)
+    share = len(windows) / max(1, len(windows) - len(found.x))
+    spread = share * bread @ (each.T @ each) @ bread
+    return MoffatFit(covariance, beta, _scale_error(shape, found.x, spread))
+
+
+def _scale_error(
+    shape: Callable[[Floats], tuple[Floats, float]], fitted: Floats, spread: Floats
+) -> float:
+    """Relative error of fluxes by a profile whose parameters have the covariance `spread`.
+
+    A star P that is fitted as Q gets the flux ``sum(P Q) / sum(Q^2)``.
+    """
+    half = window_side(float(SIGMA_TO_FWHM * determinant(shape(fitted)[0]) ** 0.25)) // 2
+    d = np.arange(-half, half + 1.0)
+
+    def values(p: Floats) -> Floats:
+        covariance, beta = shape(p)
+        square = _square(covariance, d[None, :], d[:, None])
+        return moffat(square, beta) / moffat_area(covariance, beta)
+
+    star, slope = values(fitted), np.zeros(len(fitted))
+    for k, step in enumerate(1e-4 * np.eye(len(fitted))):
+        other = values(fitted + step)
+        slope[k] = ((star * other).sum() / (other**2).sum() - 1.0) / step[k]
+    return float(np.sqrt(slope @ spread @ slope))
 
 
 def _window(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.errors import InputError
@@ -15,6 +15,25 @@ if TYPE_CHECKING:
     from astropy.io.fits import Header
     from astropy.units import UnitBase
     from astropy.wcs import WCS
+
+LARGEST = 1e36
+"""Pixels of this size leave room for sums of them within single precision (3.4e38)."""
+
+
+def single_precision(values: ArrayLike) -> NDArray[np.float32]:
+    """Return values in C order and single precision.
+
+    Finite ones beyond its range become the largest there is, and not infinite, which would be
+    blank: see `SkyImage.check_range`.
+    """
+    given = np.asarray(values)
+    with np.errstate(over="ignore"):
+        made = np.ascontiguousarray(given, np.float32)
+    if given.dtype.kind == "f" and given.dtype.itemsize > 4:
+        lost = np.isinf(made) & np.isfinite(given)
+        if lost.any():
+            made[lost] = np.copysign(np.finfo(np.float32).max, given[lost])
+    return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +85,7 @@ class SkyImage:
                 f"{self.name}: an image is one plane with two axes, not an array of shape "
                 f"{data.shape}; choose a plane first."
             )
-        data = np.ascontiguousarray(data, np.float32)
+        data = single_precision(data)
         for label in ("mask", "weight"):
             plane = getattr(self, label)
             if plane is not None and plane.shape != data.shape:
@@ -91,6 +110,24 @@ class SkyImage:
         beam = "no beam" if self.psf is None else f"beam of {self.psf.size:.3g} pixels"
         frame = "no sky coordinates" if self.wcs is None else "/".join(self.wcs.wcs.ctype)
         return f"<SkyImage {self.name}: {nx} x {ny} pixels, {unit}, {beam}, {frame}>"
+
+    def check_range(self) -> "SkyImage":
+        """Return the image itself.
+
+        Raises
+        ------
+        InputError
+            Where pixels are so large that fluxes would leave the range of single precision.
+        """
+        ends = (np.fmin.reduce(self.data, axis=None), np.fmax.reduce(self.data, axis=None))
+        if ends[0] < -LARGEST or ends[1] > LARGEST:
+            number = np.count_nonzero(self.data < -LARGEST) + np.count_nonzero(self.data > LARGEST)
+            raise InputError(
+                f"{self.name}: {number} pixels lie beyond {LARGEST:.0e}, where sums leave the "
+                "range of single precision; leave them out by --mask if they stand for blank "
+                "ones, or write the image in a larger unit."
+            )
+        return self
 
     @property
     def shape(self) -> tuple[int, int]:

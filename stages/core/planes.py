@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cyclades.stages.core.beam_shape import BeamShape
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.headers import celestial_wcs, clean_header, header_beam, table_beam
+from cyclades.stages.core.image import single_precision
 from cyclades.stages.core.remote import RemoteFile, as_file
 from cyclades.stages.core.tiling import Box, full_box
 
@@ -115,6 +116,8 @@ class FitsPlane:
         if fresh and pixels.dtype == np.dtype(">f4") and sys.byteorder == "little":
             pixels = pixels.byteswap(inplace=True).view(np.float32)
             return np.asarray(pixels)
+        if pixels.dtype.kind == "f" and pixels.dtype.itemsize > 4:
+            return single_precision(pixels)
         return np.array(pixels, np.float32, order="C", copy=True)
 
     def _columns(self, hdu: Any, box: Box) -> NDArray[np.float32] | None:

@@ -68,8 +68,8 @@ class MemorySource:
         return self.image.cutout(box)
 
     def read(self) -> SkyImage:
-        """Return the plane itself."""
-        return self.image
+        """Return the plane itself; see `SkyImage.check_range`."""
+        return self.image.check_range()
 
 
 def cutout(source: ImageSource, x: float, y: float, size: int) -> SkyImage:

@@ -181,13 +181,14 @@ class CharacterizationStage(Stage):
         detections: "Detections",
         components: "Components",
         *,
+        plane: str,
         context: "Context",
     ) -> "dict[str, NDArray[Any]]":
         """Return further columns of known components on another plane with the same pixels.
 
         Positions and shapes are those of `components`. The chain runs it on every plane of an
-        `ImageSet` and appends the plane's name to the columns. None by default: Gaussian fluxes
-        of every plane are measured in any case.
+        `ImageSet` and appends the plane's name, `plane`, to the columns. None by default:
+        Gaussian fluxes of every plane are measured in any case.
 
         Returns
         -------

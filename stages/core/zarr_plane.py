@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.headers import celestial_wcs, clean_header, header_beam
+from cyclades.stages.core.image import single_precision
 from cyclades.stages.core.planes import FitsPlane, chosen_planes, image_axes
 from cyclades.stages.core.remote import RemoteFile
 from cyclades.stages.core.tiling import Box
@@ -43,7 +44,7 @@ class ZarrPlane(FitsPlane):
             raise InputError(
                 f"{self.path}: a chunk is damaged or missing; fetch or write the store again."
             ) from error
-        return np.array(pixels, np.float32, order="C").reshape(box.shape)
+        return np.array(single_precision(pixels)).reshape(box.shape)
 
 
 def open_zarr(path: Path | RemoteFile, name: int | str | None, plane: tuple[int, ...]) -> ZarrPlane:

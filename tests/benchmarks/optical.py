@@ -340,6 +340,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--plane", default="chi-squared")
     parser.add_argument("--parts", default="completeness,fluxes,classes,pairs")
+    parser.add_argument("--gain", action="store_true", help="give the electrons of each band")
     parser.add_argument("--calibrate", action="store_true")
     given = parser.parse_args()
     parts = given.parts.split(",")
@@ -351,6 +352,11 @@ def main() -> None:
     if given.calibrate or {"fluxes", "classes"} & set(parts):
         start, found = time.perf_counter(), []
         pipeline = Pipeline.from_route("optical")
+        if given.gain:
+            settings = options(given.size)
+            photons = {"gain": {band: settings.electrons(band) for band in BANDS}}
+            held = pipeline.config.characterization.model_dump()
+            pipeline = pipeline.replace(characterization={"name": "psf", **held, **photons})
         for simulation in simulations:
             result = pipeline.run(simulation.image_set(given.plane), keep=False)
             assert result.catalogue is not None

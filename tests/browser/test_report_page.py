@@ -57,6 +57,20 @@ def test_the_image_the_curves_and_the_tables_are_drawn(loaded, comparison):
     assert page.locator("#legend span").count() == 3
 
 
+def test_an_axis_has_ticks_however_short_it_is(loaded):
+    """A single bin of sources spans no round number of a logarithmic axis."""
+    for log in (True, False):
+        for width in (1.003, 1.32, 2.0, 5.0, 29.0, 31.0, 299.0, 1e6):
+            for low in np.geomspace(3e-4, 3.0, 23):
+                ends = [float(low), float(low * width)]
+                made = loaded.page.evaluate("([a, b, log]) => ticks(a, b, log)", [*ends, log])
+                assert 2 <= len(made) <= 14, (ends, log, made)
+                assert np.all(np.diff(made) > 0)
+                texts = loaded.page.evaluate("(ticks) => ticks.map(tickText)", made)
+                assert max(map(len, texts)) <= 11, texts
+                assert ends[0] * 0.998 <= min(made) <= max(made) <= ends[1] * 1.002
+
+
 def test_toggles_hide_and_show_a_catalogue(loaded):
     page = loaded.page
     before = page.evaluate(BLUE)

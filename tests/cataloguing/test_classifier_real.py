@@ -18,7 +18,8 @@ from scipy.ndimage import gaussian_filter
 from cyclades.pipeline.studies.tasks.pictures import find_pictures, read_pictures
 from cyclades.pipeline.training.classifier import ClassifierOptions, train_classifier
 from cyclades.stages.core.errors import CycladesError
-from cyclades.stages.core.io import FitsSource, ImageOptions
+from cyclades.stages.core.image_options import ImageOptions
+from cyclades.stages.core.io import FitsSource
 from cyclades.stages.core.source import MemorySource
 from cyclades.stages.networks.classification import read_classifier
 from cyclades.stages.networks.cutouts import FrameSpec, Place, cut_out

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cyclades.stages.characterization.psf import PsfCharacterization
+from cyclades.stages.characterization.psf import PsfCharacterization, pixel_errors
 from cyclades.stages.characterization.psf_photometry import PointFits, fit_points, spread_model
 from cyclades.stages.characterization.star_profile import (
     fit_moffat,
@@ -14,6 +14,7 @@ from cyclades.stages.characterization.star_profile import (
 )
 from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.context import Context
+from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.geometry import covariance_from_shape, gaussian_area
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.products import Background
@@ -57,7 +58,7 @@ def test_moffat_profiles_have_unit_flux_and_the_given_fwhm():
 def test_the_profile_of_an_image_is_that_of_its_stars():
     data, *_ = field([3000.0, 8000.0, 20000.0])
     rms = np.ones_like(data)
-    covariance, beta = fit_moffat(data, rms, find_stars(data))
+    covariance, beta, _ = fit_moffat(data, rms, find_stars(data))
     np.testing.assert_allclose(covariance, COVARIANCE, rtol=0.02, atol=0.02)
     assert beta == pytest.approx(BETA, abs=0.15)
     found = star_profile(data, rms, None, "moffat", "image")
@@ -97,6 +98,53 @@ def test_fluxes_of_points_and_their_errors(fixed):
     assert np.median(flux / fits.flux_err) > 0.9 * np.median(flux) * np.sqrt(
         (sampled(COVARIANCE, BETA).at(*np.mgrid[-12:13, -12:13]) ** 2).sum()
     ) - 1.0  # fmt: skip
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_photon_noise_is_in_the_errors_of_bright_stars(fixed):
+    """Of a star of 1e5 units at a gain of 2, the noise is ten times that of the sky alone."""
+    data, x, y, flux = field([1e5], seed=17, noise=0.0)
+    rng = np.random.default_rng(18)
+    noise, gain = 1.0, 2.0
+    expected = gain * np.maximum(data, 0.0)
+    data = rng.poisson(expected) / gain + noise * rng.standard_normal(data.shape)
+    rms, excess = np.full(data.shape, noise, "f4"), data.astype("f4")
+    errors = pixel_errors(excess, rms, gain)
+    profile = sampled(COVARIANCE, BETA)
+    fits = fit_points(excess, errors, x, y, profile, fixed=fixed)
+    pull, n = (fits.flux - flux) / fits.flux_err, len(x)
+    assert abs(pull.mean()) < 4.5 / np.sqrt(n)
+    assert pull.std() == pytest.approx(1.0, abs=4.5 / np.sqrt(2 * n))
+    without = fit_points(excess, pixel_errors(excess, rms, None), x, y, profile, fixed=fixed)
+    assert np.median(fits.flux_err) > 5.0 * np.median(without.flux_err)
+
+
+def test_errors_of_fluxes_hold_that_of_the_profile():
+    """The flux scale of many fields, each with a profile of its own, scatters as it says."""
+    scale, error = [], []
+    for seed in range(24):
+        data, x, y, flux = field([2000.0, 4000.0, 8000.0], seed=100 + seed, side=200)
+        found = star_profile(data, np.ones_like(data), None, "moffat", "image")
+        assert found.stars >= 8
+        fits = fit_points(data, np.ones_like(data), x, y, found, fixed=True)
+        bare = fits.flux_err**2 - (found.scale_error * fits.flux) ** 2
+        weight = flux**2 / bare
+        scale.append(np.average(fits.flux / flux, weights=weight) - 1.0)
+        error.append(np.hypot(found.scale_error, weight.sum() ** -0.5))
+    pull = np.array(scale) / error
+    assert abs(pull.mean()) < 4.0 * 1.2 / np.sqrt(24)
+    assert 0.5 < pull.std() < 1.7
+
+
+def test_gains_are_one_a_plane():
+    stage = PsfCharacterization(gain={"g": 2.0, "r": 3.0})
+    assert (stage.gain_of("r"), stage.gain_of(None)) == (3.0, 2.0)
+    assert PsfCharacterization(gain=5.0).gain_of("z") == 5.0
+    with pytest.raises(ConfigurationError, match="no entry for the plane z"):
+        stage.gain_of("z")
+    for wrong in (0.0, {"g": -1.0}, {}):
+        with pytest.raises(ValueError, match="positive"):
+            PsfCharacterization(gain=wrong)
 
 
 def test_points_that_touch_are_fitted_together_and_blank_ones_not_at_all():
@@ -143,7 +191,9 @@ def measured(data):
         detections = chosen.detect(image, background, context=context)
         detections = complete_detections(image, background, detections, context=context)
         found = stage.measure(image, background, detections, context=context)
-        again = stage.measure_again(image, background, detections, found, context=context)
+        again = stage.measure_again(
+            image, background, detections, found, plane="r", context=context
+        )
     return found, again
 
 

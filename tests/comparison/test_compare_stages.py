@@ -184,12 +184,35 @@ def test_the_command_writes_tables_a_figure_and_a_page(field, tmp_path, capsys, 
     printed = capsys.readouterr().out
     assert "detection: sep" in printed
     assert ("completeness" in printed) == with_truth
+    heading, first, second = printed.splitlines()[:3]
+    assert heading.split()[:3] == ["run", "change", "components"]
+    assert len(first) == len(second) == len(heading)  # aligned
     table = Table.read(tmp_path / "out" / "stages.ecsv")
     assert list(table["run"]) == ["classical", "detection: sep"]
     assert len(Table.read(tmp_path / "out" / "stages_by_snr.ecsv"))
     assert (tmp_path / "out" / "stages.png").read_bytes()[:4] == b"\x89PNG"
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "Stage by stage" in page
+
+
+def test_the_beam_of_an_image_that_does_not_tell_it_is_given(tmp_path, capsys):
+    from astropy.io import fits
+
+    image = make_field(n=4, size=96)[0]
+    header = image.wcs.to_header()
+    header["BUNIT"] = "Jy/beam"
+    fits.PrimaryHDU(image.data, header).writeto(tmp_path / "field.fits")
+    (tmp_path / "mine.yaml").write_text("detection: sep\n")
+    arguments = ["compare-stages", str(tmp_path / "field.fits"), "--routes"]
+    arguments += [f"classical,{tmp_path / 'mine.yaml'}"]
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "--beam" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments, "--beam", "9arcsec"])
+    assert exit_.value.code == 0
+    assert "detection: sep" in capsys.readouterr().out
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):

@@ -17,7 +17,9 @@ from sky_grids import CENTRE, GRIDS, make_header, make_wcs
 from cyclades import CycladesError, open_image, read_image
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.geometry import sky_positions
-from cyclades.stages.core.io import FitsSource, ImageOptions
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.image_options import ImageOptions
+from cyclades.stages.core.io import FitsSource
 from cyclades.stages.core.source import CombinedSource, ImageSet, MemorySource
 from cyclades.stages.core.tiling import Box
 
@@ -354,6 +356,24 @@ def test_bad_files_give_one_sentence(tmp_path, make, reason):
     assert "bad.fits" in message
     assert "\n" not in message
     assert message.endswith(".")
+
+
+@pytest.mark.parametrize("peak", [2e36, -2e36, 1e39, -1e300])
+def test_pixels_beyond_single_precision_are_refused_unless_masked(tmp_path, peak):
+    data = DATA.astype(float)
+    data[3, 4] = peak
+    path = write(tmp_path / "large.fits", data)
+    with pytest.raises(InputError, match=r"large: 1 pixels lie beyond 1e\+36.*--mask"):
+        read_image(path)
+    with pytest.raises(InputError, match="single precision"):
+        open_image(path).window(Box(0, 10, 0, 10))
+    with pytest.raises(InputError, match="single precision"):
+        MemorySource(SkyImage(data)).read()
+    masked = read_image(path, mask=np.abs(data) > 1e30)
+    assert np.flatnonzero(np.isnan(masked.data)).tolist() == [3 * 50 + 4]
+    # infinity is what some programs write for blank pixels
+    data[3, 4] = np.inf
+    assert np.isnan(read_image(write(tmp_path / "blank.fits", data)).data[3, 4])
 
 
 def test_a_truncated_file_is_noticed_before_pixels_are_read(tmp_path):

@@ -17,7 +17,7 @@ from cyclades.pipeline.cli import cli, main
 from cyclades.pipeline.commands.completion import VARIABLE
 from cyclades.pipeline.commands.document import leaves
 from cyclades.pipeline.commands.simulate import SUFFIXES
-from cyclades.pipeline.commands.terminal import EXIT_CODES, complain
+from cyclades.pipeline.commands.terminal import EXIT_CODES, complain, note_first_run
 
 LEAVES = {c.command_path: c for c in leaves(click.Context(cli, info_name="cyclades"))}
 DRY = ("run", "train", "pretrain", "simulate", "study transfer", "study detectors",
@@ -269,3 +269,17 @@ def test_swapping_stages_shows_its_progress_on_a_terminal(simulated, tmp_path, m
     assert "six" in progress.said or "detection" in progress.said
     made = ("compare-stages", "--seeds", "1", "--set", "size=256", "--stages", "reliability")
     assert re.search(r"[01]/2 \[\d\d:\d\d<[\d:?]+, .*run", progress.shown(*made))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_first_run_says_on_a_terminal_that_it_compiles(tmp_path, monkeypatch, capsys, terminal):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    note_first_run(tmp_path)
+    assert ("compiles" in capsys.readouterr().err) == terminal
+    kept = tmp_path / "core" / "__pycache__"
+    kept.mkdir(parents=True)
+    (kept / "summits.sharpen-1.py{}{}.nbi".format(*sys.version_info)).touch()
+    note_first_run(tmp_path)
+    assert not capsys.readouterr().err

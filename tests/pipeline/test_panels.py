@@ -2,8 +2,10 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 
-from cyclades.pipeline.panels import _outlines, panels
+from cyclades.pipeline.panels import _outlines, panels, sky_stretch
+from cyclades.pipeline.quicklook import round_values
 
 
 def test_outlines_go_round_every_pixel_of_a_label():
@@ -34,3 +36,14 @@ def test_panels_share_a_stretch_and_stay_as_they_are(image):
     norm = axes["difference"].get_images()[0].norm
     assert (norm.vmin, norm.vmax) == (2.0, 4.0)
     plt.close(figure)
+
+
+@pytest.mark.parametrize("numbers", [(0.08, 2.8e-4, 1.15e-3), (1.0, 1e-3, 0.0), (50.0, 1.0, -3.0)])
+def test_ticks_of_a_stretch_are_round_and_lie_all_along_it(numbers):
+    norm = sky_stretch(*numbers)
+    ticks = np.array(round_values(norm))
+    places = np.asarray(norm(ticks), float)
+    assert 6 <= len(ticks) <= 9
+    assert np.all((places >= 0.0) & (places <= 1.0))
+    assert np.diff(places, prepend=0.0, append=1.0).max() < 0.3
+    assert max(len(f"{abs(tick):g}") for tick in ticks) <= 6

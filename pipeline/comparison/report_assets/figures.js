@@ -34,7 +34,8 @@ function ticks(low, high, log) {
     for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e++)
       for (const m of high / low > 300 ? [1] : high / low > 30 ? [1, 3] : [1, 2, 5])
         if (m * 10 ** e >= low * 0.999 && m * 10 ** e <= high * 1.001) found.push(m * 10 ** e);
-    return found;
+    // of a short stretch of a logarithmic axis, round numbers with equal steps are more
+    if (found.length > 2) return found;
   }
   const rough = (high - low) / 5, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999);
@@ -46,7 +47,7 @@ function ticks(low, high, log) {
 
 function tickText(value) {
   if (value !== 0 && (Math.abs(value) >= 1e4 || Math.abs(value) < 1e-3)) {
-    const [digits, power] = value.toExponential().split("e");
+    const [digits, power] = Number(value.toPrecision(4)).toExponential().split("e");
     return `${digits === "1" ? "" : digits + "×"}10^${Number(power)}`;
   }
   return String(Number(value.toPrecision(4))).replace("-", "−");
@@ -93,7 +94,8 @@ function drawFigure(figure, layers, parent) {
   const py = (v) => H - B - (H - T - B) * along(v, y0, y1, figure.y.log);
   for (const v of ticks(x0, x1, figure.x.log)) {
     svg("line", { class: "grid", x1: px(v), x2: px(v), y1: T, y2: H - B }, root);
-    tickLabel(v, { x: px(v), y: H - B + 16, "text-anchor": "middle" }, root);
+    const anchor = px(v) > W - R - 12 ? "end" : "middle";
+    tickLabel(v, { x: px(v), y: H - B + 16, "text-anchor": anchor }, root);
   }
   for (const v of ticks(y0, y1, figure.y.log)) {
     svg("line", { class: "grid", x1: L, x2: W - R, y1: py(v), y2: py(v) }, root);

@@ -11,7 +11,7 @@ from cyclades.pipeline.studies.tasks.detection_options import OWN, FirstDetectio
 from cyclades.pipeline.training.options import AdaptationOptions, NetworkOptions
 from cyclades.pipeline.training.simulated import SimulatedOptions
 from cyclades.pipeline.training.sources import DataOptions
-from cyclades.stages.core.io import ImageOptions
+from cyclades.stages.core.image_options import ImageOptions
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.networks.specification import InputSpec
 

@@ -7,7 +7,7 @@ from pydantic import model_validator
 from cyclades.pipeline.options import Options
 from cyclades.pipeline.training.catalogue_labels import CatalogueOptions
 from cyclades.pipeline.training.simulated import SimulatedOptions
-from cyclades.stages.core.io import ImageOptions
+from cyclades.stages.core.image_options import ImageOptions
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.networks.specification import HeadSpec, InputSpec
 

@@ -19,7 +19,8 @@ from cyclades.pipeline.training.samples import Sample, SampleSource, SequenceOpt
 from cyclades.pipeline.training.simulated import SimulatedOptions, SimulatedSource
 from cyclades.pipeline.training.sources import MixtureSource
 from cyclades.stages.core.errors import CycladesError
-from cyclades.stages.core.io import FitsSource, ImageOptions, open_image
+from cyclades.stages.core.image_options import ImageOptions
+from cyclades.stages.core.io import FitsSource, open_image
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.core.tiling import Box
 
