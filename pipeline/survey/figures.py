@@ -20,12 +20,11 @@ def draw(survey: "Survey") -> "Figure":
     figure = Figure(figsize=(12.5, 8.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
-    catalogue = survey.catalogue
     figure.suptitle(
         f"{len(survey.fields)} fields, {survey.depth.total:.4g} square degrees, "
-        f"{len(catalogue.components)} components, {len(catalogue.sources)} sources"
+        f"{survey.rows['components']} components, {survey.rows['sources']} sources"
     )
-    unit = str(catalogue.meta.get("unit", "image unit"))
+    unit = str(survey.catalogue.meta.get("unit", "image unit"))
     _area(axes[0, 0], survey, unit)
     _counts(axes[0, 1], survey)
     _expectation(axes[1, 0], survey)
