@@ -198,8 +198,9 @@ class NoiseGrid:
         if not len(ra):
             return found
         directions = unit_vectors(ra, dec) @ self._turn.T
-        # a projection may show what lies behind the sphere, too
-        near = np.flatnonzero(directions @ self._turn @ self._middle > 0.0)
+        # pixels are only asked for where the field may be: a projection takes the longest, and
+        # may show what lies behind the sphere, too
+        near = np.flatnonzero(directions @ self._turn @ self._middle > self._nearest)
         lon = np.degrees(np.arctan2(directions[near, 1], directions[near, 0]))
         lat = np.degrees(np.arcsin(np.clip(directions[near, 2], -1.0, 1.0)))
         if not len(near):
@@ -219,6 +220,19 @@ class NoiseGrid:
         if not len(cells.ra):
             return np.zeros(3)
         return np.asarray(unit_vectors(cells.ra, cells.dec).mean(0))
+
+    @cached_property
+    def _nearest(self) -> float:
+        """Lowest product of a direction with `_middle` that may lie in the field."""
+        cells = self.cells
+        if not len(cells.ra):
+            return np.inf
+        products = unit_vectors(cells.ra, cells.dec) @ self._middle
+        # a block with few valid pixels is larger than their area
+        side = np.radians(np.sqrt(cells.area.max()))
+        length = float(np.linalg.norm(self._middle))
+        angle = np.arccos(np.clip(products.min() / length, -1.0, 1.0)) + 1.5 * side
+        return max(0.0, length * float(np.cos(min(angle, np.pi))))
 
     @property
     def depth(self) -> VisibilityArea:
