@@ -1,8 +1,8 @@
 """Memory of putting a survey together: ``python tests/benchmarks/merging.py FOLDER``.
 
 Fields of which only the rows exist: positions of an even sky of sources, seen by all fields that
-cover them, with errors of position and flux. The survey is made of them at once (0), or in parts; each
-in a process of its own, whose largest memory and processor time are printed.
+cover them, with errors of position and flux. The survey is made of them at once (0), or in parts;
+each in a process of its own, whose largest memory and processor time are printed.
 """
 
 import argparse
