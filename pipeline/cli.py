@@ -19,6 +19,7 @@ from cyclades.pipeline.commands.config import config
 from cyclades.pipeline.commands.evaluate import evaluate
 from cyclades.pipeline.commands.export import export
 from cyclades.pipeline.commands.fetch import fetch
+from cyclades.pipeline.commands.hats import hats
 from cyclades.pipeline.commands.inverted import inverted
 from cyclades.pipeline.commands.label import label
 from cyclades.pipeline.commands.measure import measure
@@ -118,6 +119,7 @@ cli.add_command(config)
 cli.add_command(evaluate)
 cli.add_command(export)
 cli.add_command(fetch)
+cli.add_command(hats)
 cli.add_command(inverted)
 cli.add_command(label)
 cli.add_command(measure)

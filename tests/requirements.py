@@ -16,6 +16,8 @@ MODULES = {
     "viewer": ("ipyaladin", "pyvo"),
     "docs": ("sphinx", "myst_parser", "numpydoc", "furo", "sphinx_copybutton", "latex2mathml"),
     "distributed": ("distributed", "dask_jobqueue"),
+    "s3": ("s3fs", "moto", "flask", "flask_cors"),
+    "hats": ("hats_import", "lsdb"),
 }
 """What each extra brings."""
 

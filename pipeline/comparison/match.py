@@ -106,9 +106,9 @@ def candidate_pairs(
 
     The beam may differ from row to row of the first table.
     """
-    size = sizes(first, common_beam([first, second]) if beam is None else beam)
-    reach = LIMIT * size * np.hypot(ERROR_CAP, BEAM_FRACTION)
-    i, j, separation = neighbours(first, second, reach)
+    beam = common_beam([first, second]) if beam is None else beam
+    size = sizes(first, beam)
+    i, j, separation = neighbours(first, second, reach_of_pairs(first, beam))
     variance = 0.5 * sum(
         np.nan_to_num(table[name][rows]) ** 2
         for table, rows in ((first, i), (second, j))
@@ -120,6 +120,11 @@ def candidate_pairs(
     if flux_check:
         keep &= fluxes_agree(first, second, i, j)
     return Matches(i[keep], j[keep], separation[keep], normalised[keep])
+
+
+def reach_of_pairs(table: ComparisonTable, beam: float | Floats) -> Floats:
+    """Arcsec within which each row of a first table may have a counterpart."""
+    return np.asarray(LIMIT * sizes(table, beam) * np.hypot(ERROR_CAP, BEAM_FRACTION))
 
 
 def common_beam(tables: Sequence[ComparisonTable]) -> float:

@@ -1,6 +1,6 @@
 """Puts the tables of the fields together to the tables of the survey."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import pyarrow
     from astropy.table import QTable
 
-_ID = {"components": "component_id", "sources": "source_id", "islands": "island_id"}
+ID_COLUMNS = {"components": "component_id", "sources": "source_id", "islands": "island_id"}
+SEEN = ("n_fields", "n_covering")
 _FLUXES = ("phot.flux.density", "instr.det.noise", "instr.skyLevel", "stat.fit.residual",
            "phys.polarization")  # fmt: skip
 _IMAGE_ONLY = ("image", "beam_major", "beam_minor", "beam_pa")
@@ -72,31 +73,14 @@ def survey_catalogue(
     starts = np.searchsorted(joined.owner, np.arange(len(fields) + 1))
     about: dict[str, dict[str, Any]] = {}
     for number, (field, scale) in enumerate(zip(fields, scales, strict=True)):
-        rows = np.arange(starts[number], starts[number + 1])
-        kept = rows[joined.kept[rows]]
-        for table in TABLES:
-            held = field.table(table)
-            facts = described(held)
+        rows = slice(starts[number], starts[number + 1])
+        marks = {one: getattr(joined, one)[rows] for one in SEEN}
+        for table, facts, picked, seen in kept_rows(field, scale, joined.kept[rows], marks):
             about.setdefault(table, facts)
             about[table]["columns"] = facts["columns"] | about[table]["columns"]
-            ids = values(held, _ID[table])
-            if table == "components":
-                mine = np.isin(ids, joined.columns["component_id"][kept])
-            else:
-                mine = np.isin(ids, joined.columns[_ID[table]][kept])
-            picked = _scaled(held.filter(pyarrow.array(mine)), facts["columns"], scale)
             parts[table].append(picked)
             owners[table].append(np.full(picked.num_rows, number))
-            extra[table].append(
-                {
-                    one: _largest(
-                        getattr(joined, one)[kept],
-                        joined.columns[_ID[table]][kept],
-                        values(picked, _ID[table]),
-                    )
-                    for one in ("n_fields", "n_covering")
-                }
-            )
+            extra[table].append(seen)
     tables, owner = {}, {}
     for table in TABLES:
         whole = pyarrow.concat_tables(parts[table], promote_options="default")
@@ -104,14 +88,60 @@ def survey_catalogue(
         owner[table] = np.concatenate(owners[table]).astype(np.int64)
         names = np.array([field.stem for field in fields], str)[owner[table]]
         added: dict[str, Any] = {"field": names}
-        for one in ("n_fields", "n_covering"):
+        for one in SEEN:
             added[one] = np.concatenate([part[one] for part in extra[table]])
         for one, held in added.items():
             add_column(tables[table], column(table, one), held, None)
     ordered = _numbered(tables, owner)
-    meta = {k: v for k, v in about["components"]["meta"].items() if k not in _IMAGE_ONLY}
-    meta["image"] = name
+    meta = survey_meta(about["components"]["meta"], name)
     return Catalogue(ordered["components"], ordered["sources"], ordered["islands"], meta)
+
+
+def survey_meta(first: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Metadata of a survey, of that of the catalogue of its first field."""
+    return {k: v for k, v in first.items() if k not in _IMAGE_ONLY} | {"image": name}
+
+
+def kept_rows(
+    field: FieldRows,
+    scale: float,
+    kept: NDArray[np.bool_],
+    marks: Mapping[str, Integers],
+) -> "Iterator[tuple[str, dict[str, Any], pyarrow.Table, dict[str, Integers]]]":
+    """Yield of each table of a field what the survey keeps.
+
+    Parameters
+    ----------
+    field : FieldRows
+    scale : float
+        Factor of `flux_scale`.
+    kept : ndarray of bool, shape (n,)
+        Of its components.
+    marks : mapping of str to ndarray of int, shape (n,)
+        ``n_fields`` and ``n_covering`` of its components.
+
+    Yields
+    ------
+    table : str
+    facts : dict
+        Descriptions of its columns, and the metadata of the catalogue.
+    picked : pyarrow.Table
+    seen : dict of str to ndarray of int
+        The marks of its rows.
+    """
+    import pyarrow
+
+    named = field.table("components", tuple(ID_COLUMNS.values()))
+    ids = {name: values(named, name)[kept] for name in named.column_names}
+    for table in TABLES:
+        held = field.table(table)
+        facts = described(held)
+        name = ID_COLUMNS[table]
+        mine = np.isin(values(held, name), ids[name])
+        picked = _scaled(held.filter(pyarrow.array(mine)), facts["columns"], scale)
+        found = values(picked, name)
+        seen = {one: _largest(mark[kept], ids[name], found) for one, mark in marks.items()}
+        yield table, facts, picked, seen
 
 
 def _largest(amounts: Integers, ids: NDArray[Any], wanted: NDArray[Any]) -> Integers:
@@ -143,16 +173,16 @@ def _numbered(tables: "dict[str, QTable]", owner: dict[str, Integers]) -> "dict[
     orders = {}
     for table, rows in tables.items():
         keys = [_plain(rows[name]) for name in ("ra", "dec", "peak_flux")]
-        order = sky_order(*keys, owner[table], np.asarray(rows[_ID[table]]))
+        order = sky_order(*keys, owner[table], np.asarray(rows[ID_COLUMNS[table]]))
         orders[table] = order
-        ids = np.asarray(rows[_ID[table]])[order].tolist()
+        ids = np.asarray(rows[ID_COLUMNS[table]])[order].tolist()
         pairs = zip(owner[table][order].tolist(), ids, strict=True)
         numbers[table] = {pair: number for number, pair in enumerate(pairs, 1)}
     made = {}
     for table, rows in tables.items():
         order = orders[table]
         ordered, fields = rows[order], owner[table][order].tolist()
-        for other, name in _ID.items():
+        for other, name in ID_COLUMNS.items():
             if name in ordered.colnames:
                 ids = zip(fields, np.asarray(ordered[name]).tolist(), strict=True)
                 new = [numbers[other].get(pair, 0) for pair in ids]
@@ -171,13 +201,29 @@ def _names(table: "QTable") -> NDArray[np.str_]:
     if not len(table):
         return np.zeros(0, "U1")
     before = [str(name) for name in table["name"]]
-    prefix = before[0].rpartition(" ")[0]
-    beam = np.nan
-    if "psf_major" in table.colnames:
+    return named_anew(table, acronym(before[0]), sharpest_beam(table))
+
+
+def acronym(name: str) -> str:
+    """What stands before the position in a name."""
+    return name.rpartition(" ")[0]
+
+
+def sharpest_beam(table: "QTable | Mapping[str, Any]") -> float:
+    """Arcsec; NaN where no row tells."""
+    try:
         size = np.sqrt(_plain(table["psf_major"]) * _plain(table["psf_minor"]))
-        # one number of digits for all: that of the sharpest field
-        beam = float(np.nanmin(size)) if np.isfinite(size).any() else np.nan
-    ra, dec = _plain(table["ra"]), _plain(table["dec"])
+    except KeyError:
+        return np.nan
+    return float(np.nanmin(size)) if np.isfinite(size).any() else np.nan
+
+
+def named_anew(table: "QTable", prefix: str, beam: float) -> NDArray[np.str_]:
+    """Names of rows in sky order, with the digits that a beam allows: the sharpest field's.
+
+    Without a beam they keep the names that their fields gave them.
+    """
     if not np.isfinite(beam):
-        return np.array(unique(before), str)
+        return np.array(unique([str(name) for name in table["name"]]), str)
+    ra, dec = _plain(table["ra"]), _plain(table["dec"])
     return np.array(unique(iau_names(ra, dec, prefix=prefix, decimals=decimals_for(beam))), str)

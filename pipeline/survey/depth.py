@@ -12,7 +12,7 @@ from cyclades.pipeline.survey.noise_grid import NoiseGrid
 from cyclades.stages.core.geometry import Floats
 
 if TYPE_CHECKING:
-    from astropy.table import Table
+    from astropy.table import QTable, Table
 
     from cyclades.stages.core.catalogue import Catalogue
 
@@ -72,10 +72,25 @@ def counted_sources(catalogue: "Catalogue", limits: Mapping[str, float]) -> Sour
     limits : mapping of str to float
         Peak S/N above which sources were looked for in each field.
     """
-    sources, islands = catalogue.sources, catalogue.islands
-    total, peak, rms = (_plain(sources[n]) for n in ("total_flux", "peak_flux", "local_rms"))
+    islands = catalogue.islands
     brightest = np.full(int(np.max(islands["island_id"], initial=0)) + 1, -np.inf)
     brightest[np.asarray(islands["island_id"])] = _plain(islands["peak_flux"])
+    return counted_rows(catalogue.sources, brightest, limits)
+
+
+def counted_rows(sources: "QTable", brightest: Floats, limits: Mapping[str, float]) -> Sources:
+    """Return some sources as they count.
+
+    Parameters
+    ----------
+    sources : QTable
+        With the column ``field``.
+    brightest : ndarray
+        Brightest pixel of each island, by its number.
+    limits : mapping of str to float
+        Peak S/N above which sources were looked for in each field.
+    """
+    total, peak, rms = (_plain(sources[n]) for n in ("total_flux", "peak_flux", "local_rms"))
     peak = np.fmax(peak, brightest[np.asarray(sources["island_id"])])
     snr = peak / rms
     limit = np.array([limits[name] for name in sources["field"]], float)

@@ -1,21 +1,25 @@
 """Figures of a field: its noise, its residual, and what its injected sources and negative tell."""
 
+import logging
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyclades.pipeline.comparison.without_truth import residuals_of, search_negative
+from cyclades.pipeline.comparison.without_truth import search_negative
 from cyclades.pipeline.studies.files import written_whole
 from cyclades.pipeline.survey.noise_grid import NoiseGrid
+from cyclades.pipeline.survey.windowed_facts import Scatter, measure
 from cyclades.pipeline.survey.work import Work
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import InputError
 
 if TYPE_CHECKING:
     from cyclades.pipeline.chain import Pipeline, Result
+    from cyclades.pipeline.windowed_maps import WindowedMaps
 
+logger = logging.getLogger("cyclades.pipeline")
 SNR_EDGES = (0.0, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1e9)
 """Bins in which completeness and reliability are counted."""
 LEAST_BLOCK = 4
@@ -66,7 +70,6 @@ def collect(result: "Result", work: Work, stem: str, context: Context) -> dict[s
     from cyclades.pipeline.survey.rows import write_rows
     from cyclades.pipeline.survey.work import ROWS
     from cyclades.stages.core.flags import Flag
-    from cyclades.stages.core.footprints import MOC_SAMPLES, write_moc
 
     assert result.catalogue is not None
     folder = work.folder / ROWS
@@ -80,20 +83,15 @@ def collect(result: "Result", work: Work, stem: str, context: Context) -> dict[s
         "sources": len(catalogue.sources),
         "edge": int(np.count_nonzero(flags & int(Flag.EDGE))),
     }
-    if result.image is not None and result.background is not None:
-        rms = result.background.rms
-        known = rms[np.isfinite(rms)]
-        facts["rms"] = float(np.median(known)) if known.size else None
-        residual = residuals_of(result)["elsewhere"]
-        if residual.number:
-            facts["residual_rms"], facts["residual_mean"] = residual.rms, residual.mean
-        if result.image.wcs is not None:
-            grid = NoiseGrid.of(result.image, result.background, limit)
-            grid.write(grid_file(folder, stem))
-            facts["area"] = float(grid.cells.area.sum())
-            with written_whole(moc_file(folder, stem)) as path:
-                most = max(1, max(result.image.shape) // LEAST_BLOCK)
-                write_moc(result.image, path, samples=min(MOC_SAMPLES, most))
+    if result.windows is not None:
+        facts |= _windowed(result.windows, folder, stem, limit)
+        if work.inverted or work.injected:
+            logger.warning(
+                "%s was worked through in windows: its negative is not searched and no sources "
+                "are injected.", stem,
+            )  # fmt: skip
+    elif result.image is not None and result.background is not None:
+        facts |= _whole(result, folder, stem, limit)
         pipeline = Pipeline(result.config)
         if work.inverted:
             facts |= _negatives(pipeline, result, context)
@@ -101,6 +99,52 @@ def collect(result: "Result", work: Work, stem: str, context: Context) -> dict[s
             facts |= _injected(pipeline, result, work.injected, stem, context)
     write_rows(catalogue, folder, stem)
     return facts
+
+
+def _samples(shape: tuple[int, int]) -> int:
+    """Blocks of the coverage along the longer side."""
+    from cyclades.stages.core.footprints import MOC_SAMPLES
+
+    return min(MOC_SAMPLES, max(1, max(shape) // LEAST_BLOCK))
+
+
+def _whole(result: "Result", folder: Path, stem: str, limit: float) -> dict[str, Any]:
+    """Noise and residual of a field in memory; its coverage and noise in blocks are written."""
+    from cyclades.stages.core.footprints import write_moc
+
+    image, background, detections = result.image, result.background, result.detections
+    assert image is not None
+    assert background is not None
+    rms = background.rms
+    known = rms[np.isfinite(rms)]
+    outside = np.ones(rms.shape, bool)
+    if detections is not None and detections.segments is not None:
+        outside.ravel()[detections.segments.indices] = False
+    scatter = Scatter()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scatter.add((result.residual / rms)[outside])
+    facts = {"rms": float(np.median(known)) if known.size else None, **scatter.facts}
+    if image.wcs is not None:
+        with written_whole(moc_file(folder, stem)) as path:
+            write_moc(image, path, samples=_samples(image.shape))
+        facts["area"] = _written(NoiseGrid.of(image, background, limit), folder, stem)
+    return facts
+
+
+def _windowed(maps: "WindowedMaps", folder: Path, stem: str, limit: float) -> dict[str, Any]:
+    """The same of a field that was worked through in windows."""
+    with written_whole(moc_file(folder, stem)) as path:
+        grid, facts = measure(maps, limit, path, _samples(maps.survey.plane.shape))
+    if grid is None:
+        moc_file(folder, stem).unlink(missing_ok=True)
+        return facts
+    return {**facts, "area": _written(grid, folder, stem)}
+
+
+def _written(grid: NoiseGrid, folder: Path, stem: str) -> float:
+    """Write the noise in blocks of a field; return its area (square degrees)."""
+    grid.write(grid_file(folder, stem))
+    return float(grid.cells.area.sum())
 
 
 def _binned(snr: Any) -> list[int]:

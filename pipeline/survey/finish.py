@@ -1,7 +1,11 @@
 """Makes a survey of the fields that are done: one catalogue, coverage, depth, counts, quality."""
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +24,13 @@ from cyclades.pipeline.survey.facts import grid_file, moc_file
 from cyclades.pipeline.survey.journal import DONE, Entry, Journal
 from cyclades.pipeline.survey.merging import join, overlapping, read_components
 from cyclades.pipeline.survey.noise_grid import NoiseGrid
-from cyclades.pipeline.survey.quality import quality
+from cyclades.pipeline.survey.quality import looks_of, quality
 from cyclades.pipeline.survey.rows import FieldRows
+from cyclades.pipeline.survey.streaming import StreamedCatalogue, stream_catalogue
+from cyclades.pipeline.survey.strips import Extent, mark_rows, parts_of
 from cyclades.pipeline.survey.work import ROWS, Work, digest
 from cyclades.stages.core.errors import OutputError
-from cyclades.stages.core.formats import catalogue_files, format_extension
+from cyclades.stages.core.formats import FORMATS, catalogue_files, format_extension
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -34,6 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cyclades.pipeline")
 SUMMARY = "summary.ecsv"
+CATALOGUE = "survey.catalogue"
+ROWS_IN_MEMORY = 1_000_000
+"""Components of all fields that are held at once; see docs/survey.md for the memory they take."""
 NOT_IN_A_CATALOGUE = ("moc",)
 
 
@@ -43,7 +52,8 @@ class Survey:
 
     Parameters
     ----------
-    catalogue : Catalogue
+    catalogue : Catalogue or StreamedCatalogue
+        The second where it is larger than a part that is held in memory.
     depth, limits : VisibilityArea
         Area against noise, and against the faintest peak that is looked for.
     counts, corrections : Table or None
@@ -55,7 +65,7 @@ class Survey:
         Stems of fields that are done but not part of it, and why.
     """
 
-    catalogue: "Catalogue"
+    catalogue: "Catalogue | StreamedCatalogue"
     depth: "VisibilityArea"
     limits: "VisibilityArea"
     counts: "Table | None"
@@ -64,8 +74,33 @@ class Survey:
     fields: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def rows(self) -> dict[str, int]:
+        """Number of rows of each table."""
+        if isinstance(self.catalogue, StreamedCatalogue):
+            return self.catalogue.counts
+        return {name: len(table) for name, table in self.catalogue.tables.items()}
 
-def make_survey(work: Work, entries: Sequence[Entry]) -> Survey | None:
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """A folder for files on the way, beside the results, which goes whatever happens."""
+    try:
+        made = Path(tempfile.mkdtemp(prefix=".survey.", suffix=".partial", dir=folder))
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written to ({error.strerror}); make room and give the same "
+            "command again."
+        ) from error
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def make_survey(
+    work: Work, entries: Sequence[Entry], scratch: Path, *, rows: int = ROWS_IN_MEMORY
+) -> Survey | None:
     """Join fields that are done.
 
     Parameters
@@ -73,6 +108,10 @@ def make_survey(work: Work, entries: Sequence[Entry]) -> Survey | None:
     work : Work
     entries : sequence of Entry
         Of fields that are done.
+    scratch : Path
+        Folder for files on the way.
+    rows : int
+        Components that are worked on at once; a survey of more is streamed to Parquet.
 
     Returns
     -------
@@ -110,10 +149,6 @@ def make_survey(work: Work, entries: Sequence[Entry]) -> Survey | None:
         for stem, scale in zip(stems, scales, strict=True)
     ]
     near = overlapping(grids)
-    columns, owner = read_components(fields, scales)
-    joined = join(columns, owner, grids, near)
-    name = f"survey of {len(chosen)} fields"
-    catalogue = survey_catalogue(fields, scales, joined, name)
     depth, limits = survey_area(grids, near)
     facts = [entry.facts for entry in chosen]
     facts = [
@@ -121,16 +156,32 @@ def make_survey(work: Work, entries: Sequence[Entry]) -> Survey | None:
         for one, scale in zip(facts, scales, strict=True)
     ]
     corrections = snr_corrections(facts)
-    sources = counted_sources(
-        catalogue, {stem: one["limit"] for stem, one in zip(stems, facts, strict=True)}
-    )
+    extent = Extent.of(fields)
+    name = f"survey of {len(chosen)} fields"
+    floors = {stem: one["limit"] for stem, one in zip(stems, facts, strict=True)}
+    catalogue: Catalogue | StreamedCatalogue
+    if extent.number <= rows:
+        columns, owner = read_components(fields, scales)
+        joined = join(columns, owner, grids, near)
+        catalogue = survey_catalogue(fields, scales, joined, name)
+        sources, looks = counted_sources(catalogue, floors), looks_of(joined, len(fields))
+    else:
+        marks = mark_rows(fields, scales, grids, near, extent, scratch, rows)
+        part = parts_of(extent.seconds, rows)
+        catalogue = stream_catalogue(fields, scales, marks, part, name, scratch, floors)
+        sources, looks = catalogue.sources, marks.looks
     counts = source_counts(sources, limits, corrections)
-    table = quality(facts, joined, sources.peak, limits, grids)
+    table = quality(facts, looks, sources.peak, limits, grids)
     return Survey(catalogue, depth, limits, counts, corrections, table, tuple(stems), left_out)
 
 
 def finish(
-    journal: Journal, work: Work, images: Sequence[str] | None = None, *, force: bool = False
+    journal: Journal,
+    work: Work,
+    images: Sequence[str] | None = None,
+    *,
+    force: bool = False,
+    rows: int = ROWS_IN_MEMORY,
 ) -> list[Path]:
     """Write the summary table and the files of the survey of all images that are done.
 
@@ -142,6 +193,8 @@ def finish(
         The images that the survey is of; all that were done with this configuration otherwise.
     force : bool
         Write them also where nothing has changed since they were written.
+    rows : int
+        As for `make_survey`.
 
     Returns
     -------
@@ -164,12 +217,13 @@ def finish(
     files = [work.folder / name for name in (listed or "").split("\n") if name]
     if not force and journal.about("survey") == state and all(one.exists() for one in files):
         return files
-    survey = make_survey(work, done) if done else None
-    for stem, reason in (survey.left_out if survey is not None else {}).items():
-        logger.warning("%s is not part of the survey: %s", stem, reason)
-    files = [_write(work.folder / SUMMARY, _ecsv(summary_table(entries, survey)))]
-    if survey is not None:
-        files += _write_survey(work, survey)
+    with scratch_folder(work.folder) as scratch:
+        survey = make_survey(work, done, scratch, rows=rows) if done else None
+        for stem, reason in (survey.left_out if survey is not None else {}).items():
+            logger.warning("%s is not part of the survey: %s", stem, reason)
+        files = [_write(work.folder / SUMMARY, _ecsv(summary_table(entries, survey)))]
+        if survey is not None:
+            files += _write_survey(work, survey)
     journal.note("survey_files", "\n".join(one.name for one in files))
     journal.note("survey", state)
     return files
@@ -219,12 +273,15 @@ def summary_table(entries: Sequence[Entry], survey: Survey | None) -> "Table":
 def _write_survey(work: Work, survey: Survey) -> list[Path]:
     folder = work.folder
     files: list[Path] = []
-    for kind in dict.fromkeys(["fits", *work.formats]):
-        if kind in NOT_IN_A_CATALOGUE:
-            continue
-        path = folder / f"survey.catalogue.{format_extension(kind)}"
-        survey.catalogue.write(path, kind)
-        files += catalogue_files(path, kind).values()
+    if isinstance(survey.catalogue, StreamedCatalogue):
+        files += _place_parquet(folder, survey.catalogue)
+    else:
+        for kind in dict.fromkeys(["fits", *work.formats]):
+            if kind in NOT_IN_A_CATALOGUE:
+                continue
+            path = folder / f"{CATALOGUE}.{format_extension(kind)}"
+            survey.catalogue.write(path, kind)
+            files += catalogue_files(path, kind).values()
     moc = coverage(work, survey.fields)
     files.append(
         _write(folder / "survey.moc.fits", lambda path: moc.save(str(path), format="fits"))
@@ -243,6 +300,24 @@ def _write_survey(work: Work, survey: Survey) -> list[Path]:
 
     files.append(_write(folder / "survey.png", lambda path: draw(survey).savefig(path, dpi=110)))
     return files
+
+
+def _place_parquet(folder: Path, catalogue: StreamedCatalogue) -> list[Path]:
+    """Give the files of a streamed catalogue their names; remove one that fitted into memory."""
+    for kind in FORMATS:
+        if kind not in NOT_IN_A_CATALOGUE:
+            for path in catalogue_files(
+                folder / f"{CATALOGUE}.{format_extension(kind)}", kind
+            ).values():
+                path.unlink(missing_ok=True)
+    placed = catalogue_files(folder / f"{CATALOGUE}.parquet", "parquet")
+    for name, path in placed.items():
+        os.replace(catalogue.files[name], path)
+    logger.warning(
+        "the survey's catalogue has %d components and is written as Parquet only: %s",
+        catalogue.counts["components"], placed["components"],
+    )  # fmt: skip
+    return list(placed.values())
 
 
 def coverage(work: Work, stems: Sequence[str]) -> Any:

@@ -212,11 +212,6 @@ class Journal:
         """The image of every stem."""
         return dict(self._base.execute("SELECT stem, image FROM images"))
 
-    def forget(self, images: Iterable[str]) -> None:
-        """Take rows out."""
-        with self._changing():
-            self._base.executemany("DELETE FROM images WHERE image = ?", [(i,) for i in images])
-
     def resume(self) -> int:
         """Make what was running when the process was killed pending again; return how many."""
         with self._changing():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclades.pipeline.comparison.match import candidate_pairs, grouped
+from cyclades.pipeline.comparison.match import candidate_pairs, grouped, reach_of_pairs
 from cyclades.pipeline.comparison.tables import ComparisonTable
 from cyclades.pipeline.survey.noise_grid import NoiseGrid
 from cyclades.pipeline.survey.rows import FieldRows, values
@@ -96,6 +96,44 @@ def read_components(
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}, owner
 
 
+def _positions(columns: "Mapping[str, NDArray[Any]]") -> tuple[ComparisonTable, Floats]:
+    """Components as they are matched, and their beams (arcsec)."""
+    beam = columns["psf_major"].astype(float)
+    beam = np.where(np.isfinite(beam) & (beam > 0), beam, FALLBACK_BEAM)
+    table = ComparisonTable.from_columns(
+        {
+            "ra": columns["ra"],
+            "dec": columns["dec"],
+            "ra_err": 3600.0 * columns["ra_err"],
+            "dec_err": 3600.0 * columns["dec_err"],
+            "major": columns["major"],
+        }
+    )
+    return table, beam
+
+
+def reach(columns: "Mapping[str, NDArray[Any]]") -> Floats:
+    """Arcsec within which each component may have a counterpart.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray, shape (n,)
+        `NEEDED`.
+    """
+    return reach_of_pairs(*_positions(columns))
+
+
+def pairs_of(
+    columns: "Mapping[str, NDArray[Any]]", owner: Integers
+) -> tuple[Integers, Integers, Floats]:
+    """Pairs of components of different fields that may be the same: ``i < j``, and their rank."""
+    table, beam = _positions(columns)
+    found = candidate_pairs(table, table, beam=beam, flux_check=False)
+    i, j = found.first_rows, found.second_rows
+    apart = (owner[i] != owner[j]) & (i < j)
+    return i[apart], j[apart], found.normalised[apart]
+
+
 def join(
     columns: "Mapping[str, NDArray[Any]]",
     owner: Integers,
@@ -117,24 +155,10 @@ def join(
     """
     columns = dict(columns)
     n = len(owner)
-    beam = columns["psf_major"].astype(float)
-    beam = np.where(np.isfinite(beam) & (beam > 0), beam, FALLBACK_BEAM)
-    table = ComparisonTable.from_columns(
-        {
-            "ra": columns["ra"],
-            "dec": columns["dec"],
-            "ra_err": 3600.0 * columns["ra_err"],
-            "dec_err": 3600.0 * columns["dec_err"],
-            "major": columns["major"],
-        }
-    )
-    found = candidate_pairs(table, table, beam=beam, flux_check=False)
-    i, j = found.first_rows, found.second_rows
-    apart = (owner[i] != owner[j]) & (i < j)
-    i, j, rank = i[apart], j[apart], found.normalised[apart]
+    i, j, rank = pairs_of(columns, owner)
     group = grouped(n, owner, i, j, rank)
     covered = _coverage(columns, owner, grids, neighbours)
-    source = _numbered_sources(owner, columns["source_id"])
+    source = numbered_sources(owner, columns["source_id"])
     kept = _kept(columns, owner, source, group, covered)
     same = group[i] == group[j]
     i, j = i[same], j[same]
@@ -159,6 +183,8 @@ def _coverage(
     starts = np.searchsorted(owner, np.arange(len(grids) + 1))
     for number, others in enumerate(neighbours):
         rows = np.arange(starts[number], starts[number + 1])
+        if not len(rows):
+            continue
         for other in others:
             rms = grids[other].at(columns["ra"][rows], columns["dec"][rows])
             for row in np.flatnonzero(np.isfinite(rms)).tolist():
@@ -166,7 +192,7 @@ def _coverage(
     return covered
 
 
-def _numbered_sources(owner: Integers, source_id: NDArray[Any]) -> Integers:
+def numbered_sources(owner: Integers, source_id: NDArray[Any]) -> Integers:
     """Number the sources over all fields."""
     if not len(owner):
         return np.zeros(0, np.int64)

@@ -1,5 +1,6 @@
 """The noise of a field in blocks of pixels: where on the sky it reaches how deep."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,29 @@ class Cells(NamedTuple):
     """Square degrees of the valid pixels."""
 
 
+class BlockSums(NamedTuple):
+    """Number of valid pixels, and the sum of their noise, in blocks."""
+
+    pixels: NDArray[np.float32]
+    rms: NDArray[np.float32]
+
+
+def block_step(shape: tuple[int, ...]) -> int:
+    """Pixels along the side of the blocks of an image."""
+    return max(1, -(-max(shape) // BLOCKS))
+
+
+def block_sums(rms: NDArray[np.floating], valid: NDArray[np.bool_], step: int) -> BlockSums:
+    """Sum the noise in blocks; rows may be a strip that begins with a block."""
+    starts = [np.arange(0, n, step) for n in rms.shape]
+
+    def blocks(values: NDArray[np.generic]) -> NDArray[np.float32]:
+        rows = np.add.reduceat(values, starts[0], axis=0, dtype=np.float64)
+        return np.add.reduceat(rows, starts[1], axis=1).astype(np.float32)
+
+    return BlockSums(blocks(valid), blocks(np.where(valid, rms, np.float32(0.0))))
+
+
 @dataclass(frozen=True, eq=False)
 class NoiseGrid:
     """Mean noise in blocks of an image's pixels.
@@ -62,21 +86,21 @@ class NoiseGrid:
     @classmethod
     def of(cls, image: "SkyImage", background: "Background", limit: float) -> "NoiseGrid":
         """Measure it on the noise map of an image with celestial coordinates."""
+        rms = background.rms
+        step = block_step(rms.shape)
+        valid = np.isfinite(rms) & np.isfinite(image.data)
+        return cls.from_sums([block_sums(rms, valid, step)], step, image, limit)
+
+    @classmethod
+    def from_sums(
+        cls, sums: Sequence[BlockSums], step: int, image: "SkyImage", limit: float
+    ) -> "NoiseGrid":
+        """Make it of the sums of strips, one below the other, and an image that tells the frame."""
         from cyclades.stages.core.headers import product_header
 
-        rms = background.rms
-        ny, nx = rms.shape
-        step = max(1, -(-max(ny, nx) // BLOCKS))
-        starts = np.arange(0, ny, step), np.arange(0, nx, step)
-
-        def blocks(values: NDArray[np.generic]) -> NDArray[np.float32]:
-            rows = np.add.reduceat(values, starts[0], axis=0, dtype=np.float64)
-            return np.add.reduceat(rows, starts[1], axis=1).astype(np.float32)
-
-        valid = np.isfinite(rms) & np.isfinite(image.data)
-        pixels = blocks(valid)
+        pixels, total = (np.concatenate(parts) for parts in zip(*sums, strict=True))
         with np.errstate(invalid="ignore"):
-            mean = blocks(np.where(valid, rms, np.float32(0.0))) / pixels
+            mean = total / pixels
         # cards of the frame only, so that equal skies give equal bytes
         return cls(mean, pixels, step, product_header(image).tostring(sep="\n"), limit)
 
@@ -174,8 +198,9 @@ class NoiseGrid:
         if not len(ra):
             return found
         directions = unit_vectors(ra, dec) @ self._turn.T
-        # a projection may show what lies behind the sphere, too
-        near = np.flatnonzero(directions @ self._turn @ self._middle > 0.0)
+        # pixels are only asked for where the field may be: a projection takes the longest, and
+        # may show what lies behind the sphere, too
+        near = np.flatnonzero(directions @ self._turn @ self._middle > self._nearest)
         lon = np.degrees(np.arctan2(directions[near, 1], directions[near, 0]))
         lat = np.degrees(np.arcsin(np.clip(directions[near, 2], -1.0, 1.0)))
         if not len(near):
@@ -195,6 +220,19 @@ class NoiseGrid:
         if not len(cells.ra):
             return np.zeros(3)
         return np.asarray(unit_vectors(cells.ra, cells.dec).mean(0))
+
+    @cached_property
+    def _nearest(self) -> float:
+        """Lowest product of a direction with `_middle` that may lie in the field."""
+        cells = self.cells
+        if not len(cells.ra):
+            return np.inf
+        products = unit_vectors(cells.ra, cells.dec) @ self._middle
+        # a block with few valid pixels is larger than their area
+        side = np.radians(np.sqrt(cells.area.max()))
+        length = float(np.linalg.norm(self._middle))
+        angle = np.arccos(np.clip(products.min() / length, -1.0, 1.0)) + 1.5 * side
+        return max(0.0, length * float(np.cos(min(angle, np.pi))))
 
     @property
     def depth(self) -> VisibilityArea:

@@ -1,15 +1,17 @@
 """Whether each field of a survey is like the others: figures, and which of them stand out."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cyclades.pipeline.comparison.counts import VisibilityArea
 from cyclades.pipeline.comparison.intervals import robust_sigma
 from cyclades.pipeline.survey.merging import Joined
 from cyclades.pipeline.survey.noise_grid import NoiseGrid
 from cyclades.stages.core.geometry import Floats
+from cyclades.stages.core.products import Integers
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -59,7 +61,42 @@ def expected_sources(peak: Floats, limits: VisibilityArea, grids: Sequence[Noise
     return np.array([float(np.sum(grid.depth.for_peak(peaks, 1.0) / seen)) for grid in grids])
 
 
-def overlap_figures(joined: Joined, fields: int) -> dict[str, Floats]:
+LOOK = np.dtype([("field", "i4"), ("ratio", "f8"), ("east", "f8"), ("north", "f8")])
+"""A bright component as one field sees it, beside how another does; see `looks_of`."""
+
+
+class Looks(NamedTuple):
+    """What fields have in common."""
+
+    shared: Floats
+    """Components of each field that others found, too."""
+    taken: Integers
+    """Components that the survey takes from each field."""
+    looks: Iterable[NDArray[Any]]
+    """Of `LOOK`, all of a field in one part."""
+
+
+def looks_of(joined: Joined, fields: int) -> Looks:
+    """Return what fields have in common, of components that were joined."""
+    i, j = joined.pairs
+    columns = joined.columns
+    here, there = np.concatenate([i, j]), np.concatenate([j, i])
+    shared = np.bincount(joined.owner[here], minlength=fields).astype(float)
+    taken = np.bincount(joined.owner[joined.kept], minlength=fields)
+    bright = (columns["snr"][here] > 7.0) & (columns["snr"][there] > 7.0)
+    here, there = here[bright], there[bright]
+    made = np.zeros(len(here), LOOK)
+    made["field"] = joined.owner[here]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        made["ratio"] = columns["peak_flux"][here].astype(float) / columns["peak_flux"][there]
+    dec = columns["dec"]
+    turn = (columns["ra"][here] - columns["ra"][there] + 180.0) % 360.0 - 180.0
+    made["east"] = _ARCSEC * turn * np.cos(np.radians(dec[here]))
+    made["north"] = _ARCSEC * (dec[here] - dec[there])
+    return Looks(shared, taken, [made])
+
+
+def overlap_figures(looks: Looks) -> dict[str, Floats]:
     """Compare each field with those that it overlaps, by the components that both found.
 
     Returns
@@ -69,32 +106,21 @@ def overlap_figures(joined: Joined, fields: int) -> dict[str, Floats]:
         (peak flux here over there, above S/N 7 in both), ``offset_ra`` and ``offset_dec``
         (arcsec, here minus there); NaN of fewer than 5.
     """
-    i, j = joined.pairs
-    columns = joined.columns
-    here, there = np.concatenate([i, j]), np.concatenate([j, i])
-    shared = np.bincount(joined.owner[here], minlength=fields).astype(float)
-    bright = (columns["snr"][here] > 7.0) & (columns["snr"][there] > 7.0)
-    here, there = here[bright], there[bright]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = columns["peak_flux"][here].astype(float) / columns["peak_flux"][there]
-    dec = columns["dec"]
-    turn = (columns["ra"][here] - columns["ra"][there] + 180.0) % 360.0 - 180.0
-    east = _ARCSEC * turn * np.cos(np.radians(dec[here]))
-    north = _ARCSEC * (dec[here] - dec[there])
-    made = {"shared": shared}
-    owner = joined.owner[here]
-    for name, values in (("flux_ratio", ratio), ("offset_ra", east), ("offset_dec", north)):
-        made[name] = np.full(fields, np.nan)
-        for field in np.unique(owner):
-            mine = values[(owner == field) & np.isfinite(values)]
-            if len(mine) >= FEWEST_PAIRS:
-                made[name][field] = np.median(mine)
-    return made
+    names = {"flux_ratio": "ratio", "offset_ra": "east", "offset_dec": "north"}
+    made = {name: np.full(len(looks.shared), np.nan) for name in names}
+    for part in looks.looks:
+        for field in np.unique(part["field"]):
+            mine = part[part["field"] == field]
+            for name, of in names.items():
+                values = mine[of][np.isfinite(mine[of])]
+                if len(values) >= FEWEST_PAIRS:
+                    made[name][field] = np.median(values)
+    return {"shared": looks.shared, **made}
 
 
 def quality(
     facts: Sequence[Mapping[str, Any]],
-    joined: Joined,
+    looks: Looks,
     peak: Floats,
     limits: VisibilityArea,
     grids: Sequence[NoiseGrid],
@@ -105,7 +131,7 @@ def quality(
     ----------
     facts : sequence of mapping
         Of each field; see `cyclades.pipeline.survey.facts.collect`.
-    joined : Joined
+    looks : Looks
     peak : ndarray
         Of the survey's sources.
     limits : VisibilityArea
@@ -122,8 +148,6 @@ def quality(
     """
     from astropy.table import Table
 
-    n = len(facts)
-
     def column(name: str) -> Floats:
         return np.array([one.get(name) for one in facts], float)
 
@@ -137,11 +161,11 @@ def quality(
         "excess": (sources - expected) / np.sqrt(np.maximum(expected, 1.0)),
         "residual_rms": column("residual_rms"),
         "residual_mean": column("residual_mean"),
-        **overlap_figures(joined, n),
-        "kept": np.bincount(joined.owner[joined.kept], minlength=n),
+        **overlap_figures(looks),
+        "kept": looks.taken,
     }
     figures["shared"] = figures["shared"].astype(int)
-    names: list[list[str]] = [[] for _ in range(n)]
+    names: list[list[str]] = [[] for _ in facts]
     for name, least in LEAST_SPREAD.items():
         values = figures[name].astype(float)
         if name in ("rms", "flux_ratio"):

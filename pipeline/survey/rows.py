@@ -1,7 +1,8 @@
 """The tables of a field's catalogue as bare Parquet: what the survey is put together from."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,30 +73,41 @@ class FieldRows:
         InputError
             Where its file is missing or damaged.
         """
+        with self._opened(name) as file:
+            chosen = None
+            if columns is not None:
+                chosen = [one for one in columns if one in file.schema_arrow.names]
+            return file.read(columns=chosen)
+
+    @contextmanager
+    def _opened(self, name: str) -> "Iterator[pyarrow.parquet.ParquetFile]":
         import pyarrow
         import pyarrow.parquet
 
         path = row_file(self.folder, self.stem, name)
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
-                chosen = None
-                if columns is not None:
-                    chosen = [one for one in columns if one in file.schema_arrow.names]
-                return file.read(columns=chosen)
+                yield file
         except (OSError, pyarrow.ArrowException) as error:
             raise InputError(
                 f"{path} is missing or damaged; give the same command with --force to make it anew."
             ) from error
 
+    def schema(self, name: str) -> "pyarrow.Schema":
+        """Return the columns of a table, and what describes them."""
+        with self._opened(name) as file:
+            return file.schema_arrow
+
     def about(self, name: str = TABLES[0]) -> dict[str, Any]:
         """Descriptions of the columns of a table, and the metadata of the catalogue."""
-        content: dict[str, Any] = json.loads(self.table(name, []).schema.metadata[_ABOUT])
+        content: dict[str, Any] = json.loads(self.schema(name).metadata[_ABOUT])
         return content
 
 
-def described(table: "pyarrow.Table") -> dict[str, Any]:
-    """Descriptions and metadata that a table carries."""
-    content: dict[str, Any] = json.loads(table.schema.metadata[_ABOUT])
+def described(table: "pyarrow.Table | pyarrow.Schema") -> dict[str, Any]:
+    """Descriptions and metadata that a table, or its schema, carries."""
+    schema = getattr(table, "schema", table)
+    content: dict[str, Any] = json.loads(schema.metadata[_ABOUT])
     return content
 
 

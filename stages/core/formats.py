@@ -205,10 +205,10 @@ def _write_parquet(table: "QTable", meta: Mapping[str, Any], path: Path) -> None
 def _write_csv(table: "QTable", meta: Mapping[str, Any], path: Path) -> None:
     from pyarrow import csv
 
-    csv.write_csv(_arrow(table), path)
+    csv.write_csv(arrow_table(table), path)
 
 
-def _arrow(table: "QTable") -> Any:
+def arrow_table(table: "QTable") -> Any:
     """Return the bare values of a table as an Arrow table."""
     import pyarrow
 
