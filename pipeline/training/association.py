@@ -7,40 +7,28 @@ whose numbers are ``data/association.json``.
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
-from cyclades.pipeline.comparison.association import COMPACT, NO_OBJECT, object_rows
-from cyclades.pipeline.comparison.tables import ComparisonTable, from_catalogue, from_truth
 from cyclades.pipeline.simulation.field import FieldOptions, Simulation, simulate
-from cyclades.pipeline.simulation.render import drawn
+from cyclades.pipeline.training.association_pairs import PairSet, pair_sets, within_sets
 from cyclades.pipeline.training.boosting import exported_trees
 from cyclades.stages.cataloguing.associate import AssociateRefinement, image_area
 from cyclades.stages.cataloguing.bridges import BridgeLight
+from cyclades.stages.cataloguing.merging import rows_of
 from cyclades.stages.cataloguing.pair_model import Boosted, PairModel
-from cyclades.stages.cataloguing.pairs import FEATURES, context_features, pair_features
-from cyclades.stages.cataloguing.parts import ARCSEC, Parts, find_pairs
-from cyclades.stages.cataloguing.rows import positions
-from cyclades.stages.core.geometry import (
-    Floats,
-    covariance_from_shape,
-    inverse,
-    sky_jacobian,
-    transform_covariance,
-)
-from cyclades.stages.core.products import Integers
-from cyclades.stages.core.rendering import add_gaussians
+from cyclades.stages.cataloguing.pairs import FEATURES, context_features
+from cyclades.stages.cataloguing.parts import Parts
+from cyclades.stages.cataloguing.splitting import split_groups, split_sources
+from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.source import MemorySource
 
 if TYPE_CHECKING:
-    from astropy.table import QTable
-
     from cyclades.stages.core.catalogue import Catalogue
     from cyclades.stages.core.image import SkyImage
 
@@ -50,45 +38,15 @@ FAINTEST_SNR = 6.0
 RMS = 1e-4
 SIZE = 1024
 SEEDS = (20000, 20100)
-ROUNDS, LEAVES, LEAST, RATE, PENALTY = (120, 80), 12, 60, 0.08, 5.0
+ROUNDS, LEAVES, LEAST, RATE, PENALTY = (120, 80, 80), 12, 60, 0.08, 5.0
+STRIPES = (0.2, 0.8)
+"""Rms of stripes over that of all noise. Smoothed by four beams, the noise of FIRST is 0.3 to 0.5
+of the rms, that of a beam alone 0.28: between two strangers it often looks like a bridge."""
 FOLDS = 2
-WINDOW_BEAMS = (40.0, 120.0)
-KEPT_SHARE = (0.02, 1.0)
-REALISATIONS = 10
-"""Windows are cut out of every field, since small images know little of their density, and objects
-left out of them, so that one crowded field shows what sparse ones look like."""
-STRANGERS = (0.3, 6.0)
-"""Compact sources put anywhere into every window, over those that it holds: the simulated fields
-are rich in radio galaxies, which are few among the sources of the sky."""
 NOTE = (
     "Made by python -m cyclades.pipeline.training.association from {fields} simulated fields "
     "({pairs} pairs of sources of the classical route, {true} of them of one object)."
 )
-
-
-@dataclass(frozen=True, eq=False)
-class PairSet:
-    """Pairs of parts of a field with their truth.
-
-    Attributes
-    ----------
-    features : ndarray, shape (pairs, features)
-    true : ndarray of bool, shape (pairs,)
-    weight : ndarray, shape (pairs,)
-        0 for pairs that are not judged.
-    number : int
-        Parts.
-    first, second : ndarray of int, shape (pairs,)
-    field : int
-    """
-
-    features: Floats
-    true: NDArray[np.bool_]
-    weight: Floats
-    number: int
-    first: Integers
-    second: Integers
-    field: int
 
 
 def field_options(
@@ -133,154 +91,42 @@ def field_options(
 
 
 def random_field(seed: int) -> Simulation:
-    """Simulate a field of a density that the seed tells."""
+    """Simulate a field of a density that the seed tells; every second one is striped."""
     generator = np.random.default_rng(seed)
     beams = float(np.exp(generator.uniform(*np.log(BEAMS_A_SOURCE))))
-    return simulate(field_options(beams, generator), seed)
+    options = field_options(beams, generator)
+    if seed % 2:
+        angle, share = float(generator.uniform(0.0, 180.0)), float(generator.uniform(*STRIPES))
+        plain = options.plain.model_copy(update={"stripes": share, "stripes_angle": angle})
+        options = options.model_copy(update={"plain": plain})
+    return simulate(options, seed)
 
 
-def part_objects(catalogue: "Catalogue", truth: ComparisonTable) -> Integers:
-    """True object that most of the flux of every source of a catalogue is of, or `NO_OBJECT`."""
-    table = from_catalogue(catalogue)
-    psf = catalogue.components["psf_major"].value
-    beam = float(np.median(psf)) if len(psf) else 1.0
-    own = object_rows(table, truth, beam)
-    source = np.searchsorted(
-        np.asarray(catalogue.sources["source_id"]), np.asarray(catalogue.components["source_id"])
-    )
-    flux = np.nan_to_num(np.abs(table["total_flux"]))
-    result = np.full(len(catalogue.sources), NO_OBJECT, np.int64)
-    for row in range(len(result)):
-        mine = source == row
-        objects, index = np.unique(own[mine], return_inverse=True)
-        if len(objects):
-            result[row] = objects[np.argmax(np.bincount(index, flux[mine]))]
-    return result
+def apart(catalogue: "Catalogue", image: "SkyImage", within: Boosted) -> "Catalogue":
+    """Return a catalogue whose sources are split as `associate` splits them."""
+    memory, stage = MemorySource(image), AssociateRefinement()
+    area, source = image_area(memory), rows_of(catalogue.sources, catalogue.components)
+    parts, bridge = Parts.of(catalogue.components, area), BridgeLight(memory)
+    group = split_groups(parts, source, within, probability=stage.split, bridge=bridge)
+    return split_sources(catalogue, source, group, area, stage.limit_significance)
 
 
-def pair_sets(catalogue: "Catalogue", field: Simulation, seed: int) -> Iterator[PairSet]:
-    """Pairs of a field, and of windows of it from which objects are left out.
-
-    What is left out is left out of the image too. Two parts of which neither belongs to an object
-    are not judged.
-
-    Parameters
-    ----------
-    catalogue : Catalogue
-        What the classical route finds in the field.
-    field : Simulation
-    seed : int
-        Of the windows and of what stays in them.
-    """
-    from astropy.table import vstack
-
-    generator = np.random.default_rng([seed, 1])
-    image, truth = field.image, from_truth(field.truth)
-    psf = image.psf
-    assert psf is not None
-    owner = part_objects(catalogue, truth)
-    whole = image_area(MemorySource(image))
-    x, y = (np.asarray(catalogue.sources[name].value) for name in ("x", "y"))
-    pixel = np.sqrt(whole / np.prod(image.shape))
-    compact = _compact(owner, truth)
-    shapes, number_of = drawn(field.sky, psf), _sky_numbers(field)
-    for k in range(1 + REALISATIONS):
-        chosen, area, seen = np.ones(len(x), bool), whole, image
-        table, own = catalogue.sources, owner
-        if k:
-            side = min(float(generator.uniform(*WINDOW_BEAMS)) * psf.size, image.shape[0])
-            if k % 2:
-                side = float(image.shape[0])
-            x0, y0 = generator.uniform(0.0, max(image.shape[0] - side, 1e-6), 2)
-            chosen = (x >= x0 - 0.5) & (x < x0 + side) & (y >= y0 - 0.5) & (y < y0 + side)
-            area = (side * pixel) ** 2
-            stay = np.exp(generator.uniform(*np.log(KEPT_SHARE)))
-            objects = generator.random(max(number_of) + 1) < stay
-            chosen &= np.where(owner >= 0, objects[owner], generator.random(len(x)) < stay)
-            rows = np.flatnonzero(chosen)
-            table, own = catalogue.sources[rows], owner[rows]
-            gone = [number_of[n] for n in number_of if not objects[n]]
-            lost = [shapes.values[shapes.starts[n] : shapes.starts[n + 1]] for n in gone]
-            number = round(len(rows) * float(np.exp(generator.uniform(*np.log(STRANGERS)))))
-            new = catalogue.sources[:0]
-            if compact.size and k % 4 < 3:
-                corner = (x0, y0, side) if k % 2 == 0 else (0.0, 0.0, float(image.shape[0]))
-                new = _strangers(catalogue.sources[generator.choice(compact, number)], image,
-                                 corner, generator)  # fmt: skip
-                table = vstack([table, new], metadata_conflicts="silent")
-                own = np.concatenate([own, 10**9 + np.arange(number)])
-            seen = _changed(image, lost, new)
-        parts = Parts.of(table, area)
-        first, second = find_pairs(parts, AssociateRefinement().radius)
-        a, b = own[first], own[second]
-        judged = (a != NO_OBJECT) | (b != NO_OBJECT)
-        if not judged.any():
-            continue
-        features = pair_features(parts, first, second, bridge=BridgeLight(MemorySource(seen)))
-        weight = judged * np.count_nonzero(judged) ** -0.5
-        yield PairSet(features, judged & (a == b), weight, len(parts), first, second, seed)
+def fold_of(seed: int, folds: int = FOLDS) -> int:
+    """Which fold a field is in: two neighbouring seeds, of which one is striped, share it."""
+    return (seed // 2) % folds
 
 
-def _sky_numbers(field: Simulation) -> dict[int, int]:
-    """Objects of the sky model by their number in the truth: those of the same flux."""
-    truth = from_truth(field.truth)
-    number, index = np.unique(truth["source"], return_inverse=True)
-    flux = np.bincount(index, truth["total_flux"])
-    total = np.bincount(field.sky.owner, field.sky.flux)
-    order = np.argsort(total)
-    place = np.searchsorted(total[order], flux).clip(1, len(order) - 1)
-    above = total[order[place]] - flux < flux - total[order[place - 1]]
-    found = order[np.where(above, place, place - 1)]
-    return dict(zip(number.tolist(), found.tolist(), strict=True))
-
-
-def _changed(image: "SkyImage", lost: Sequence[Floats], new: "QTable") -> "SkyImage":
-    """An image without the Gaussians of some objects (of `drawn`), and with some sources."""
-    light = np.zeros(image.shape, np.float32)
-    if lost:
-        values = np.concatenate(lost)
-        values[:, 0] *= -1.0
-        add_gaussians(light, np.ascontiguousarray(values))
-    if len(new):
-        x, y = (np.asarray(new[name].value, float) for name in ("x", "y"))
-        shape = covariance_from_shape(
-            *(np.asarray(new[name].value, float) for name in ("major", "minor", "position_angle"))
-        )
-        assert image.wcs is not None
-        back = inverse(sky_jacobian(image.wcs, x, y) * ARCSEC)
-        own = transform_covariance(shape, back)
-        peak = np.asarray(new["peak_flux"].value, float)
-        rows = np.stack([peak, x, y, own[:, 0, 0], own[:, 0, 1], own[:, 1, 1]], -1)
-        add_gaussians(light, np.ascontiguousarray(rows))
-    return image.replace(data=image.data + light)
-
-
-def _compact(owner: Integers, truth: ComparisonTable) -> Integers:
-    """Rows of the parts that are compact objects, and nothing else of them."""
-    number, first, count = np.unique(truth["source"], return_index=True, return_counts=True)
-    alone = number[(count == 1) & (truth["morphology"][first] == COMPACT)]
-    found, times = np.unique(owner, return_counts=True)
-    return np.flatnonzero(np.isin(owner, np.intersect1d(alone, found[times == 1])))
-
-
-def _strangers(
-    rows: "QTable", image: "SkyImage", corner: tuple[float, float, float], generator: Generator
-) -> "QTable":
-    """Copies of sources at places anywhere in a window of an image (x, y of its corner, side)."""
-    made = rows.copy()
-    x0, y0, side = corner
-    x, y = generator.uniform(0.0, side, (2, len(made))) + np.array([[x0], [y0]])
-    ra, dec = positions(image, x, y)
-    for name, values in {"x": x, "y": y, "ra": ra, "dec": dec}.items():
-        made[name][:] = values * made[name].unit
-    made["island_id"][:] = -1 - np.arange(len(made))
-    return made
+def fit_within(sets: Sequence[PairSet], *, seed: int = 0) -> Boosted:
+    """Boost the trees that tell the components of one source apart."""
+    features, true, weight, judged = _joined(sets)
+    return boost(features[judged], true[judged], weight[judged], rounds=ROUNDS[2], seed=seed)
 
 
 def fit_model(
     sets: Sequence[PairSet],
+    within: Boosted,
     *,
-    rounds: tuple[int, int] = ROUNDS,
+    rounds: Sequence[int] = ROUNDS,
     folds: int = FOLDS,
     seed: int = 0,
 ) -> PairModel:
@@ -291,17 +137,17 @@ def fit_model(
     Parameters
     ----------
     sets : sequence of PairSet
-    rounds : (int, int)
+    within : Boosted
+        Of `fit_within`.
+    rounds : (int, int, ...)
         Trees of either look.
     folds : int
         Into which fields fall for that.
     seed : int
     """
-    features = np.concatenate([s.features for s in sets])
-    true = np.concatenate([s.true for s in sets])
-    weight = np.concatenate([s.weight for s in sets])
+    features, true, weight, judged = _joined(sets)
     length = [len(s.true) for s in sets]
-    fold = np.repeat([s.field % folds for s in sets], length)
+    fold = np.repeat([fold_of(s.field, folds) for s in sets], length)
 
     def fit(given: Floats, rows: NDArray[np.bool_], number: int) -> Boosted:
         return boost(given[rows], true[rows], weight[rows], rounds=number, seed=seed)
@@ -309,7 +155,7 @@ def fit_model(
     unseen = np.zeros(len(true))
     for out in np.unique(fold):
         mine = fold == out
-        unseen[mine] = fit(features, (weight > 0.0) & ~mine, rounds[0]).log_odds(features[mine])
+        unseen[mine] = fit(features, judged & ~mine, rounds[0]).log_odds(features[mine])
     pieces = np.split(unseen, np.cumsum(length)[:-1])
     context = np.concatenate(
         [
@@ -317,9 +163,17 @@ def fit_model(
             for s, odds in zip(sets, pieces, strict=True)
         ]
     )
-    judged = weight > 0.0
     whole = np.concatenate([features, context], -1)
-    return PairModel(fit(features, judged, rounds[0]), fit(whole, judged, rounds[1]))
+    alone, together = fit(features, judged, rounds[0]), fit(whole, judged, rounds[1])
+    return PairModel(alone, together, within)
+
+
+def _joined(sets: Sequence[PairSet]) -> tuple[Floats, NDArray[np.bool_], Floats, NDArray[np.bool_]]:
+    """Features, truth and weight of all pairs, and which are judged."""
+    features = np.concatenate([s.features for s in sets])
+    true = np.concatenate([s.true for s in sets])
+    weight = np.concatenate([s.weight for s in sets])
+    return features, true, weight, weight > 0.0
 
 
 def boost(
@@ -350,18 +204,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs=2, default=SEEDS, metavar=("FIRST", "LAST"))
     arguments = parser.parse_args()
     pipeline = Pipeline.from_route("classical")
-    sets: list[PairSet] = []
+    made = []
+    inner: list[PairSet] = []
     for seed in range(*arguments.seeds):
         field = random_field(seed)
         catalogue = pipeline.run(field.image, workers=1).catalogue
         assert catalogue is not None
-        sets.extend(pair_sets(catalogue, field, seed))
+        inner.extend(within_sets(catalogue, field, seed))
+        # the maps of the noise are not needed again
+        made.append((seed, catalogue, replace(field, rms=field.rms[:1], level=field.level[:1])))
         print(f"{seed}: {len(catalogue.sources)} sources", flush=True)
+    sets: list[PairSet] = []
+    for fold in sorted({fold_of(seed) for seed, _, _ in made}):
+        within = fit_within([s for s in inner if fold_of(s.field) != fold])
+        for seed, catalogue, field in made:
+            if fold_of(seed) == fold:
+                sets.extend(pair_sets(apart(catalogue, field.image, within), field, seed))
+    sets.sort(key=lambda s: s.field)
     true = np.concatenate([s.true for s in sets])
     note = NOTE.format(
         fields=arguments.seeds[1] - arguments.seeds[0], pairs=len(true), true=int(true.sum())
     )
-    held = {"note": note, **fit_model(sets).to_mapping()}
+    held = {"note": note, **fit_model(sets, fit_within(inner)).to_mapping()}
     arguments.file.write_text(json.dumps(held) + "\n")
     print(f"{note} {len(FEATURES)} features.")
 

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from cyclades.stages.cataloguing.bridges import BridgeLight
-from cyclades.stages.cataloguing.merging import merge_sources
+from cyclades.stages.cataloguing.merging import merge_sources, rows_of
 from cyclades.stages.cataloguing.pair_model import agglomerate, default_model
-from cyclades.stages.cataloguing.pairs import pair_features
+from cyclades.stages.cataloguing.pairs import MOST, pair_features
 from cyclades.stages.cataloguing.parts import Parts, find_pairs
+from cyclades.stages.cataloguing.splitting import split_groups, split_sources
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.products import Integers
 from cyclades.stages.core.stage import Capabilities, RefinementStage, parameter
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 class AssociateRefinement(RefinementStage):
     """Puts the lobes, jets and cores of a radio source together to one row of ``sources``.
 
-    The sources of the catalogue as it comes are its parts; none is ever split. A small model,
-    trained on simulations, gives every pair of them within a radius the probability of being one
-    source: from their distance and what chance would put there, fluxes, sizes, how they are
-    elongated towards each other, third parts between or beyond, and emission on the line between
-    them. Parts are then joined so that the log-odds of all pairs within sources add up to the
-    most.
+    The sources of the catalogue as it comes are its parts. Where a small model, trained on
+    simulations, says that components of one of them are different objects (crowded islands hold
+    strangers), it is split first. The model then gives every pair of parts within a radius the
+    probability of being one source: from their distance and what chance would put there, fluxes,
+    sizes, how they are elongated towards each other, third parts between or beyond, and emission
+    on the line between them. Parts are joined so that the log-odds of all pairs within sources
+    add up to the most.
 
     A catalogue that was associated before is returned as it is.
     """
@@ -73,6 +75,13 @@ class AssociateRefinement(RefinementStage):
         gt=0.0,
         lt=1.0,
     )
+    split: float = parameter(
+        0.3,
+        "Probability of being one object below which components of a source are apart; 0 leaves "
+        "the sources of the catalogue whole.",
+        ge=0.0,
+        lt=1.0,
+    )
     largest: float = parameter(
         60.0, "Largest distance between the centres of a source's parts.", unit="beams", gt=0.0
     )
@@ -111,11 +120,17 @@ class AssociateRefinement(RefinementStage):
         """
         if "association_probability" in catalogue.sources.colnames:
             return catalogue
-        parts = Parts.of(catalogue.sources, image_area(source))
-        first, second = find_pairs(parts, self.radius)
+        area = image_area(source)
         bridge = BridgeLight(source) if self.bridge else None
+        whole = np.arange(len(catalogue.sources))
+        if self.split:
+            catalogue, whole = self._apart(catalogue, area, bridge)
+        parts = Parts.of(catalogue.sources, area)
+        first, second = find_pairs(parts, self.radius)
         features = pair_features(parts, first, second, slope=self.counts_slope, bridge=bridge)
         log_odds = default_model().log_odds(features, len(parts), first, second)
+        # what was split before is not put together again
+        log_odds = np.where(whole[first] == whole[second], -MOST, log_odds)
         shift = np.log(self.probability / (1.0 - self.probability))
         group = self.group(parts, first, second, log_odds - shift)
         chance = membership(group, first, second, log_odds)
@@ -125,6 +140,24 @@ class AssociateRefinement(RefinementStage):
             {"parts": len(parts), "pairs": len(first), "sources": len(made.sources)},
         )
         return made
+
+    def _apart(
+        self, catalogue: "Catalogue", area: float, bridge: BridgeLight | None
+    ) -> "tuple[Catalogue, Integers]":
+        """Return the catalogue with strangers split off, and the row that every source was of."""
+        source = rows_of(catalogue.sources, catalogue.components)
+        group = split_groups(
+            Parts.of(catalogue.components, area),
+            source,
+            default_model().within,
+            probability=self.split,
+            slope=self.counts_slope,
+            bridge=bridge,
+        )
+        made = split_sources(catalogue, source, group, area, self.limit_significance)
+        whole = np.zeros(len(made.sources), np.int64)
+        whole[rows_of(made.sources, made.components)] = source
+        return made, whole
 
     def group(self, parts: Parts, first: Integers, second: Integers, log_odds: Floats) -> Integers:
         """Group parts by the log-odds of pairs, within the largest extent."""

@@ -39,7 +39,7 @@ def merge_sources(
     catalogue: "Catalogue",
     parts: Parts,
     group: Integers,
-    probability: Floats,
+    probability: Floats | None,
     *,
     significance: float,
 ) -> "Catalogue":
@@ -52,8 +52,9 @@ def merge_sources(
         Its sources.
     group : ndarray of int, shape (sources,)
         Group of every source.
-    probability : ndarray, shape (sources,)
-        That every source belongs to its group; NaN where it is alone.
+    probability : ndarray, shape (sources,), optional
+        That every source belongs to its group; NaN where it is alone. Without it the groups count
+        as sources that were found so: no row is flagged, and no column is added.
     significance : float
         See `deconvolved_shape`.
 
@@ -72,8 +73,9 @@ def merge_sources(
     groups = Groups.of(group, _numbers(table, "total_flux"), _numbers(table, "peak_flux"))
     several = np.flatnonzero(groups.counts > 1)
     sources = table[groups.brightest]
+    joined = 0 if probability is None else int(Flag.ASSOCIATED)
     if several.size:
-        merged = _merged(table, parts, groups, significance)
+        merged = _merged(table, parts, groups, significance, joined)
         for name, values in merged.items():
             _write(sources, name, several, values[several])
         _rename(sources, several)
@@ -91,16 +93,17 @@ def merge_sources(
     rank = np.zeros(len(order), np.int64)
     rank[order] = np.arange(len(order))
     components = catalogue.components.copy()
-    of = _rows_of(table, components)
+    of = rows_of(table, components)
     new = rank[groups.index[of]]
     sources = sources[order]
     replace_values(sources, "source_id", np.arange(1, len(order) + 1, dtype=np.int32))
     replace_values(components, "source_id", (new + 1).astype(np.int32))
     for name in ("n_components", "source_code"):
         replace_values(components, name, np.asarray(sources[name])[new])
-    joined = int(Flag.ASSOCIATED) * (groups.counts[groups.index[of]] > 1)
-    flags = np.asarray(components["flags"]) | joined.astype(np.int32)
-    replace_values(components, "flags", flags)
+    flags = np.where(groups.counts[groups.index[of]] > 1, joined, 0).astype(np.int32)
+    replace_values(components, "flags", np.asarray(components["flags"]) | flags)
+    if probability is None:
+        return catalogue.replace(sources=sources, components=components)
 
     weakest = np.full(len(order), np.inf)
     np.fmin.at(weakest, groups.index, probability)
@@ -121,7 +124,7 @@ def _numbers(table: "QTable", name: str) -> Floats:
     return np.asarray(getattr(held, "value", held), float)
 
 
-def _rows_of(sources: "QTable", components: "QTable") -> Integers:
+def rows_of(sources: "QTable", components: "QTable") -> Integers:
     """Row of the source of every component."""
     ids = np.asarray(sources["source_id"])
     order = np.argsort(ids, kind="stable")
@@ -135,7 +138,9 @@ def _write(table: "QTable", name: str, rows: Integers, values: Any) -> None:
     held[rows] = values if unit is None else values * unit
 
 
-def _merged(table: "QTable", parts: Parts, groups: Groups, significance: float) -> Values:
+def _merged(
+    table: "QTable", parts: Parts, groups: Groups, significance: float, flag: int
+) -> Values:
     """Columns of all groups, from sums over their parts about the first of each."""
     n = len(table)
     first = groups.brightest[groups.index]
@@ -172,7 +177,7 @@ def _merged(table: "QTable", parts: Parts, groups: Groups, significance: float) 
         "flags": np.asarray(table["flags"], np.int64),
     }
     made = source_values(values, groups)
-    made["flags"] = made["flags"] | int(Flag.ASSOCIATED)
+    made["flags"] = made["flags"] | flag
     made["n_components"] = groups.sum(_numbers(table, "n_components")).astype(np.int64)
     fitted = fitted_shape(made["shape"], made["shape_errors"])
     beam = parts.beam[groups.brightest]

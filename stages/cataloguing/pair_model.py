@@ -51,10 +51,13 @@ class PairModel:
         Of `FEATURES`.
     together : Boosted
         Of `FEATURES` and `CONTEXT`.
+    within : Boosted
+        Of `FEATURES`, for components of one source: whether they are one object.
     """
 
     alone: Boosted
     together: Boosted
+    within: Boosted
 
     def log_odds(self, features: Floats, number: int, first: Integers, second: Integers) -> Floats:
         """Log-odds that pairs are one source.
@@ -73,7 +76,7 @@ class PairModel:
     def to_mapping(self) -> dict[str, Any]:
         """What a file holds, rounded to what matters."""
         held: dict[str, Any] = {"features": [*FEATURES, *CONTEXT]}
-        for name in ("alone", "together"):
+        for name in ("alone", "together", "within"):
             look: Boosted = getattr(self, name)
             trees = [tree.to_mapping() for tree in look.trees]
             held[name] = {"start": round(look.start, 5), "trees": trees}
@@ -93,7 +96,8 @@ class PairModel:
                 "The model of associations was made for other features; make it anew with "
                 "python -m cyclades.pipeline.training.association."
             )
-        numbers = {"alone": len(FEATURES), "together": len(FEATURES) + len(CONTEXT)}
+        alone = len(FEATURES)
+        numbers = {"alone": alone, "together": alone + len(CONTEXT), "within": alone}
         try:
             looks = {
                 name: Boosted(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cyclades.stages.core.geometry import (
     SIGMA_TO_FWHM,
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from astropy.table import QTable
 
 ARCSEC = 3600.0
+MOST_COMPONENTS = 50
+"""A source of more components is large structure, whose pieces are not told apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +119,13 @@ class Parts:
         """Geometric mean FWHM of the beam at each part."""
         return np.asarray(SIGMA_TO_FWHM * np.sqrt(np.sqrt(determinant(self.beam))))
 
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Whether each part has position, shape, beam and flux."""
+        known = np.isfinite(self.vectors).all(1) & np.isfinite(self.beam_size)
+        known &= np.isfinite(self.shape[:, 0, 0]) & np.isfinite(self.total)
+        return np.asarray(known & (self.total > 0.0) & (self.snr > 0.0))
+
     def offsets(self, first: Integers, second: Integers) -> Floats:
         """Offset (east, north) of the second parts from the first, at the first; (pairs, 2)."""
         step = self.vectors[second] - self.vectors[first]
@@ -135,13 +145,7 @@ def find_pairs(parts: Parts, radius: float) -> tuple[Integers, Integers]:
     """
     from scipy.spatial import cKDTree
 
-    beam = parts.beam_size
-    known = (
-        np.isfinite(parts.vectors).all(1) & np.isfinite(beam) & np.isfinite(parts.shape[:, 0, 0])
-    )
-    rows = np.flatnonzero(
-        known & np.isfinite(parts.total) & (parts.total > 0.0) & (parts.snr > 0.0)
-    )
+    beam, rows = parts.beam_size, np.flatnonzero(parts.known)
     if len(rows) < 2:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     reach = radius * float(beam[rows].max())
@@ -153,6 +157,36 @@ def find_pairs(parts: Parts, radius: float) -> tuple[Integers, Integers]:
     first, second = first[near], second[near]
     swap = parts.total[first] < parts.total[second]
     first, second = np.where(swap, second, first), np.where(swap, first, second)
+    order = np.lexsort((second, first))
+    return first[order], second[order]
+
+
+def pairs_within(
+    parts: Parts, source: Integers, most: int = MOST_COMPONENTS
+) -> tuple[Integers, Integers]:
+    """Pairs of parts of the same source, the brighter first.
+
+    Parameters
+    ----------
+    parts : Parts
+        Components.
+    source : ndarray of int, shape (parts,)
+        Source of each.
+    most : int
+        Of a source with more parts than these no pair is listed.
+    """
+    rows = np.flatnonzero(parts.known)
+    rows = rows[np.lexsort((rows, -parts.total[rows], source[rows]))]
+    starts = np.flatnonzero(np.r_[True, np.diff(source[rows]) != 0]) if len(rows) else rows
+    held = [
+        (mine[i], mine[j])
+        for mine in np.split(rows, starts[1:])
+        if 1 < len(mine) <= most
+        for i, j in [np.triu_indices(len(mine), 1)]
+    ]
+    if not held:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    first, second = (np.concatenate(ends) for ends in zip(*held, strict=True))
     order = np.lexsort((second, first))
     return first[order], second[order]
 

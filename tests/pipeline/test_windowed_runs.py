@@ -36,6 +36,8 @@ def pipeline(route, **image):
         chosen = chosen.replace(characterization="moments", detection="photutils")
     if route == "negative":
         chosen = chosen.replace(detection={"name": "islands", "negative": True}, background="none")
+    if route == "associate":
+        chosen = chosen.replace(cataloguing=["components", "associate"])
     return chosen.replace(image=image) if image else chosen
 
 
@@ -54,6 +56,7 @@ def needs(route):
         ("yolo", 256),
         ("moments", 192),
         ("negative", 192),
+        ("associate", 128),
     ],
 )
 def test_catalogue_is_that_of_the_whole_image(route, window):
