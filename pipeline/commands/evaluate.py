@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "cyclades evaluate yolo --tiles 50",
+        "cyclades evaluate yolo --errors",
         "cyclades evaluate mine/mine.safetensors --preset vla --json",
     )
 )
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Calibrate the scores anew on as many other tiles, and write WEIGHTS and their card.",
 )
+@click.option(
+    "--errors",
+    is_flag=True,
+    help="Also tell where AP50 is lost: by kind of error, signal to noise, and artefacts.",
+)
 @json_option
 def evaluate(
     weights: str,
@@ -46,6 +52,7 @@ def evaluate(
     tiles: int | None,
     preset: str | None,
     calibrate: bool,
+    errors: bool,
     as_json: bool,
 ) -> None:
     """Judge a detector on held-out tiles, by class, beside what noise lets anyone reach.
@@ -64,12 +71,18 @@ def evaluate(
             f"Evaluating needs the package {error.name!r}; install cyclades[learned]."
         ) from error
     options = None if config is None else read_options(config)
-    spec = run(weights, options, tiles=tiles, preset=preset, calibrate=calibrate)
+    spec = run(weights, options, tiles=tiles, preset=preset, calibrate=calibrate, errors=errors)
     if as_json:
-        print_json({"name": spec.name, "held_out": spec.training["held_out"]})
+        told = ("held_out", "by_class", "metrics", "errors")
+        print_json({"name": spec.name, **{k: v for k, v in spec.training.items() if k in told}})
         return
     for line in report(spec):
         click.echo(line)
+    if errors:
+        from cyclades.pipeline.training.error_report import error_lines
+
+        for line in error_lines(spec.training["errors"]):
+            click.echo(line)
 
 
 def report(spec: "NetworkSpec") -> list[str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cyclades.pipeline.comparison.overlaps import Objects, box_overlaps, overlaps
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import Floats
+from cyclades.stages.core.products import Integers
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -33,6 +34,10 @@ class Assigned(NamedTuple):
     ignored: NDArray[np.bool_]
     """(thresholds, detections): neither hit nor false."""
     wanted: int
+    taken: Integers
+    """(thresholds, detections): row of the truth object that each took; -1 for none."""
+    order: Integers
+    """Rows of the detections, best score first, as those above are."""
 
 
 def assign(truth: Objects, found: Objects, thresholds: Floats, kind: str = "box") -> Assigned:
@@ -48,6 +53,7 @@ def assign(truth: Objects, found: Objects, thresholds: Floats, kind: str = "box"
     pairs = overlaps(found, truth, kind)
     hit = np.zeros((len(thresholds), len(found)), bool)
     dismissed = np.zeros_like(hit)
+    owner = np.full(hit.shape, -1, np.int64)
     starts = np.searchsorted(pairs.first, np.arange(len(found) + 1))
     for t, threshold in enumerate(thresholds):
         least = min(float(threshold), 1 - 1e-10)
@@ -63,9 +69,11 @@ def assign(truth: Objects, found: Objects, thresholds: Floats, kind: str = "box"
                     row = candidates[best]
                     taken[row] = True
                     hit[t, d] = True
+                    owner[t, d] = row
                     dismissed[t, d] = ignored[row]
                     break
-    return Assigned(scores, hit & ~dismissed, dismissed, int(np.count_nonzero(~ignored)))
+    wanted = int(np.count_nonzero(~ignored))
+    return Assigned(scores, hit & ~dismissed, dismissed, wanted, owner, order)
 
 
 def precision_recall(parts: Sequence[Assigned], threshold: int) -> tuple[Floats, Floats, Floats]:

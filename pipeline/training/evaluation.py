@@ -17,7 +17,9 @@ from cyclades.pipeline.comparison.detection_metrics import (
 from cyclades.pipeline.comparison.overlaps import Objects
 from cyclades.pipeline.training.ceiling import Observation, ceiling, observe
 from cyclades.pipeline.training.samples import Sample, input_channels
+from cyclades.stages.networks.inputs import normalise
 from cyclades.stages.networks.selection import Found, real_scores
+from cyclades.stages.networks.shapes import decide
 from cyclades.stages.networks.specification import SPURIOUS, Calibration, NetworkSpec
 
 Floats = NDArray[np.float64]
@@ -64,7 +66,13 @@ class Judged:
     seen: list[Observation | None] = field(default_factory=list)
 
 
-def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: int = 8) -> Judged:
+def judge(
+    detect: Detect,
+    samples: Iterable[Sample],
+    spec: NetworkSpec,
+    batch: int = 8,
+    look: Callable[[Sample, Found], None] | None = None,
+) -> Judged:
     """Run a detector on labelled tiles and compare.
 
     Parameters
@@ -76,6 +84,8 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
     spec : NetworkSpec
     batch : int
         Tiles at a time.
+    look : callable, optional
+        Told every tile and what the network finds in it, before classes are decided.
     """
     truths: list[Objects] = []
     founds: list[Objects] = []
@@ -86,6 +96,9 @@ def judge(detect: Detect, samples: Iterable[Sample], spec: NetworkSpec, batch: i
     for several in _batches(samples, batch):
         channels = np.stack([input_channels(s, spec.input) for s in several])
         for sample, found in zip(several, detect(channels), strict=True):
+            if look is not None:
+                look(sample, found)
+            found = decided(found, sample, spec)
             truth = true_objects(sample, spec.classes)
             # nothing is wrong where nothing is labelled
             objects = without_unlabelled(_found(found, spec), sample.unlabelled)
@@ -233,6 +246,13 @@ def _batches(samples: Iterable[Sample], number: int) -> Iterable[list[Sample]]:
             held = []
     if held:
         yield held
+
+
+def decided(found: Found, sample: Sample, spec: NetworkSpec) -> Found:
+    """What a network finds in a sample, with classes by shapes where it has a decision."""
+    if spec.decision is None or sample.beam is None or sample.planes:
+        return found
+    return decide(found, normalise(sample.image, spec.input.mesh), sample.beam, spec)
 
 
 def true_objects(sample: Sample, classes: Sequence[str]) -> Objects:

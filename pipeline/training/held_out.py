@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from cyclades.pipeline.training.card import write_card
+from cyclades.pipeline.training.class_decision import Examples, examples, fit_decision
+from cyclades.pipeline.training.error_report import Heights, error_report
 from cyclades.pipeline.training.evaluation import class_figures, figures, fit_calibration, judge
 from cyclades.pipeline.training.options import TrainingOptions
 from cyclades.pipeline.training.samples import Sample, SampleSource
@@ -56,6 +58,7 @@ def finish(
     *,
     calibrate: bool = True,
     progress: bool = False,
+    errors: bool = False,
 ) -> NetworkSpec:
     """Measure a trained detector on tiles that no curve has seen, and note the figures.
 
@@ -66,9 +69,11 @@ def finish(
     detector : Detector
         Its specification is changed: calibration and figures.
     calibrate : bool
-        Whether to fit the calibration first, to as many other tiles.
+        Whether to fit the calibration, and the decision on classes, first, to as many other tiles.
     progress : bool
         Show a progress bar where there is a terminal.
+    errors : bool
+        Note where average precision is lost, too (see `error_report`).
 
     Returns
     -------
@@ -83,10 +88,25 @@ def finish(
     run = detection(detector)
     if calibrate:
         # The calibration must not be judged on the tiles that it was fitted to.
-        first = judge(run, _tiles(source, 0, number, "calibrating", progress), spec)
-        calibration = fit_calibration(first.score, first.real)
-        spec = spec.model_copy(update={"calibration": calibration})
-    judged = judge(run, _tiles(source, number, number, "judging", progress), spec)
+        learned: list[Examples] = []
+        first = judge(
+            run,
+            _tiles(source, 0, number, "calibrating", progress),
+            spec,
+            look=lambda sample, found: learned.append(examples(sample, found, spec)),
+        )
+        changes = {
+            "calibration": fit_calibration(first.score, first.real),
+            "decision": fit_decision(learned),
+        }
+        spec = spec.model_copy(update=changes)
+    heights = Heights(spec.input.mesh)
+    judged = judge(
+        run,
+        _tiles(source, number, number, "judging", progress),
+        spec,
+        look=(lambda sample, found: heights.add(sample)) if errors else None,
+    )
     several = data if isinstance(data, tuple) else (data,)
     training = {
         **spec.training,
@@ -94,6 +114,8 @@ def finish(
         "by_class": class_figures(judged, spec),
         "held_out": {"tiles": number, "data": [one.model_dump(mode="json") for one in several]},
     }
+    if errors:
+        training["errors"] = error_report(judged, spec, heights)
     detector.spec = spec.model_copy(update={"training": training})
     return detector.spec
 
@@ -106,6 +128,7 @@ def evaluate(
     preset: str | None = None,
     calibrate: bool = False,
     progress: bool = True,
+    errors: bool = False,
 ) -> NetworkSpec:
     """Judge a trained detector on held-out tiles, on the GPU where there is one.
 
@@ -125,6 +148,8 @@ def evaluate(
         of the network stay as they are.
     progress : bool
         Show a progress bar where there is a terminal.
+    errors : bool
+        Say where average precision is lost, too.
 
     Returns
     -------
@@ -149,10 +174,16 @@ def evaluate(
     if options is None:
         options = _recorded(detector.spec, file)
     spec = finish(
-        _changed(options, tiles, preset), detector, calibrate=calibrate, progress=progress
+        _changed(options, tiles, preset),
+        detector,
+        calibrate=calibrate,
+        progress=progress,
+        errors=errors,
     )
     if calibrate:
-        _describe_anew(file, spec)
+        # the report is for the reader alone
+        kept = {key: value for key, value in spec.training.items() if key != "errors"}
+        _describe_anew(file, spec.model_copy(update={"training": kept}))
         if "configuration" in spec.training:
             write_card(spec, file, sum(p.numel() for p in detector.parameters()))
     return spec

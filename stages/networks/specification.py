@@ -139,6 +139,33 @@ class Calibration(Part):
         return self
 
 
+class ClassDecision(Part):
+    """From shapes in units of the beam to classes; see `cyclades.stages.networks.shapes`.
+
+    A perceptron of one hidden layer (tanh), whose outputs are added to the logarithms of the
+    network's scores.
+    """
+
+    centre: tuple[float, ...]
+    width: tuple[float, ...]
+    """Of the inputs: measures, then logarithms of the scores of all classes."""
+    hidden: tuple[tuple[float, ...], ...]
+    """One row of weights a hidden unit, its bias last."""
+    output: tuple[tuple[float, ...], ...]
+    """One row a class of sources, in the order of the network's, its bias last."""
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "ClassDecision":
+        inputs, units = len(self.centre), len(self.hidden)
+        if (
+            len(self.width) != inputs
+            or any(len(row) != inputs + 1 for row in self.hidden)
+            or any(len(row) != units + 1 for row in self.output)
+        ):
+            raise ValueError("the layers of a class decision fit each other")
+        return self
+
+
 class PretrainedSpec(Part):
     """The trunk of a backbone that `cyclades pretrain` trained, and the input that it knows."""
 
@@ -231,6 +258,8 @@ class NetworkSpec(Part):
     """Where the numbers of the backbone's trunk are; None where they are in the file itself."""
     head: HeadSpec = HeadSpec()
     calibration: Calibration = Calibration()
+    decision: ClassDecision | None = None
+    """Shares the scores of sources anew among their classes where the beam is known."""
     licence: str = "BSD-3-Clause"
     training: dict[str, Any] = Field(default_factory=dict)
     """How it was trained: configuration, seeds, steps, metrics on held-out tiles."""

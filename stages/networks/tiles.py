@@ -19,9 +19,11 @@ from cyclades.stages.core.streaming import LazyPixels, Plane
 from cyclades.stages.core.tiling import Box
 from cyclades.stages.networks.inputs import Normalisation, stretch
 from cyclades.stages.networks.selection import Found
+from cyclades.stages.networks.shapes import decide
 from cyclades.stages.networks.specification import NetworkSpec
 
 if TYPE_CHECKING:
+    from cyclades.stages.core.beam import PointSpread
     from cyclades.stages.core.image import SkyImage
 
 STRIDE = 32
@@ -87,6 +89,8 @@ class Frame(NamedTuple):
     planes : tuple of Frame
         Where the network takes several planes: these, in its order. The image is then the one
         that blank pixels and the shape are those of.
+    psf : PointSpread, optional
+        Of the image, in its pixels; what is not known, or is none of a single plane, is None.
     """
 
     image: NDArray[np.float32] | LazyPixels
@@ -94,12 +98,13 @@ class Frame(NamedTuple):
     scale: float
     normalisation: Normalisation
     planes: "tuple[Frame, ...]" = ()
+    psf: "PointSpread | None" = None
 
     @classmethod
     def of(cls, image: "SkyImage | Plane", spec: NetworkSpec, threads: int = 1) -> "Frame":
         """Choose the factor that brings the beam into the network's range, 1 where it is."""
         scale = 1.0 if image.psf is None else _scale([image.psf.size], spec)
-        return cls._at(image, scale, spec, threads)
+        return cls._at(image, scale, spec, threads)._replace(psf=image.psf)
 
     @classmethod
     def of_planes(
@@ -141,6 +146,16 @@ class Frame(NamedTuple):
             for o, n in zip(self.origin, self.image.shape, strict=True)
         ]
         return Box(low[0], high[0], low[1], high[1])
+
+    def beam(self, box: Box) -> NDArray[np.float64] | None:
+        """Covariance of the beam in the middle of a box, in pixels of the network squared."""
+        if self.psf is None:
+            return None
+        y, x = (
+            0.5 * (low + high) / self.scale - 0.5 - o
+            for low, high, o in zip((box.y0, box.x0), (box.y1, box.x1), self.origin, strict=True)
+        )
+        return np.asarray(self.psf.covariances(x, y)[0] * self.scale**2)
 
     def tiles(self, side: int, stride: int = STRIDE, *, whole: bool = False) -> list[Tile]:
         """Tiles that cover the image, in pixels of the network's full frame.
@@ -277,7 +292,11 @@ def find_objects(
             for i, one in zip(filled, found, strict=True):
                 assert one.cells is not None
                 collect(group[i], one.cells)
-        return [_own(group[i], f) for i, f in zip(filled, found, strict=True)]
+        spec = network.spec
+        return [
+            _own(group[i], decide(f, planes[i], frame.beam(group[i].core), spec))
+            for i, f in zip(filled, found, strict=True)
+        ]
 
     parts: list[Found] = []
     done = 0
