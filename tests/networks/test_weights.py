@@ -51,6 +51,9 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
+KINDS = {".safetensors", ".onnx"}
+
+
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of shipped detectors with one, its card and its hash."""
@@ -62,6 +65,15 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (place / "SHA256SUMS").write_text(f"{digest}  small.safetensors\n")
     monkeypatch.setattr(weights, "_shipped_folder", lambda: place)
     return place
+
+
+def test_shipped_files_have_their_recorded_hashes() -> None:
+    folder = weights._shipped_folder()
+    shipped = {path.name: path for path in folder.iterdir() if path.suffix in KINDS}
+    recorded = weights._recorded_hashes()
+    assert shipped.keys() == recorded.keys()
+    for name, path in shipped.items():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == recorded[name], name
 
 
 def test_every_set_is_described() -> None:
