@@ -4,7 +4,7 @@ Heads are run by torch (`cyclades.stages.networks.region_runtime`) or ONNX Runti
 (`cyclades.stages.networks.region_graphs`); orientations, mixtures and calibration are the same.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ STEEPEST = 6.0
 """Logarithms of the diagonal of a triangular factor are held within this."""
 
 Plane = NDArray[np.float32]
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 class Said(NamedTuple):
@@ -218,7 +219,7 @@ def turned_numbers(numbers: Plane, orientation: int) -> Plane:
     return np.concatenate(parts, 1)
 
 
-def oriented(window: Plane, orientation: int) -> Plane:
+def oriented(window: NDArray[Kind], orientation: int) -> NDArray[Kind]:
     """Windows in one of the eight orientations of a square; see `ORIENTATIONS`."""
     if orientation & 1:
         window = window[..., ::-1]
