@@ -26,6 +26,7 @@ from cyclades.stages.networks.weights import (
     read_metadata,
     verify,
 )
+from cyclades.stages.networks.weights_listing import describe
 
 
 def write_safetensors(path: Path, metadata: dict[str, str] | None = None) -> Path:
@@ -83,7 +84,7 @@ def test_every_set_is_described() -> None:
         assert "arXiv:" in entry.publication or "doi" in entry.publication.lower(), name
         assert all((entry.licence, entry.data, entry.summary, entry.megabytes > 1)), name
         assert not entry.package or len(entry.sha256) == 64, name
-        assert name in weights.describe(name)
+        assert name in describe(name)
     families = ("resnet18", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_base")
     for family in families:
         assert any(entry.architecture.startswith(family) for entry in WEIGHTS.values())
