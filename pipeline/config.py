@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from cyclades.pipeline.document import Document, Location
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.image_options import ImageOptions
-from cyclades.stages.core.registry import stage_class, suggestion
+from cyclades.stages.core.registry import BUILT_IN, stage_class, suggestion
 from cyclades.stages.core.stage import (
     KINDS,
     BackgroundStage,
@@ -136,6 +136,8 @@ def parse(mapping: Any) -> tuple[RouteConfig | None, list[Problem]]:
     for kind in KINDS[:3]:
         sections[kind] = _stage(kind, filled[kind], (kind,), problems)
     sections["cataloguing"] = _cataloguing(filled["cataloguing"], problems)
+    if not problems:
+        problems += _absent_columns(sections["characterization"], sections["cataloguing"])
     return (None if problems else RouteConfig(**sections)), problems
 
 
@@ -255,6 +257,47 @@ def _cataloguing(entries: Any, problems: list[Problem]) -> tuple[Stage, ...]:
             )
         stages.append(stage)
     return tuple(stages)
+
+
+def _absent_columns(measuring: Stage, cataloguing: tuple[Stage, ...]) -> list[Problem]:
+    """Refinements that need a column which no stage before them gives.
+
+    Stages that do not tell their columns beforehand may give any; then the run checks.
+    """
+    from cyclades.stages.core.schema import columns
+
+    known = {column.name for column in columns("components")}
+    for stage in (measuring, cataloguing[0]):
+        added = cast("CharacterizationStage | CataloguingStage", stage).adds
+        if added is None:
+            return []
+        known.update(added)
+    problems = []
+    for number, stage in enumerate(cast("tuple[RefinementStage, ...]", cataloguing[1:]), 1):
+        absent = next((name for name in stage.needs if name not in known), None)
+        if absent is not None:
+            problems.append(
+                Problem(
+                    ("cataloguing", number),
+                    f"The refinement {stage.name!r} needs the column {absent!r}, which no stage "
+                    f"before it gives; {_who_gives(absent)}.",
+                )
+            )
+        known.update(stage.adds)
+    return problems
+
+
+def _who_gives(column: str) -> str:
+    """What to choose for a column."""
+    for name in BUILT_IN["characterization"]:
+        cls = cast("type[CharacterizationStage]", stage_class("characterization", name))
+        if column in (cls.adds or ()):
+            return f"choose the characterization {name!r}, or leave the refinement out"
+    for name in BUILT_IN["cataloguing"]:
+        refinement = cast("type[RefinementStage]", stage_class("cataloguing", name))
+        if column in (refinement.adds or ()):
+            return f"put {name!r} before it"
+    return "change the order or the stages of cataloguing"
 
 
 def routes() -> list[str]:

@@ -121,7 +121,7 @@ def build(tmp_path):
             require("transformers")
             return create_stage(kind, name, weights=str(tiny_sam(tmp_path / "sam")))
         if (kind, name) == ("characterization", "learned"):
-            require("learned")
+            require("onnx")
         if kind == "detection" and name in UNTRAINED:
             return create_stage(kind, name, weights=str(untrained(name)))
         if (kind, name) != ("background", "maps"):
@@ -209,7 +209,8 @@ def test_parameters_round_trip_through_yaml_and_pickle(kind, name, build):
             section = ["components", one]
         else:
             section = [one] if kind == "cataloguing" else one
-        config = RouteConfig.from_mapping({kind: section})
+        others = {"characterization": "psf"} if kind == "cataloguing" else {}
+        config = RouteConfig.from_mapping({**others, kind: section})
         assert RouteConfig.from_mapping(yaml.safe_load(config.to_yaml())) == config
         assert pickle.loads(pickle.dumps(one)) == one
 
@@ -224,6 +225,8 @@ def test_contract(kind, name, which, build):
     ignorant = kind == "detection" and name in UNTRAINED
     (check_what_was_found if ignorant else CHECKS[kind])(given, made)
     assert image.data.tobytes() == before, "a stage changed its input"
+    if kind == "characterization":
+        assert set(made.extra) == set(stage.adds)
 
 
 @every_stage

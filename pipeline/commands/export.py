@@ -40,7 +40,7 @@ def export(
     cells: bool,
     as_json: bool,
 ) -> None:
-    """Write the detector WEIGHTS for ONNX Runtime, which runs it without torch.
+    """Write the WEIGHTS of a detector or region head for ONNX Runtime, which needs no torch.
 
     The graphs are written beside the weights and take their numbers from them. There are none of
     weights that leave their backbone to a package, unless --whole is given.
@@ -49,13 +49,28 @@ def export(
 
     try:
         from cyclades.stages.networks.detector import load_detector, save_detector
-        from cyclades.stages.networks.export import export_detector
+        from cyclades.stages.networks.export import export_detector, export_region_head
+        from cyclades.stages.networks.region_head import load_region_network, save_region_network
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"Exporting needs the package {error.name!r}; install cyclades[learned]."
         ) from error
+    from cyclades.stages.networks.specification import MEASURER_KEY
+    from cyclades.stages.networks.weights_files import read_metadata
+
     folder = weights.parent if output is None else output
     target = folder / weights.name
+    known = weights.suffix == ".safetensors" and weights.is_file()
+    if known and MEASURER_KEY in read_metadata(weights):
+        if tile is not None or whole or cells:
+            raise ConfigurationError(
+                f"{weights} is a region head, which takes windows of one size; leave out --tile, "
+                "--whole and --cells."
+            )
+        if half or target != weights:
+            save_region_network(load_region_network(weights), target, half=half)
+        _say([target, *export_region_head(load_region_network(target), target)], as_json)
+        return
     detector = load_detector(weights)
     trunk = detector.spec.trunk
     if whole:
@@ -71,6 +86,10 @@ def export(
     if detector.spec.trunk is None:
         for wanted in (False, True)[: 1 + cells]:
             paths += export_detector(load_detector(target), target, tile, cells=wanted)
+    _say(paths, as_json)
+
+
+def _say(paths: list[Path], as_json: bool) -> None:
     if as_json:
         print_json({"files": {str(path): path.stat().st_size for path in paths}})
         return

@@ -17,7 +17,7 @@ def weights(name: str | None, as_json: bool) -> None:
     backbones are what a training may start from. What is not available offline is fetched from the
     Hugging Face hub when it is used.
     """
-    from cyclades.stages.networks.weights import describe, listing
+    from cyclades.stages.networks.weights_listing import describe, listing
 
     if name is not None:
         text = describe(name)

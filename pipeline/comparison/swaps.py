@@ -106,7 +106,10 @@ def learned_stages(
         if "/" in weights:  # trying it would fetch it
             refused[f"{kind} {name}"] = f"Its weights {weights} do not come with cyclades."
             continue
-        why = refusal(swapped(base, [stage]), context)
+        try:
+            why = refusal(swapped(base, [stage]), context)
+        except ConfigurationError as error:  # the base lacks what a refinement needs
+            why = str(error)
         if why:
             refused[f"{kind} {name}"] = why
             continue

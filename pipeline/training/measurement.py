@@ -33,9 +33,10 @@ from cyclades.pipeline.training.measurement_module import (
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.products import Integers
+from cyclades.stages.networks.region_answers import answers
 from cyclades.stages.networks.region_head import RegionNetwork, save_region_network
 from cyclades.stages.networks.region_results import NAMES, Calibration
-from cyclades.stages.networks.region_runtime import answers
+from cyclades.stages.networks.region_runtime import TorchHeads
 from cyclades.stages.networks.region_spec import OUTPUTS, RegionSpec
 from cyclades.stages.networks.region_trunk import RegionFeatures, trunk_of
 
@@ -182,13 +183,13 @@ class Errors(NamedTuple):
 
 def errors_of(network: RegionNetwork, rows: Examples) -> Errors:
     """Errors on rows and what the network takes for their sigmas, not calibrated."""
-    parts = []
+    heads, parts = TorchHeads(network), []
     for some in _batches(rows):
         fine, coarse, numbers, region = (
-            torch.from_numpy(np.asarray(part, np.float32))
+            np.asarray(part, np.float32)
             for part in (some.fine, some.coarse, some.numbers, some.region)
         )
-        mean, covariance, misfit = answers(network, fine, coarse, numbers, region)
+        mean, covariance, misfit = answers(heads, fine, coarse, numbers, region)
         truth = some.truth.astype(float)
         truth[:, [0, 6]] /= some.scale[:, None]
         parts.append((mean - truth, np.sqrt(np.einsum("nii->ni", covariance)), misfit))

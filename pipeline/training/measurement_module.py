@@ -21,11 +21,11 @@ from cyclades.pipeline.training.fitting import loader, require_finite, warm_cosi
 from cyclades.pipeline.training.measured_sources import Examples
 from cyclades.pipeline.training.options import RunOptions
 from cyclades.stages.core.stage import parameter
+from cyclades.stages.networks.region_answers import oriented, turned_numbers
 from cyclades.stages.networks.region_head import (
     RegionNetwork,
     triangular,
 )
-from cyclades.stages.networks.region_runtime import oriented, turned_numbers
 from cyclades.stages.networks.region_spec import OUTPUTS
 
 OUTLIER = 4.0
@@ -107,16 +107,16 @@ def as_tensors(examples: Examples, orientation: int = 0, grouped: int = 0) -> di
     grouped : int
         Rows at the beginning that are whole groups.
     """
-    fine = torch.from_numpy(examples.fine).float()
-    coarse = torch.from_numpy(examples.coarse).float()
+    fine, coarse, region = (
+        torch.from_numpy(oriented(part, orientation)).float()
+        for part in (examples.fine, examples.coarse, examples.region)
+    )
     truth = torch.from_numpy(examples.truth).clone()
-    fine, coarse = (oriented(window, orientation) for window in (fine, coarse))
-    region = oriented(torch.from_numpy(examples.region).float(), orientation)
     return {
         "region": region,
         "fine": fine,
         "coarse": coarse,
-        "numbers": turned_numbers(torch.from_numpy(examples.numbers), orientation),
+        "numbers": torch.from_numpy(turned_numbers(examples.numbers, orientation)),
         "scale": torch.from_numpy(examples.scale),
         "truth": turned(truth, orientation),
         "grouped": torch.tensor(grouped),

@@ -39,6 +39,7 @@ class ComponentsCatalogue(CataloguingStage):
 
     name: ClassVar[str] = "components"
     summary: ClassVar[str] = "one row a fitted component; the components of an island are a source"
+    adds: ClassVar[tuple[str, ...]] = ()
 
     name_prefix: str = parameter("CYC", "Acronym before the position in source names.")
     resolved_probability: float = parameter(

@@ -119,6 +119,7 @@ class GaussianCharacterization(CharacterizationStage):
         "Joint Gaussian fits of each island, with errors for the measured noise correlation."
     )
     capabilities: ClassVar[Capabilities] = Capabilities(needs_beam=True, windows=True)
+    adds: ClassVar[tuple[str, ...]] = ()
 
     fit_radius: float = parameter(
         0.8,

@@ -4,7 +4,7 @@ import importlib.util
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,13 @@ from cyclades.stages.core.products import PARAMETERS, Background, Components, De
 from cyclades.stages.core.rendering import gaussians_at
 from cyclades.stages.core.segments import segment_boxes
 from cyclades.stages.core.stage import Capabilities, CharacterizationStage, parameter
+from cyclades.stages.networks.graphs import REGION_GRAPH, graph_file
+from cyclades.stages.networks.region_answers import RegionMeasurer
+from cyclades.stages.networks.region_graphs import GraphHeads
 from cyclades.stages.networks.region_results import beam_fluxes, in_pixels, wider_probability
 from cyclades.stages.networks.region_spec import RegionSpec
 from cyclades.stages.networks.region_windows import Windows, cut_windows, noise_size
 from cyclades.stages.networks.weights import find_measurer
-
-if TYPE_CHECKING:
-    from cyclades.stages.networks.region_runtime import RegionMeasurer
 
 
 class LearnedCharacterization(CharacterizationStage):
@@ -43,9 +43,13 @@ class LearnedCharacterization(CharacterizationStage):
     name: ClassVar[str] = "learned"
     summary: ClassVar[str] = "a network's positions, fluxes and shapes, with full covariances"
     capabilities: ClassVar[Capabilities] = Capabilities(needs_beam=True, needs_weights=True)
+    adds: ClassVar[tuple[str, ...]] = ()
 
     weights: str = parameter(
         "measurement", "A shipped region head's name, or a file with one or several."
+    )
+    runtime: Literal["auto", "torch", "onnx"] = parameter(
+        "auto", "torch, or ONNX Runtime where the weights were exported; auto takes what is there."
     )
     orientations: int = parameter(
         1,
@@ -73,7 +77,7 @@ class LearnedCharacterization(CharacterizationStage):
         Raises
         ------
         ConfigurationError
-            Where torch is not installed.
+            Where neither torch nor ONNX Runtime is installed, or the weights need torch.
         InputError
             Where the weights are missing, damaged, or of another kind.
         """
@@ -143,7 +147,7 @@ class LearnedCharacterization(CharacterizationStage):
         result: Components,
         rows: Integers,
         windows: Windows,
-        network: "RegionMeasurer",
+        network: RegionMeasurer,
         image: SkyImage,
         sign: Integers,
     ) -> None:
@@ -191,19 +195,39 @@ class LearnedCharacterization(CharacterizationStage):
         kinds = np.where(rows, other.fit_type, result.fit_type)
         return replace(result, fit_type=tuple(kinds.tolist()))
 
-    def _network(self, context: Context) -> "RegionMeasurer":
+    def _network(self, context: Context) -> RegionMeasurer:
         path = find_measurer(self.weights)
-        if importlib.util.find_spec("torch") is None:
+        runtime = self._runtime(path, context.device)
+        key = ("measurer", str(path), runtime, context.device, context.workers)
+        return context.cached(key, partial(_load, path, runtime, context))
+
+    def _runtime(self, path: Path, device: str) -> str:
+        """What runs the heads: ONNX Runtime where it can, as detections do."""
+        if self.runtime != "auto":
+            return self.runtime
+        exported = graph_file(path, REGION_GRAPH).is_file()
+        if exported and device == "cpu" and importlib.util.find_spec("onnxruntime") is not None:
+            return "onnx"
+        if importlib.util.find_spec("torch") is not None:
+            return "torch"
+        if exported:
             raise ConfigurationError(
-                "The characterization 'learned' needs the package 'torch'; install "
-                "cyclades[learned], or choose another characterization."
+                "The characterization 'learned' needs ONNX Runtime or torch; install "
+                "cyclades[onnx] (some tens of megabytes) or cyclades[learned]."
             )
-        key = ("measurer", str(path), context.device, context.workers)
-        found: RegionMeasurer = context.cached(key, partial(_load, path, context))
-        return found
+        raise ConfigurationError(
+            f"The weights {self.weights!r} need torch; install cyclades[learned], or choose "
+            "another characterization."
+        )
 
 
-def _load(path: Path, context: Context) -> Any:
-    from cyclades.stages.networks.region_runtime import RegionMeasurer
-
-    return RegionMeasurer(path, context.device, context.workers)
+def _load(path: Path, runtime: str, context: Context) -> RegionMeasurer:
+    if runtime == "onnx":
+        return RegionMeasurer(GraphHeads(path, context.workers))
+    try:
+        from cyclades.stages.networks.region_runtime import TorchHeads
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"The weights {path.name} need the package {error.name!r}; install cyclades[learned]."
+        ) from error
+    return RegionMeasurer(TorchHeads.load(path, context.device, context.workers))

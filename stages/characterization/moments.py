@@ -72,6 +72,7 @@ class MomentsCharacterization(CharacterizationStage):
     name: ClassVar[str] = "moments"
     summary: ClassVar[str] = "isophotal moments, windowed positions, aperture and Kron fluxes"
     capabilities: ClassVar[Capabilities] = Capabilities(windows=True)
+    adds: ClassVar[tuple[str, ...]] = EXTRA
 
     aperture_beams: float = parameter(
         2.5,

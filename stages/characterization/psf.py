@@ -50,6 +50,7 @@ class PsfCharacterization(MomentsCharacterization):
     name: ClassVar[str] = "psf"
     summary: ClassVar[str] = "fits of the stars' own profile by photutils, besides moments"
     capabilities: ClassVar[Capabilities] = Capabilities()
+    adds: ClassVar[tuple[str, ...]] = (*MomentsCharacterization.adds, *PSF_COLUMNS)
 
     model: Literal["moffat", "gaussian", "epsf"] = parameter(
         "moffat",

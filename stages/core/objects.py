@@ -150,18 +150,77 @@ def _flood(
     return result[:n].copy(), ends
 
 
-def drop_repeated(segments: Segments, significance: NDArray[np.float32], score: Floats) -> Integers:
-    """Rows of the objects without those that have the brightest pixel of a better one."""
+def drop_repeated(
+    segments: Segments, significance: NDArray[np.float32], score: Floats, flood: float
+) -> Integers:
+    """Rows of the objects without those that repeat a better one.
+
+    An object repeats a better one that has the same brightest pixel, unless most of its own pixels
+    are not the other's and a peak of `SEED_RATIO` times the flood threshold is among them: a box
+    over several sources is not a second box of the brightest, and would take the others with it.
+
+    Parameters
+    ----------
+    segments : Segments
+        Pixels of each object.
+    significance : ndarray, shape (ny, nx), float32
+        NaN where blank.
+    score : ndarray, shape (n,)
+        The better of two has the higher one.
+    flood : float
+    """
     filled = np.flatnonzero(segments.lengths > 0)
     if not filled.size:
         return filled
     value = np.nan_to_num(significance.ravel()[segments.indices].astype(float), nan=-np.inf)
     owner = segments.owner()
     order = np.lexsort([-value, owner])
-    brightest = segments.indices[order][np.unique(owner[order], return_index=True)[1]]
+    brightest = segments.indices[order][np.unique(owner[order], return_index=True)[1]].tolist()
     ranked = np.argsort(-score[filled], kind="stable")
-    kept = ranked[np.unique(brightest[ranked], return_index=True)[1]]
-    return np.sort(filled[kept])
+    kept: dict[int, int] = {}
+    for place in ranked.tolist():
+        row, summit = int(filled[place]), brightest[place]
+        if summit in kept:
+            summit = _own_summit(row, summit, segments, significance, kept, SEED_RATIO * flood)
+        if summit >= 0:
+            kept[summit] = row
+    return np.sort(np.array(list(kept.values()), np.int64))
+
+
+def _own_summit(
+    row: int,
+    summit: int,
+    segments: Segments,
+    significance: NDArray[np.float32],
+    kept: dict[int, int],
+    seed: float,
+) -> int:
+    """Brightest peak of an object that no better one has; -1 where it repeats those."""
+    pixels = every = segments[row]
+    while summit in kept:
+        pixels = pixels[np.isin(pixels, segments[kept[summit]], invert=True)]
+        if 2 * len(pixels) < len(every):
+            return -1
+        peaks = pixels[_are_peaks(significance, pixels, seed)]
+        if not peaks.size:
+            return -1
+        summit = int(peaks[np.argmax(significance.ravel()[peaks])])
+    return summit
+
+
+def _are_peaks(
+    significance: NDArray[np.float32], pixels: Integers, least: float
+) -> NDArray[np.bool_]:
+    """Which pixels reach a value and are not below any of their eight neighbours."""
+    ny, nx = significance.shape
+    y, x = np.divmod(pixels, nx)
+    value = significance[y, x]
+    made = value >= least
+    for v in (-1, 0, 1):
+        for u in (-1, 0, 1):
+            near = significance[np.clip(y + v, 0, ny - 1), np.clip(x + u, 0, nx - 1)]
+            made &= ~(near > value)
+    return np.asarray(made, bool)
 
 
 def share_pixels(segments: Segments, significance: NDArray[np.float32]) -> Segments:

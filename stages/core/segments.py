@@ -273,10 +273,11 @@ def complete_detections(
 
     Boxes, or masks, are flooded down to `flood` times the local rms (see
     `cyclades.stages.core.objects.flood_objects`), pixels that several objects claim go to the
-    nearest, of two objects with the same brightest pixel the one with the lower score goes, and
-    objects whose pixels touch become one island, which keeps them as sources of
-    their own. Each object is searched for peaks by persistence (see
-    `cyclades.stages.core.summits`); an island with several of them has one child a peak.
+    nearest, of two objects with the same brightest pixel the one with the lower score goes where
+    it has little beyond the other (see `cyclades.stages.core.objects.drop_repeated`), and objects
+    whose pixels touch become one island, which keeps them as sources of their own. Each object is
+    searched for peaks by persistence (see `cyclades.stages.core.summits`); an island with several
+    of them has one child a peak.
     Detections that are complete are returned as they are; objects without any usable pixel are
     dropped.
 
@@ -313,7 +314,7 @@ def complete_detections(
         mine = detections.take(rows)
         masks = None if segments is None else segments.take(rows)
         claimed = objects.flood_objects(significance, mine.box, flood, compact[rows], masks)
-        once = objects.drop_repeated(claimed, significance, mine.score)
+        once = objects.drop_repeated(claimed, significance, mine.score, flood)
         mine, claimed = mine.take(once), claimed.take(once)
         own = objects.share_pixels(claimed, significance)
         usable = np.flatnonzero(own.lengths > 0)

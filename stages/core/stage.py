@@ -170,9 +170,14 @@ class DetectionStage(Stage):
 
 
 class CharacterizationStage(Stage):
-    """Measures the components of complete detections."""
+    """Measures the components of complete detections.
+
+    `adds` names the columns that it gives beyond those of the schema, so that what refinements need
+    can be checked before an image is read; None where they are not known beforehand.
+    """
 
     kind: ClassVar[str] = "characterization"
+    adds: ClassVar[tuple[str, ...] | None] = None
 
     def measure_again(
         self,
@@ -212,9 +217,14 @@ class CharacterizationStage(Stage):
 
 
 class CataloguingStage(Stage):
-    """Builds the catalogue: the first entry of the `cataloguing` list."""
+    """Builds the catalogue: the first entry of the `cataloguing` list.
+
+    `adds` names its columns beyond those of the schema and of the characterization; None where they
+    are not known beforehand.
+    """
 
     kind: ClassVar[str] = "cataloguing"
+    adds: ClassVar[tuple[str, ...] | None] = None
 
     @abstractmethod
     def build(

@@ -1,4 +1,4 @@
-"""Export of a detector to ONNX graphs whose weights stay in the safetensors file.
+"""Export of a detector or region head to ONNX graphs whose weights stay in the safetensors file.
 
 A graph is some hundred kilobytes; its weights are read from the detector's own file when it is
 loaded, so that they are kept once and both runtimes compute with the same numbers. A YOLO network
@@ -26,11 +26,14 @@ from cyclades.stages.networks.graphs import (
     GRAPH_KEY,
     NAMES_MARK,
     PREFIX,
+    REGION_GRAPH,
     graph_file,
 )
 from cyclades.stages.networks.heads.dense import DenseHead
 from cyclades.stages.networks.heads.rcnn import RcnnHead
 from cyclades.stages.networks.heads.table import find_head
+from cyclades.stages.networks.region_head import RegionNetwork
+from cyclades.stages.networks.region_windows import NUMBERS, SAMPLES
 
 _SIZE = 512
 """Side of the tiles that graphs of any size are traced with."""
@@ -71,6 +74,51 @@ class _Classify(_Dense):
 class _Segment(_Dense):
     def forward(self, finest: Tensor, rois: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         return (self.detector.head.segment(finest, rois),)
+
+
+class _Measure(nn.Module):
+    def __init__(self, network: RegionNetwork) -> None:
+        super().__init__()
+        self.detector = network  # the attribute is the `PREFIX` of the names
+
+    def forward(self, fine: Tensor, coarse: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:
+        said = [head(fine, coarse, numbers) for head in self.detector.heads]
+        return tuple(torch.stack(part) for part in zip(*said, strict=True))
+
+
+def export_region_head(network: RegionNetwork, weights: Path) -> list[Path]:
+    """Write the graph of all heads of a region network beside its file of weights.
+
+    Parameters
+    ----------
+    network : RegionNetwork
+        In evaluation mode, on the CPU.
+    weights : path
+        The file that `save_region_network` wrote.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    InputError
+        Where the package onnx is missing.
+    ConfigurationError
+        Where the heads see features of a backbone.
+    """
+    if network.spec.trunk is not None:
+        raise ConfigurationError(
+            f"The heads of {weights.name} see features of {network.spec.trunk.weights} and are run "
+            "by torch alone; there is no ONNX export of them."
+        )
+    window = torch.zeros(3, 2, SAMPLES, SAMPLES)
+    # both windows in use, so that no operation is without effect on the example
+    window[:, 0, 8:16, 8:16] = 1.0
+    inputs = (window, window.clone(), torch.zeros(3, NUMBERS))
+    names = ("fine", "coarse", "numbers")
+    about = {"kind": "region", "members": network.spec.members}
+    return [_export(_Measure(network), inputs, names, weights, REGION_GRAPH, about)]
 
 
 def export_detector(

@@ -1,4 +1,4 @@
-"""Detectors run by ONNX Runtime, without torch."""
+"""ONNX graphs beside files of weights, and detectors run by ONNX Runtime, without torch."""
 
 import json
 from collections.abc import Sequence
@@ -18,6 +18,8 @@ NAMES_MARK = b"cyclades.open "
 PREFIX = "detector."
 """Before a tensor's name in the file of weights, in the names of the graphs."""
 FIRST_GRAPHS = ("dense", "propose")
+REGION_GRAPH = "measure"
+"""The graph of a region head."""
 CELLS_GRAPH = "cells"
 """The graph of a dense head that gives the features of cells as well."""
 CELL = 16
@@ -36,6 +38,86 @@ def has_graphs(weights: Path, *, cells: bool = False) -> bool:
     if cells:
         return graph_file(weights, CELLS_GRAPH).is_file()
     return any(graph_file(weights, name).is_file() for name in FIRST_GRAPHS)
+
+
+def read_tensors(weights: Path) -> dict[str, NDArray[Any]]:
+    """Tensors of a file of weights, for `open_graph`.
+
+    Raises
+    ------
+    ConfigurationError
+        Where onnxruntime or safetensors is not installed.
+    InputError
+        Where the file is damaged.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"Running networks without torch needs the package {error.name!r}; install "
+            "cyclades[onnx] (or cyclades[learned] for torch)."
+        ) from error
+    try:
+        state: dict[str, NDArray[Any]] = load_file(weights)
+    except SafetensorError as error:
+        raise InputError(f"{weights}: a damaged file of weights; get it anew.") from error
+    return state
+
+
+def open_graph(weights: Path, graph: str, state: dict[str, NDArray[Any]], threads: int) -> Any:
+    """Load a graph on the CPU and give it its weights.
+
+    Parameters
+    ----------
+    weights : path
+        The graph lies beside it.
+    graph : str
+    state : dict
+        Of `read_tensors`.
+    threads : int
+
+    Returns
+    -------
+    onnxruntime.InferenceSession
+
+    Raises
+    ------
+    InputError
+        Where the graph is missing, damaged, or of other weights.
+    """
+    import onnxruntime
+
+    path = graph_file(weights, graph)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; export {weights.name} anew.")
+    data = path.read_bytes()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # threads that wait for the next layer would burn a third of the time
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    # The runtime refuses tensors that a graph does not leave open, and can tell which these
+    # are only after loading it; so the exporter wrote their names between two marks.
+    parts = data.split(NAMES_MARK)
+    names = parts[1].decode().split() if len(parts) == 3 else ["?"]
+    if not set(names) <= state.keys():
+        raise InputError(
+            f"{path}: is damaged, or does not belong to {weights.name}; export it anew."
+        )
+    values = [np.ascontiguousarray(state[name], np.float32) for name in names]
+    options.add_external_initializers(
+        [f"{PREFIX}{name}" for name in names],
+        [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in values],
+    )
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own, by kind of damage
+        raise InputError(
+            f"{path}: cannot be loaded (it is damaged, or does not belong to "
+            f"{weights.name}); export it anew."
+        ) from error
 
 
 class GraphDetector:
@@ -74,21 +156,13 @@ class GraphDetector:
     """
 
     def __init__(self, weights: Path, threads: int = 1, *, cells: bool = False) -> None:
-        try:
-            import onnxruntime
-            from safetensors.numpy import load_file
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(
-                f"Running networks without torch needs the package {error.name!r}; install "
-                "cyclades[onnx] (or cyclades[learned] for torch)."
-            ) from error
         from cyclades.stages.networks.weights import read_metadata
 
+        state = read_tensors(weights)
         self.spec = NetworkSpec.from_metadata(read_metadata(weights), weights)
         self.callers = min(threads, MOST_CALLERS)
         self.worth_preparing = None
-        self._runtime, self._threads = onnxruntime, threads // self.callers
-        self._state = load_file(weights)
+        each = threads // self.callers
         graphs = (CELLS_GRAPH,) if cells else FIRST_GRAPHS
         first = next((g for g in graphs if graph_file(weights, g).is_file()), None)
         if first is None:
@@ -97,7 +171,7 @@ class GraphDetector:
                 f"{' --cells' if cells else ''}, or "
                 "install cyclades[learned] to run it with torch."
             )
-        self._first = self._session(weights, first)
+        self._first = open_graph(weights, first, state, each)
         about = json.loads(self._first.get_modelmeta().custom_metadata_map[GRAPH_KEY])
         self.size: int | None = about["size"]
         self.stride: int = about.get("stride", 32)
@@ -106,10 +180,9 @@ class GraphDetector:
         self._cells = cells
         self._classify = self._segment = None
         if first == "propose":
-            self._classify = self._session(weights, "classify")
+            self._classify = open_graph(weights, "classify", state, each)
             if graph_file(weights, "segment").is_file():
-                self._segment = self._session(weights, "segment")
-        del self._state
+                self._segment = open_graph(weights, "segment", state, each)
 
     def prepare(self, shape: tuple[int, int]) -> None:
         """Do nothing; see `cyclades.stages.networks.runtime.TorchDetector.prepare`."""
@@ -153,35 +226,3 @@ class GraphDetector:
             rules["floor"],
             rules["overlap"],
         )
-
-    def _session(self, weights: Path, graph: str) -> Any:
-        """Load a graph and give it its weights."""
-        path = graph_file(weights, graph)
-        if not path.is_file():
-            raise InputError(f"{path}: there is no such file; export {weights.name} anew.")
-        data = path.read_bytes()
-        options = self._runtime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        # threads that wait for the next layer would burn a third of the time
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        # The runtime refuses tensors that a graph does not leave open, and can tell which these
-        # are only after loading it; so the exporter wrote their names between two marks.
-        parts = data.split(NAMES_MARK)
-        names = parts[1].decode().split() if len(parts) == 3 else ["?"]
-        if not set(names) <= self._state.keys():
-            raise InputError(
-                f"{path}: is damaged, or does not belong to {weights.name}; export it anew."
-            )
-        values = [np.ascontiguousarray(self._state[name], np.float32) for name in names]
-        options.add_external_initializers(
-            [f"{PREFIX}{name}" for name in names],
-            [self._runtime.OrtValue.ortvalue_from_numpy(value) for value in values],
-        )
-        try:
-            return self._runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises classes of its own, by kind of damage
-            raise InputError(
-                f"{path}: cannot be loaded (it is damaged, or does not belong to "
-                f"{weights.name}); export it anew."
-            ) from error

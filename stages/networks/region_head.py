@@ -160,7 +160,7 @@ class RegionHead(nn.Module):
         return (
             mean,
             made[:, OUTPUTS:],
-            misfit * torch.cat([larger.new_ones(len(larger), 6), larger], 1),
+            misfit * torch.cat([torch.ones_like(adapted), larger], 1),
         )
 
     def misfit(self, fine: Tensor, adapted: Tensor, brightness: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,7 +201,7 @@ class RegionHead(nn.Module):
 def _moments(window: Tensor, weights: Tensor) -> Tensor:
     """Level and normalised moments under Gaussian weights, bounded smoothly, (n, 6 * sigmas)."""
     clean = window[:, 0] * (window[:, 1].abs() < 0.25)
-    sums = (clean.clamp(-50.0, 50.0).flatten(1) @ weights).reshape(len(window), -1, 6)
+    sums = (clean.clamp(-50.0, 50.0).flatten(1) @ weights).reshape(-1, weights.shape[1] // 6, 6)
     level = sums[:, :, :1]
     rest = sums[:, :, 1:] / level.clamp(min=0.02)
     rest = rest / torch.sqrt(1.0 + (rest / 20.0) ** 2)

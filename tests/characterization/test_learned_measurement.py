@@ -1,11 +1,17 @@
 """The shipped region head: invariances, pulls, what it leaves to others, and its errors."""
 
 import importlib.util
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.table import Table
+from click.testing import CliRunner
 
+from cyclades.pipeline.cli import cli
 from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import ConfigurationError, InputError
@@ -16,10 +22,13 @@ from cyclades.stages.core.products import PARAMETERS, Background, Detections, Se
 from cyclades.stages.core.registry import create_stage
 from cyclades.stages.core.rendering import render_gaussians
 from cyclades.stages.detection.islands import IslandsDetection
+from cyclades.stages.networks.region_spec import RegionSpec
+from cyclades.stages.networks.region_windows import NUMBERS, SAMPLES
+from cyclades.stages.networks.weights import find_measurer
 from tests.requirements import require
 from tests.skies import BEAM, correlated_noise, lattice, source_rows, truth_detections
 
-require("learned")
+require("onnx")
 
 SHAPE = (420, 420)
 
@@ -60,7 +69,9 @@ def test_fluxes_scale_with_the_image():
     for name in ("x", "y", "sxx", "syy"):
         assert np.allclose(getattr(many, name), getattr(one, name), rtol=1e-5, atol=1e-4)
     scale = np.array([1000.0, 1, 1, 1, 1, 1])
-    assert np.allclose(many.covariance, one.covariance * np.outer(scale, scale), rtol=1e-3)
+    error = scale * np.sqrt(np.einsum("nii->ni", one.covariance))
+    difference = many.covariance - one.covariance * np.outer(scale, scale)
+    assert (np.abs(difference) < 1e-4 * error[:, :, None] * error[:, None, :]).all()
 
 
 def mirrored(detections):
@@ -164,9 +175,114 @@ def test_refusals(tmp_path, monkeypatch):
     damaged.write_bytes(b"nothing")
     with pytest.raises(InputError, match="damaged"):
         measure(data, found, weights=str(damaged))
+
+
+@pytest.mark.parametrize("orientations", [1, 8])
+def test_torch_and_onnx_runtime_agree(orientations):
+    require("learned")
+    data, rows = field()
+    found = truth_detections(SHAPE, rows)
+    one, other = (
+        measure(data, found, runtime=runtime, orientations=orientations)
+        for runtime in ("torch", "onnx")
+    )
+    assert one.fit_type == other.fit_type == ("learned",) * len(rows)
+    for name, rtol, atol in (
+        ("x", 0.0, 1e-3), ("y", 0.0, 1e-3), ("peak", 1e-4, 0.0), ("total", 1e-4, 0.0),
+        ("total_err", 1e-3, 0.0), ("sxx", 1e-4, 0.0), ("syy", 1e-4, 0.0), ("sxy", 0.0, 1e-3),
+    ):  # fmt: skip
+        np.testing.assert_allclose(
+            getattr(other, name), getattr(one, name), rtol=rtol, atol=atol, err_msg=name
+        )
+    size = np.sqrt(np.einsum("nii->ni", one.covariance))
+    apart = (other.covariance - one.covariance) / (size[:, :, None] * size[:, None, :])
+    assert np.abs(apart).max() < 1e-3
+
+
+def hide(monkeypatch, *names):
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *more: None if name == "torch" else find(name)
+        importlib.util, "find_spec", lambda name, *more: None if name in names else find(name)
     )
-    with pytest.raises(ConfigurationError, match="torch"):
-        measure(data, found)
+
+
+def test_what_runs_the_heads(monkeypatch, tmp_path):
+    path = find_measurer("measurement")
+    apart = tmp_path / path.name
+    apart.write_bytes(path.read_bytes())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: name)
+    assert stage()._runtime(path, "cpu") == "onnx"
+    assert stage()._runtime(path, "cuda") == "torch"
+    assert stage(runtime="torch")._runtime(path, "cpu") == "torch"
+    assert stage()._runtime(apart, "cpu") == "torch"
+    hide(monkeypatch, "onnxruntime")
+    assert stage()._runtime(path, "cpu") == "torch"
+    hide(monkeypatch, "torch")
+    with pytest.raises(ConfigurationError, match="needs ONNX Runtime or torch; install cyclades"):
+        stage()._runtime(path, "cpu")
+    with pytest.raises(ConfigurationError, match=r"weights 'mine' need torch; install"):
+        stage(weights="mine")._runtime(apart, "cpu")
+    with pytest.raises(InputError, match=r"measure\.onnx: there is no such file; export"):
+        measure(*field_and_truth(), weights=str(apart), runtime="onnx")
+
+
+def field_and_truth():
+    data, rows = field()
+    return data, truth_detections(SHAPE, rows)
+
+
+def test_heads_of_ones_own_are_exported(tmp_path):
+    require("learned")
+    pytest.importorskip("onnxscript")
+    import torch
+
+    from cyclades.stages.networks.region_graphs import GraphHeads
+    from cyclades.stages.networks.region_head import RegionNetwork, save_region_network
+    from cyclades.stages.networks.region_runtime import TorchHeads
+    from cyclades.stages.networks.region_trunk import trunk_of
+
+    torch.manual_seed(3)
+    path, command = tmp_path / "two.safetensors", ["export", str(tmp_path / "two.safetensors")]
+    save_region_network(RegionNetwork(RegionSpec(width=16, members=2)), path)
+    with pytest.raises(ConfigurationError, match="leave out --tile"):
+        CliRunner().invoke(cli, [*command, "--tile", "256"], catch_exceptions=False)
+    assert "two.measure.onnx: 0." in CliRunner().invoke(cli, command).output
+    heads, graphs = TorchHeads.load(path), GraphHeads(path)
+    rng = np.random.default_rng(7)
+    for n in (1, 6):
+        windows = rng.normal(size=(2, n, 2, SAMPLES, SAMPLES)).astype(np.float32)
+        numbers = rng.uniform(0.0, 0.5, (n, NUMBERS)).astype(np.float32)
+        wanted, made = (one.say(*windows, numbers) for one in (heads, graphs))
+        assert len(wanted) == len(made) == 2
+        assert np.ptp([one.mean for one in made], 0).max() > 1e-3  # the heads differ
+        for one, other in zip(wanted, made, strict=True):
+            for a, b in zip(one, other, strict=True):
+                np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4)
+    seeing = RegionNetwork(RegionSpec(width=16, trunk=trunk_of("mask_rcnn")))
+    save_region_network(seeing, path)
+    with pytest.raises(ConfigurationError, match="features of mask_rcnn and are run by torch"):
+        CliRunner().invoke(cli, command, catch_exceptions=False)
+
+
+def test_a_run_without_torch(tmp_path):
+    """A whole run where torch cannot be imported, as where it is not installed."""
+    data, _ = field()
+    header = fits.Header(
+        {
+            "BMAJ": 1e-3, "BMIN": 1e-3, "BPA": 0.0, "BUNIT": "Jy/beam", "CTYPE1": "RA---SIN",
+            "CTYPE2": "DEC--SIN", "CRVAL1": 30.0, "CRVAL2": -20.0, "CRPIX1": 210.0,
+            "CRPIX2": 210.0, "CDELT1": -2e-4, "CDELT2": 2e-4,
+        }
+    )  # fmt: skip
+    fits.writeto(tmp_path / "field.fits", data.astype(np.float32), header)
+    script = (
+        "import sys; sys.modules['torch'] = None; from cyclades.pipeline.cli import main; "
+        "main(['run', 'field.fits', '--output', '.', '--set', 'characterization=learned'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    made = Table.read(tmp_path / "field.catalogue.fits", hdu="components")
+    assert len(made) > 50
+    assert set(made["fit_type"]) == {"learned"}

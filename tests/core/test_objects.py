@@ -10,6 +10,7 @@ from cyclades.stages.core.context import Context
 from cyclades.stages.core.objects import (
     CENTRAL,
     SEED_RATIO,
+    drop_repeated,
     flood_objects,
     join_touching,
     share_pixels,
@@ -87,6 +88,34 @@ def test_a_compact_box_leaves_its_neighbour_alone():
     faint = flood_objects(significance, box, 2.5, np.array([True]))[0]
     y, x = np.divmod(faint, SHAPE[1])
     assert (80, 60) in set(zip(y.tolist(), x.tolist(), strict=True))
+
+
+def test_a_box_over_several_sources_is_no_second_box_of_the_brightest():
+    rows = source_rows([60.0, 20.0, 15.0], [40, 60, 66], [40, 58, 76])
+    box = np.array([[34, 34, 46, 46], [34, 34, 74, 84], [33, 33, 47, 47]], float)
+    given = boxes(rows[:, 1:3], [0, 1, 0]).replace(box=box, score=np.array([0.9, 0.6, 0.5]))
+    found = complete(rows, given)[2]
+    leaves = found.leaves
+    order = np.argsort(found.summit[leaves][:, 0])
+    np.testing.assert_allclose(found.summit[leaves][order], rows[:, 1:3], atol=1.0)
+    # the wide box has the two others, and the compact one is there once
+    assert found.score[leaves][order].tolist() == [0.9, 0.6, 0.6]
+
+
+def test_what_repeats_a_better_object_goes():
+    image, background = sky_image(source_rows([60.0], [40], [40]), SHAPE)
+    significance = image.data / background.rms
+    # wider boxes see more of the one source's flank, and no peak of their own
+    near = np.array([[37, 37, 43, 43], [33, 33, 47, 47], [20, 20, 60, 60]], float)
+    compact = np.zeros(3, bool)
+    claimed = flood_objects(significance, near, 2.5, compact)
+    for score, best in (([0.9, 0.8, 0.7], 0), ([0.5, 0.8, 0.9], 2)):
+        assert drop_repeated(claimed, significance, np.array(score), 2.5).tolist() == [best]
+    # a fainter peak in less than half of the pixels is not enough
+    data = significance.copy()
+    data[46, 46] = 5.0
+    claimed = flood_objects(data, near[[1, 2]], 2.5, compact[:2])
+    assert drop_repeated(claimed, data, np.array([0.9, 0.8]), 2.5).tolist() == [0]
 
 
 def test_shared_pixels_go_to_the_nearest():

@@ -11,7 +11,7 @@ from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import CycladesError, InputError
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.registry import create_stage
-from cyclades.stages.detection.learned import mask_segments
+from cyclades.stages.detection.found import mask_segments
 from cyclades.stages.networks.graphs import GraphDetector, has_graphs
 from cyclades.stages.networks.inputs import Normalisation, normalise, stretch
 from cyclades.stages.networks.specification import Calibration, NetworkSpec

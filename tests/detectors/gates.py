@@ -135,7 +135,7 @@ def run_as_stage(head: str, weights: Path, batch: int) -> Detections:
 
 def mask_overlaps(detector: Detector) -> np.ndarray:
     """Intersection over union of the masks of objects with the best detection's, in their boxes."""
-    from cyclades.stages.detection.learned import mask_segments
+    from cyclades.stages.detection.found import mask_segments
 
     found = []
     for tile in eight_tiles():

@@ -17,7 +17,7 @@ from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.registry import create_stage
-from cyclades.stages.detection.learned import mask_segments
+from cyclades.stages.detection.found import mask_segments
 from cyclades.stages.networks.detector import Detector, save_detector
 from cyclades.stages.networks.export import export_detector
 from cyclades.stages.networks.heads.semantic import SemanticHead

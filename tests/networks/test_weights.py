@@ -26,6 +26,7 @@ from cyclades.stages.networks.weights import (
     read_metadata,
     verify,
 )
+from cyclades.stages.networks.weights_listing import describe
 
 
 def write_safetensors(path: Path, metadata: dict[str, str] | None = None) -> Path:
@@ -51,6 +52,9 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
+KINDS = {".safetensors", ".onnx"}
+
+
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of shipped detectors with one, its card and its hash."""
@@ -64,6 +68,15 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
+def test_shipped_files_have_their_recorded_hashes() -> None:
+    folder = weights._shipped_folder()
+    shipped = {path.name: path for path in folder.iterdir() if path.suffix in KINDS}
+    recorded = weights._recorded_hashes()
+    assert shipped.keys() == recorded.keys()
+    for name, path in shipped.items():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == recorded[name], name
+
+
 def test_every_set_is_described() -> None:
     for name, entry in WEIGHTS.items():
         assert entry.name == name
@@ -71,7 +84,7 @@ def test_every_set_is_described() -> None:
         assert "arXiv:" in entry.publication or "doi" in entry.publication.lower(), name
         assert all((entry.licence, entry.data, entry.summary, entry.megabytes > 1)), name
         assert not entry.package or len(entry.sha256) == 64, name
-        assert name in weights.describe(name)
+        assert name in describe(name)
     families = ("resnet18", "resnet50", "resnet101", "vit_tiny", "vit_small", "vit_base")
     for family in families:
         assert any(entry.architecture.startswith(family) for entry in WEIGHTS.values())

@@ -5,10 +5,13 @@ import textwrap
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from cyclades.pipeline.cli import cli
 from cyclades.pipeline.config import RouteConfig, check_file, override, parse, routes
 from cyclades.pipeline.document import Document
 from cyclades.stages.core.errors import ConfigurationError
+from cyclades.stages.core.stage import RefinementStage
 
 BROKEN = """\
 image:
@@ -77,6 +80,44 @@ def test_a_run_with_several_errors_says_all_of_them():
         RouteConfig.from_mapping(
             {"detection": {"name": "islands", "seed_treshold": 1}, "detecton": "sep"}
         )
+
+
+def test_columns_that_a_refinement_needs_are_checked_when_the_route_is_read(tmp_path):
+    path = write(tmp_path, "characterization: moments\ncataloguing:\n- components\n- star_galaxy\n")
+    ((line, message),) = check_file(path)
+    assert line == 4
+    assert re.fullmatch(
+        r"The refinement 'star_galaxy' needs the column 'spread_model', which no stage before it "
+        r"gives; choose the characterization 'psf', or leave the refinement out\.",
+        message,
+    )
+    psf = RouteConfig.from_mapping(
+        {"characterization": "psf", "cataloguing": ["components", "star_galaxy"]}
+    )
+    with pytest.raises(ConfigurationError, match="'star_galaxy' needs the column 'spread_model'"):
+        psf.replace(characterization="gaussian")
+
+
+def test_a_refinement_may_need_what_one_before_it_adds():
+    class Later(RefinementStage):
+        name = "later"
+        needs = ("reliability", "snr")
+
+        def refine(self, catalogue, source, *, context):
+            return catalogue
+
+    RouteConfig.from_mapping({"cataloguing": ["components", "reliability", Later()]})
+    with pytest.raises(ConfigurationError, match=r"column 'reliability'.*put 'reliability' before"):
+        RouteConfig.from_mapping({"cataloguing": ["components", Later(), "reliability"]})
+
+
+@pytest.mark.parametrize("command", [("run",), ("run", "--dry-run"), ("batch",)])
+def test_absent_columns_are_told_before_an_image_is_opened(command, tmp_path):
+    given = ["--set", "cataloguing=[components,star_galaxy]", "--output", str(tmp_path / "out")]
+    images = [str(tmp_path / name) for name in ("absent.fits", "missing.fits")]
+    with pytest.raises(ConfigurationError, match="needs the column 'spread_model'"):
+        CliRunner().invoke(cli, [*command, *images, *given], catch_exceptions=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_keys_given_twice_are_an_error(tmp_path):

@@ -33,8 +33,9 @@ from cyclades.pipeline.training.measurement_module import (  # noqa: E402
 )
 from cyclades.stages.core.geometry import determinant  # noqa: E402
 from cyclades.stages.networks.adaptive_moments import adaptive_moments  # noqa: E402
+from cyclades.stages.networks.region_answers import turning  # noqa: E402
 from cyclades.stages.networks.region_head import OUTPUTS, TRIANGLE, RegionHead  # noqa: E402
-from cyclades.stages.networks.region_runtime import RegionMeasurer, turning  # noqa: E402
+from cyclades.stages.networks.region_runtime import TorchHeads  # noqa: E402
 from cyclades.stages.networks.region_windows import STEP  # noqa: E402
 
 
@@ -133,9 +134,9 @@ def test_training_from_end_to_end(tmp_path):
     paths = [train_measurement(options, tmp_path / name) for name in ("one", "two")]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert "region head" in paths[0].with_suffix(".md").read_text("utf-8").lower()
-    measurer = RegionMeasurer(paths[0])
-    assert measurer.spec.members == 2
+    heads = TorchHeads.load(paths[0])
+    assert heads.spec.members == 2
     held = field_examples(1001, side=192)
-    errors = errors_of(measurer.network, held)
+    errors = errors_of(heads.network, held)
     assert np.isfinite(errors.error).all()
     assert (errors.sigma > 0).all()

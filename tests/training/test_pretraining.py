@@ -43,7 +43,7 @@ from cyclades.stages.networks import weights
 from cyclades.stages.networks.backbones import build_backbone
 from cyclades.stages.networks.pretrained import load_pretrained, save_backbone
 from cyclades.stages.networks.specification import BackboneSpec, InputSpec, PretrainedSpec
-from cyclades.stages.networks.weights import describe
+from cyclades.stages.networks.weights_listing import describe
 
 pytestmark = [
     pytest.mark.usefixtures("one_processor"),
