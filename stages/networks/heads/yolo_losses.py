@@ -42,7 +42,9 @@ def _contained() -> Iterator[None]:
     """
     if importlib.util.find_spec("ultralytics") is None:
         raise ConfigurationError(
-            "The YOLO networks need ultralytics; install it with: pip install 'cyclades[yolo]'"
+            "By torch, YOLO networks need ultralytics; install it with: pip install "
+            "'cyclades[yolo]', or, to run exported ones as those that ship: pip install "
+            "'cyclades[onnx]'"
         )
     if "ultralytics" in sys.modules:
         yield
