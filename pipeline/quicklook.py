@@ -93,8 +93,8 @@ def draw_picture(picture: Picture, path: str | Path) -> None:
             shown = show(axes, data, norms[panel], difference=panel == 1, shape=(ny, nx))
             axes.set_title(titles[panel])
             unit = "" if image.unit is None else image.unit.to_string()
-            ticks = {"ticks": round_values(norms[0]), "format": "%g"} if panel == 0 else {}
-            figure.colorbar(shown, ax=axes, shrink=0.85, label=unit, **ticks)
+            ticks, form = (None, None) if panel else (round_values(norms[0]), "%g")
+            figure.colorbar(shown, ax=axes, shrink=0.85, label=unit, ticks=ticks, format=form)
             if panel == 0:
                 draw_shapes(axes, *picture.components)
                 _draw_beam(axes, image, picture.shape)

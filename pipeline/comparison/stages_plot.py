@@ -82,16 +82,16 @@ def _by_snr(axes: Any, stages: "StageComparison", what: str) -> None:
         else:
             both = Pairs.of_matches(label, base, other, pairs)
             values = np.hypot(difference(both, "ra"), difference(both, "dec"))
-        x, y, spread = [], [], []
+        points: list[tuple[float, float, float]] = []
         for low, high in pairwise(EDGES.tolist()):
             held = values[(snr >= low) & (snr < high) & np.isfinite(values)]
             if len(held) >= FEWEST:
-                x.append(np.sqrt(low * high) * 1.03**number)
-                y.append(float(median(held)))
-                spread.append(float(robust_sigma(held)))
+                middle = np.sqrt(low * high) * 1.03**number
+                points.append((middle, float(median(held)), float(robust_sigma(held))))
+        x, y, spread = np.array(points).reshape(-1, 3).T
         style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
         error = spread if what == "ratio" else None
-        if not x:
+        if not points:
             # too few for a median in any bin: each by itself
             held = np.isfinite(values) & (snr > 0)
             x, y, error, style["ls"] = snr[held], values[held], None, "none"
