@@ -104,7 +104,10 @@ def observe(sample: Sample, classes: Sequence[str], mesh: int = MESH) -> Observa
 
 
 def ceiling(
-    truth: Sequence[Objects], seen: Sequence[Observation | None], classes: Sequence[str]
+    truth: Sequence[Objects],
+    seen: Sequence[Observation | None],
+    classes: Sequence[str],
+    scores: Floats | None = None,
 ) -> AveragePrecision | None:
     """Average precision of the observer.
 
@@ -117,6 +120,8 @@ def ceiling(
     classes : sequence of str
         Of the network. Peaks of the noise are taken for ``compact`` sources, or for the first
         class of sources where there is none of that name.
+    scores : ndarray, shape (len(HEIGHTS),), optional
+        Of peaks of the noise of each of `HEIGHTS`, where objects are not ranked by their peaks.
 
     Returns
     -------
@@ -129,6 +134,8 @@ def ceiling(
     real = [name for name in classes if name != SPURIOUS]
     label = "compact" if "compact" in real else real[0]
     peaks = noise_peaks(np.sum([one.noise for one in known], axis=0))
+    if scores is not None:
+        peaks = np.interp(peaks, HEIGHTS, scores)
     # as detections on tiles without objects, since they lie on none
     parts = np.array_split(peaks, len(peaks) // MOST_DETECTIONS + 1)
     false = [Objects(np.zeros((len(p), 4)), p, (label,) * len(p)) for p in parts]

@@ -86,6 +86,8 @@ def fit_decision(learned: Sequence[Examples], seed: int = 0) -> ClassDecision | 
     ClassDecision or None
         None where there are too few sources, or one class of them alone.
     """
+    if not learned:
+        return None
     inputs, scores, classes = (np.concatenate(column) for column in zip(*learned, strict=True))
     number = scores.shape[1]
     if len(classes) < _FEWEST or len(np.unique(classes)) < 2:

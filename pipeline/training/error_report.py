@@ -15,6 +15,7 @@ from cyclades.pipeline.comparison.detection_metrics import (
 )
 from cyclades.pipeline.comparison.overlaps import Objects
 from cyclades.pipeline.training.ceiling import ceiling, significance
+from cyclades.pipeline.training.class_ceiling import class_ceiling
 from cyclades.pipeline.training.evaluation import Judged
 from cyclades.pipeline.training.samples import Plane, Sample
 from cyclades.stages.networks.specification import SPURIOUS, NetworkSpec
@@ -31,10 +32,12 @@ class Heights:
     def __init__(self, mesh: int) -> None:
         self.mesh = mesh
         self.planes: list[Plane | None] = []
+        self.beams: list[NDArray[np.float64] | None] = []
 
     def add(self, sample: Sample) -> None:
         """Look at the next tile."""
         self.planes.append(None if sample.planes else significance(sample, self.mesh))
+        self.beams.append(sample.beam)
 
     def of(self, tile: int, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
         """Brightest pixel of each box in rms; NaN on images of several planes."""
@@ -65,17 +68,24 @@ def error_report(judged: Judged, spec: NetworkSpec, heights: Heights) -> dict[st
     Returns
     -------
     dict
-        ``by_class``: AP50, the gains of `ERRORS` and how many there are; ``by_snr``: AP50 by class
-        in bins of the brightest pixel in the box, of truth and, for false detections, of their own;
-        ``by_artefacts``: AP50 and ceiling by class on tiles ``with`` and ``without`` artefacts.
+        ``by_class``: AP50, the gains of `ERRORS` and how many there are, and the ceilings of an
+        observer who is told classes and of one who has to tell them (`class_ceiling`).
+        ``by_snr``: AP50 by class in bins of the brightest pixel in the box, of truth and, for false
+        detections, of their own. ``by_artefacts``: AP50 and ceiling by class on tiles ``with`` and
+        ``without`` artefacts.
         `SOURCES` stands for all classes of sources as one.
     """
     errors = detection_errors(judged.truth, judged.ranked)
     sources = detection_errors(*_as_sources(judged.truth, judged.found))
-    by_class = {
+    by_class: dict[str, dict[str, Any]] = {
         name: {"ap50": e.ap50, "wanted": e.wanted, "gain": e.gain, "number": e.number}
         for name, e in {**errors, **sources}.items()
     }
+    told = ceiling(judged.truth, judged.seen, spec.classes)
+    telling = class_ceiling(judged.truth, judged.seen, heights.planes, heights.beams, spec.classes)
+    for key, highest in (("ceiling", told), ("class_ceiling", telling)):
+        for name, values in (highest.by_class if highest is not None else {}).items():
+            by_class[name][key] = values[0]
     return {
         "by_class": by_class,
         "by_snr": _by_snr(judged, spec, heights),
@@ -157,10 +167,14 @@ def _by_artefacts(judged: Judged, spec: NetworkSpec) -> dict[str, dict[str, dict
 def error_lines(report: dict[str, Any]) -> list[str]:
     """Tables of a report as text."""
     kinds = list(ERRORS)
-    by_class = [("AP50 gained without", "AP50", *kinds)]
+    heading = ("AP50 gained without", *kinds, "AP50", "ceiling telling classes", "ceiling")
+    by_class = [heading]
     for name, one in report["by_class"].items():
         gains = (f"{one['gain'][kind]:+.3f}" for kind in kinds)
-        by_class.append((name, f"{one['ap50']:.3f}", *gains))
+        others = (
+            f"{one[key]:.3f}" if key in one else "-" for key in ("ap50", "class_ceiling", "ceiling")
+        )
+        by_class.append((name, *gains, *others))
     edges = list(itertools.pairwise(SNR_EDGES))
     by_snr = [("AP50 by S/N", *(f"{a:g}-{b:g}" if np.isfinite(b) else f">{a:g}" for a, b in edges))]
     for name, rows in report["by_snr"].items():
