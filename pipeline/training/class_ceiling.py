@@ -114,5 +114,5 @@ def _listed(objects: Objects, likely: Floats, share: Floats, real: Sequence[str]
     return Objects(
         np.concatenate([objects.boxes[own[row]], objects.boxes[false]]),
         np.concatenate([score, height[false]]),
-        (*(real[k] for k in kind), *(SPURIOUS,) * len(false)),
+        (*(real[int(k)] for k in kind), *(SPURIOUS,) * len(false)),
     )
