@@ -1,6 +1,7 @@
 """Judging a trained detector again: the same figures, another sky, a new calibration."""
 # ruff: noqa: E402
 
+import json
 import subprocess
 import sys
 
@@ -93,6 +94,27 @@ def test_the_command_prints_a_table_by_class(finished, capsys):
     for name in ("completeness at a probability of 0.5", "completeness at a reliability of 0.95",
                  "artefacts accepted for a thousand objects"):  # fmt: skip
         assert name in text
+
+
+def test_the_command_tells_where_precision_is_lost(finished, capsys):
+    cyclades("evaluate", finished, "--errors", "--tiles", 2)
+    printed = capsys.readouterr().out
+    for heading in ("AP50 gained without", "AP50 by S/N", "AP50 on tiles"):
+        (start,) = (k for k, line in enumerate(printed.splitlines()) if line.startswith(heading))
+        assert any(line.startswith("sources ") for line in printed.splitlines()[start:]), heading
+    cyclades("evaluate", finished, "--errors", "--tiles", 2, "--json")
+    told = json.loads(capsys.readouterr().out)
+    errors = told["errors"]["by_class"]
+    judged = {name: one for name, one in told["by_class"].items() if one.get("objects")}
+    assert set(errors) == {"sources", *judged}
+    for name, one in judged.items():
+        assert errors[name]["ap50"] == pytest.approx(one["ap50"], abs=1e-12)
+        assert errors[name]["wanted"] == one["objects"]
+        assert errors[name]["ceiling"] == pytest.approx(one["ceiling"], abs=1e-12)
+    for one in errors.values():
+        assert all(-1e-12 <= gain <= 1.0 - one["ap50"] + 1e-12 for gain in one["gain"].values())
+    # a network of random numbers errs
+    assert sum(errors["sources"]["number"].values()) > 0
 
 
 def test_another_configuration_gives_the_held_out_data(finished, tmp_path):
