@@ -144,7 +144,8 @@ def _tables(fields: Sequence[FieldRows], folder: Path) -> tuple[dict[str, _Table
     """Columns of the tables of all fields, and the metadata of the first one."""
     import pyarrow
 
-    made, meta = {}, {}
+    made: dict[str, _Table] = {}
+    meta: dict[str, Any] = {}
     for table in TABLES:
         columns: dict[str, Any] = {}
         schemas, largest = [], []
@@ -220,8 +221,8 @@ def stream_catalogue(
         kept = np.asarray(marks.kept[rows])
         for table, _, picked, found in kept_rows(one, scale, kept, seen):
             tables[table].scatter(owner, picked, found, part)
-    for table in tables.values():
-        table.order()
+    for one_table in tables.values():
+        one_table.order()
     about = survey_meta(meta, name)
     files = catalogue_files(folder / "catalogue.parquet", "parquet")
     stems = np.array([one.stem for one in fields], str)
@@ -257,7 +258,8 @@ def _written(
 
     writer = None
     try:
-        for part in sorted(tables[name].parts) or [None]:
+        parts: list[int | None] = [*sorted(tables[name].parts)]
+        for part in parts or [None]:
             made = _final(tables, name, part, stems)
             if writer is None:
                 widths = tables[name].widths | {"field": stems.itemsize // 4}
