@@ -96,13 +96,14 @@ def write_hats(
         Where a collection is there already, or cannot be written.
     """
     try:
-        from dask.distributed import Client
+        import distributed
         from hats_import.collection.arguments import CollectionArguments
         from hats_import.pipeline import pipeline_with_client
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"HATS needs the package {error.name!r}; install cyclades[hats]."
         ) from error
+    start: Any = distributed.Client  # which has no types
     unknown = [name for name in tables if name not in TABLES]
     if unknown or not tables:
         raise ConfigurationError(
@@ -120,14 +121,14 @@ def write_hats(
         files = _parquet(source, scratch)
         with (
             _quiet(),
-            Client(
+            start(
                 n_workers=workers, threads_per_worker=1, processes=workers > 1,
                 local_directory=str(scratch), dashboard_address=None,
             ) as client,
         ):  # fmt: skip
             for name in tables:
                 _check(files[name])
-                about = CollectionArguments(
+                about: Any = CollectionArguments(
                     output_path=scratch, output_artifact_name=name, progress_bar=False,
                     tmp_dir=scratch / "tmp", addl_hats_properties={"obs_regime": "Radio"},
                 )  # fmt: skip

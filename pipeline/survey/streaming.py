@@ -257,9 +257,9 @@ def _written(
     from pyarrow import parquet
 
     writer = None
-    parts: list[int] | list[None] = sorted(tables[name].parts) or [None]
     try:
-        for part in parts:
+        parts: list[int | None] = [*sorted(tables[name].parts)]
+        for part in parts or [None]:
             made = _final(tables, name, part, stems)
             if writer is None:
                 widths = tables[name].widths | {"field": stems.itemsize // 4}
