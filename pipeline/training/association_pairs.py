@@ -1,7 +1,7 @@
 """Pairs with their truth from simulated fields, by which `associate` learns."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,11 +44,6 @@ left out of them, so that one crowded field shows what sparse ones look like."""
 STRANGERS = (0.3, 6.0)
 """Compact sources put anywhere into every window, over those that it holds: the simulated fields
 are rich in radio galaxies, which are few among the sources of the sky."""
-BOWLS, DEEPEST = (3.0, 10.0), 0.5
-"""Width of the large structure that most windows lose, in beams, and the largest share of it."""
-WINGED = 0.2
-"""Share of parts turned by a right angle: simulated lobes always lie along the axis of their
-source, those of the sky often across it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +144,7 @@ def pair_sets(catalogue: "Catalogue", field: Simulation, seed: int) -> Iterator[
                 table = vstack([table, new], metadata_conflicts="silent")
                 own = np.concatenate([own, 10**9 + np.arange(number)])
             seen = changed(image, lost, new)
-            if k % 3:
-                seen = bowled(seen, generator)
         parts = Parts.of(table, area)
-        if k:
-            parts = with_wings(parts, generator)
         first, second = find_pairs(parts, AssociateRefinement().radius)
         a, b = own[first], own[second]
         judged = (a != NO_OBJECT) | (b != NO_OBJECT)
@@ -210,29 +201,6 @@ def sky_numbers(field: Simulation) -> dict[int, int]:
     above = total[order[place]] - flux < flux - total[order[place - 1]]
     found = order[np.where(above, place, place - 1)]
     return dict(zip(number.tolist(), found.tolist(), strict=True))
-
-
-def bowled(image: "SkyImage", generator: Generator) -> "SkyImage":
-    """An image without a share of its large structure, as missing short baselines leave it.
-
-    Bowls around bright sources then lie between their parts. Two box filters stand for a wide
-    beam.
-    """
-    from scipy.ndimage import uniform_filter
-
-    assert image.psf is not None
-    side = round(float(generator.uniform(*BOWLS)) * image.psf.size)
-    depth = np.float32(generator.uniform(0.0, DEEPEST))
-    wide = uniform_filter(uniform_filter(image.data, side), side)
-    return image.replace(data=image.data - depth * wide)
-
-
-def with_wings(parts: Parts, generator: Generator) -> Parts:
-    """Parts of which some are turned by a right angle: lobes with wings across their axis."""
-    turned = generator.random(len(parts)) < WINGED
-    shape = parts.shape.copy()
-    shape[turned] = np.array([[1.0, -1.0], [-1.0, 1.0]]) * parts.shape[turned][:, ::-1, ::-1]
-    return replace(parts, shape=shape)
 
 
 def changed(image: "SkyImage", lost: Sequence[Floats], new: "QTable") -> "SkyImage":
