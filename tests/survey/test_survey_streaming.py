@@ -44,7 +44,7 @@ def same(mine, right):
 @pytest.mark.parametrize("rows", [1, 7, 40])
 def test_parts_of_any_size_make_the_same_survey(again, surveyed, rows):
     right = read_catalogue(surveyed / "survey.catalogue.fits")
-    assert len(right.components) > 50
+    assert len(right.components) > 40
     folder = again(rows)
     assert not (folder / "survey.catalogue.fits").exists()
     same(read_catalogue(folder / "survey.catalogue.parquet"), right)
@@ -57,9 +57,9 @@ def test_parts_of_any_size_make_the_same_survey(again, surveyed, rows):
 def test_row_groups_hold_a_part_each(again):
     from pyarrow import parquet
 
-    whole = parquet.ParquetFile(again(40) / "survey.catalogue.parquet").metadata
+    whole = parquet.ParquetFile(again(15) / "survey.catalogue.parquet").metadata
     assert whole.num_row_groups > 2
-    assert max(whole.row_group(i).num_rows for i in range(whole.num_row_groups)) <= 40
+    assert max(whole.row_group(i).num_rows for i in range(whole.num_row_groups)) <= 15
 
 
 def test_parts_hold_at_most_what_is_asked_for():
