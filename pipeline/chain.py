@@ -1,11 +1,11 @@
 """The chain: background, detection, characterization, cataloguing, whatever is chosen for each."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cyclades.pipeline.config import DEFAULT_ROUTE, RouteConfig
 from cyclades.pipeline.progress import Progress
@@ -15,7 +15,7 @@ from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.io import FitsSource
 from cyclades.stages.core.registry import suggestion
 from cyclades.stages.core.source import ImageSet, ImageSource, MemorySource
-from cyclades.stages.core.stage import KINDS, RefinementStage
+from cyclades.stages.core.stage import KINDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -283,7 +283,7 @@ class Pipeline:
         source = MemorySource(result.image)
         self._check_beam(source)
         self._note_stages(context)
-        self._prepare(context)
+        self._prepare(context, KINDS[KINDS.index(stage) :])
         from cyclades.pipeline.chain_run import ChainRun
 
         run = ChainRun(self.config, source, context, progress, products=held)
@@ -305,8 +305,7 @@ class Pipeline:
                 return self._run(image, last, None, own, keep, progress)
         source = self.check(image)
         self._note_stages(context)
-        if last == KINDS[-1]:
-            self._prepare(context)
+        self._prepare(context, KINDS[: KINDS.index(last) + 1])
         run = self._new_run(image, source, context, progress)
         if last == KINDS[-1] and run.in_windows():
             return run.result(keep=False)
@@ -325,10 +324,12 @@ class Pipeline:
 
         return SetRun(self.config, source, context, progress, planes=image)
 
-    def _prepare(self, context: Context) -> None:
-        """Let refinements say at once what they lack, not after the stages before them."""
-        for stage in cast("tuple[RefinementStage, ...]", self.config.cataloguing[1:]):
-            stage.prepare(context=context)
+    def _prepare(self, context: Context, kinds: Sequence[str]) -> None:
+        """Let stages say at once what they lack, not after the stages before them."""
+        for kind in kinds:
+            named = getattr(self.config, kind)
+            for stage in named if isinstance(named, tuple) else (named,):
+                stage.prepare(context=context)
 
     def _note_stages(self, context: Context) -> None:
         """Start the notes of a run with what the catalogue says of its rows."""

@@ -195,6 +195,16 @@ class LearnedCharacterization(CharacterizationStage):
         kinds = np.where(rows, other.fit_type, result.fit_type)
         return replace(result, fit_type=tuple(kinds.tolist()))
 
+    def prepare(self, *, context: Context) -> None:
+        """Load the heads.
+
+        Raises
+        ------
+        ConfigurationError, InputError
+            As `measure`.
+        """
+        self._network(context)
+
     def _network(self, context: Context) -> RegionMeasurer:
         path = find_measurer(self.weights)
         runtime = self._runtime(path, context.device)

@@ -68,6 +68,15 @@ class Stage(BaseModel):
     summary: ClassVar[str] = ""
     capabilities: ClassVar[Capabilities] = Capabilities()
 
+    def prepare(self, *, context: "Context") -> None:
+        """Load what the stage needs, before the image is read, so that what lacks shows.
+
+        Raises
+        ------
+        CycladesError
+            Where it cannot run; the sentence says what to do.
+        """
+
 
 class WindowMaps(Protocol):
     """Maps of a whole image that were measured beforehand, drawn window by window."""
@@ -250,15 +259,6 @@ class RefinementStage(Stage):
     kind: ClassVar[str] = "cataloguing"
     needs: ClassVar[tuple[str, ...]] = ()
     adds: ClassVar[tuple[str, ...]] = ()
-
-    def prepare(self, *, context: "Context") -> None:
-        """Load what the refinement needs, before the image is read, so that what lacks shows.
-
-        Raises
-        ------
-        CycladesError
-            Where it cannot run; the sentence says what to do.
-        """
 
     @abstractmethod
     def refine(

@@ -162,6 +162,16 @@ class LearnedDetection(DetectionStage):
         objects, spec = self._look(reference, context, False, planes)
         return as_detections(objects, spec, reference)
 
+    def prepare(self, *, context: "Context") -> None:
+        """Load the network.
+
+        Raises
+        ------
+        ConfigurationError, InputError
+            As `detect`.
+        """
+        self._network(context)
+
     def survey(self, plane: Plane, maps: "WindowMaps", *, context: "Context") -> "FoundDetection":
         """Find everything in a plane that is read tile by tile; windows get their part of it."""
         objects, spec = self._look(plane, context, False)

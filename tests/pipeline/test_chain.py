@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from toy_stages import ToyCharacterization, ToyDetection, ToyRefinement
+from toy_stages import ToyBackground, ToyCharacterization, ToyDetection, ToyRefinement
 
 from cyclades.pipeline.chain import Pipeline, default_workers
 from cyclades.stages.core.context import Context
@@ -161,3 +161,18 @@ def test_model_and_residual(toys, image):
     assert (x, y) == (30, 22)
     # the toy fits the beam to a source of the beam's shape: noise of unit rms is left
     assert 0.8 < result.residual.std() < 1.6
+
+
+def test_a_network_that_is_missing_is_said_before_the_background(toys, image, monkeypatch):
+    seen = []
+    estimate = ToyBackground.estimate
+    monkeypatch.setattr(
+        ToyBackground,
+        "estimate",
+        lambda *given, **named: seen.append(given) or estimate(*given, **named),
+    )
+    toys.run(image)
+    assert len(seen) == 1
+    with pytest.raises(InputError, match=r"no\.safetensors"):
+        toys.replace(detection={"name": "yolo", "weights": "no.safetensors"}).run(image)
+    assert len(seen) == 1
