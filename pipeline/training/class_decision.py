@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cyclades.pipeline.comparison.overlaps import box_overlaps
+from cyclades.pipeline.training.perceptron import fit_perceptron
 from cyclades.pipeline.training.samples import Sample
 from cyclades.stages.networks.inputs import normalise
 from cyclades.stages.networks.selection import Found, real_scores
@@ -16,7 +17,6 @@ from cyclades.stages.networks.shapes import (
     decision_inputs,
     logarithms,
     measure_shapes,
-    scaled_inputs,
 )
 from cyclades.stages.networks.specification import ClassDecision, NetworkSpec
 
@@ -24,17 +24,12 @@ Floats = NDArray[np.float64]
 Examples = tuple[Floats, Floats, NDArray[np.int64]]
 """Inputs, scores and classes."""
 
-HIDDEN = 24
-"""Hidden units."""
 _FITS = 0.5
 """Least IoU of detections that are learned from with their object."""
 _LEAST = 0.02
 """Least raw score of being a source of these."""
 _FEWEST = 400
-_STEPS = 400
-_RATE = 0.01
 _DECAY = 7.5e-4
-_DIGITS = 4
 
 
 def examples(sample: Sample, found: Found, spec: NetworkSpec) -> Examples:
@@ -92,35 +87,10 @@ def fit_decision(learned: Sequence[Examples], seed: int = 0) -> ClassDecision | 
     number = scores.shape[1]
     if len(classes) < _FEWEST or len(np.unique(classes)) < 2:
         return None
-    centre, width = inputs.mean(0), np.maximum(inputs.std(0), 1e-3)
-    x = torch.from_numpy(scaled_inputs(inputs, centre, width)).float()
-    prior = torch.from_numpy(logarithms(scores)).float()
+    log_scores = torch.from_numpy(logarithms(scores)).float()
     wanted = torch.from_numpy(classes)
-    generator = torch.Generator().manual_seed(seed)
-    hidden = nn.Parameter(
-        torch.randn(HIDDEN, x.shape[1] + 1, generator=generator) / x.shape[1] ** 0.5
-    )
-    output = nn.Parameter(torch.zeros(number, HIDDEN + 1))
-    optimiser = torch.optim.Adam([hidden, output], _RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, _STEPS)
-    for _ in range(_STEPS):
-        unit = torch.tanh(x @ hidden[:, :-1].T + hidden[:, -1])
-        logit = unit @ output[:, :-1].T + output[:, -1] + prior
-        loss = nn.functional.cross_entropy(logit, wanted)
-        penalty = _DECAY * ((hidden[:, :-1] ** 2).sum() + (output[:, :-1] ** 2).sum())
-        optimiser.zero_grad()
-        (loss + penalty).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
 
-    def rows(values: torch.Tensor) -> tuple[tuple[float, ...], ...]:
-        return tuple(
-            tuple(row) for row in np.round(values.detach().double().numpy(), _DIGITS).tolist()
-        )
+    def loss(outputs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(outputs + log_scores[rows], wanted[rows])
 
-    return ClassDecision(
-        centre=tuple(np.round(centre, _DIGITS).tolist()),
-        width=tuple(np.round(width, _DIGITS).tolist()),
-        hidden=rows(hidden),
-        output=rows(output),
-    )
+    return ClassDecision(**fit_perceptron(inputs, number, loss, _DECAY, seed))

@@ -17,9 +17,10 @@ from cyclades.pipeline.comparison.detection_metrics import (
 from cyclades.pipeline.comparison.overlaps import Objects
 from cyclades.pipeline.training.ceiling import Observation, ceiling, observe
 from cyclades.pipeline.training.samples import Sample, input_channels
+from cyclades.stages.detection.wide import likely_rows
+from cyclades.stages.networks.evidence import settle
 from cyclades.stages.networks.inputs import normalise
 from cyclades.stages.networks.selection import Found, real_scores
-from cyclades.stages.networks.shapes import decide
 from cyclades.stages.networks.specification import SPURIOUS, Calibration, NetworkSpec
 
 Floats = NDArray[np.float64]
@@ -28,6 +29,8 @@ Detect = Callable[[NDArray[np.float32]], list[Found]]
 REAL_OVERLAP = 0.3
 """Intersection over union from which a detection is of a true object: boxes of faint sources are
 some pixels wide, and a shift by one costs a quarter."""
+OVERLAP = 0.5
+"""Intersection over union above which the less likely of two detections goes, as in the stage."""
 RELIABILITY = 0.95
 _LEAST_A_KNOT = 25
 _LEAST_SCORE = 0.01
@@ -98,7 +101,7 @@ def judge(
         for sample, found in zip(several, detect(channels), strict=True):
             if look is not None:
                 look(sample, found)
-            found = decided(found, sample, spec)
+            found = settled(found, sample, spec)
             truth = true_objects(sample, spec.classes)
             # nothing is wrong where nothing is labelled
             objects = without_unlabelled(_found(found, spec), sample.unlabelled)
@@ -248,11 +251,12 @@ def _batches(samples: Iterable[Sample], number: int) -> Iterable[list[Sample]]:
         yield held
 
 
-def decided(found: Found, sample: Sample, spec: NetworkSpec) -> Found:
-    """What a network finds in a sample, with classes by shapes where it has a decision."""
-    if spec.decision is None or sample.beam is None or sample.planes:
-        return found
-    return decide(found, normalise(sample.image, spec.input.mesh), sample.beam, spec)
+def settled(found: Found, sample: Sample, spec: NetworkSpec) -> Found:
+    """What the stage makes of a network's detections in a sample, whatever their probability."""
+    if sample.beam is not None and not sample.planes:
+        found = settle(found, normalise(sample.image, spec.input.mesh), sample.beam, spec)
+    rows = np.sort(likely_rows(found, spec, OVERLAP)[0])
+    return found._replace(boxes=found.boxes[rows], scores=found.scores[rows], masks=None)
 
 
 def true_objects(sample: Sample, classes: Sequence[str]) -> Objects:

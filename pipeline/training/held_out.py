@@ -17,6 +17,7 @@ from cyclades.pipeline.training.card import write_card
 from cyclades.pipeline.training.class_decision import Examples, examples, fit_decision
 from cyclades.pipeline.training.error_report import Heights, error_report
 from cyclades.pipeline.training.evaluation import class_figures, figures, fit_calibration, judge
+from cyclades.pipeline.training.evidence import Witnesses, fit_evidence, witnesses
 from cyclades.pipeline.training.options import TrainingOptions
 from cyclades.pipeline.training.samples import Sample, SampleSource
 from cyclades.pipeline.training.simulated import SimulatedOptions
@@ -69,7 +70,8 @@ def finish(
     detector : Detector
         Its specification is changed: calibration and figures.
     calibrate : bool
-        Whether to fit the calibration, and the decision on classes, first, to as many other tiles.
+        Whether to fit the calibration, the decision on classes and the evidence first, to as many
+        other tiles.
     progress : bool
         Show a progress bar where there is a terminal.
     errors : bool
@@ -89,15 +91,23 @@ def finish(
     if calibrate:
         # The calibration must not be judged on the tiles that it was fitted to.
         learned: list[Examples] = []
+        heard: list[Witnesses | None] = []
+
+        def learn(sample: Sample, found: Found) -> None:
+            learned.append(examples(sample, found, spec))
+            heard.append(witnesses(sample, found, spec))
+
+        plain = spec.model_copy(update={"decision": None, "evidence": None})
         first = judge(
             run,
             _tiles(source, 0, number, "calibrating", progress),
-            spec,
-            look=lambda sample, found: learned.append(examples(sample, found, spec)),
+            plain,
+            look=learn,
         )
         changes = {
             "calibration": fit_calibration(first.score, first.real),
             "decision": fit_decision(learned),
+            "evidence": fit_evidence(heard),
         }
         spec = spec.model_copy(update=changes)
     heights = Heights(spec.input.mesh)

@@ -193,12 +193,15 @@ def real_scores(scores: Floats32, spec: NetworkSpec) -> Floats32:
     return np.asarray(scores[:, list(spec.real_classes)].sum(1), np.float32)
 
 
-def probability(scores: Floats32, calibration: Calibration) -> NDArray[np.float64]:
+def probability(scores: NDArray[np.floating], calibration: Calibration) -> NDArray[np.float64]:
     """Calibrated probability of being real of raw scores, shape (n,)."""
     raw = np.clip(np.asarray(scores, float), 1e-6, 1.0 - 1e-6)
     if not calibration.score_logit:
         return np.asarray(raw, float)
-    logit = np.interp(
-        np.log(raw / (1.0 - raw)), calibration.score_logit, calibration.probability_logit
-    )
-    return np.asarray(1.0 / (1.0 + np.exp(-logit)))
+    likely = np.interp(logit(raw), calibration.score_logit, calibration.probability_logit)
+    return np.asarray(1.0 / (1.0 + np.exp(-likely)))
+
+
+def logit(share: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Logarithm of the odds of shares between 0 and 1."""
+    return np.asarray(np.log(share / (1.0 - share)), float)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cyclades.stages.core.geometry import SIGMA_TO_FWHM
 from cyclades.stages.networks.selection import Found, real_scores
-from cyclades.stages.networks.specification import ClassDecision, NetworkSpec
+from cyclades.stages.networks.specification import ClassDecision, NetworkSpec, Perceptron
 
 Floats = NDArray[np.float64]
 
@@ -41,17 +41,15 @@ _LARGEST = 5.0
 _BELOW = np.float32(0.999)
 
 
-def decide(
-    found: Found, plane: NDArray[np.float32], beam: Floats | None, spec: NetworkSpec
-) -> Found:
+def decide(found: Found, measures: Floats, spec: NetworkSpec) -> Found:
     """Share the scores of sources anew among their classes.
 
     Parameters
     ----------
     found : Found
         Of one tile.
-    plane, beam
-        See `measure_shapes`; nothing changes without a beam.
+    measures : ndarray, shape (n, len(MEASURES))
+        Of `measure_shapes`.
     spec : NetworkSpec
         Nothing changes without a decision.
 
@@ -61,24 +59,34 @@ def decide(
         What was likeliest an artefact still is, and what was not is not; the raw score of being a
         source (`real_scores`) of the latter is as it was, and so is their probability.
     """
-    if spec.decision is None or beam is None or not len(found.boxes) or plane.ndim != 2:
+    if spec.decision is None:
         return found
     real = list(spec.real_classes)
-    inputs = decision_inputs(measure_shapes(plane, found.boxes, beam), found.scores)
+    inputs = decision_inputs(measures, found.scores)
     likely = shares(inputs, found.scores[:, real], spec.decision)
     scores = np.array(found.scores, np.float32)
     scores[:, real] = likely * real_scores(found.scores, spec)[:, None]
+    return found._replace(scores=as_before(scores, found.scores, spec))
+
+
+def as_before(
+    scores: NDArray[np.float32], before: NDArray[np.float32], spec: NetworkSpec
+) -> NDArray[np.float32]:
+    """Cut scores so that what was likeliest an artefact before still is, and nothing else is."""
+    real = list(spec.real_classes)
     others = [row for row in range(len(spec.classes)) if row not in real]
-    if others:
-        artefact = np.isin(found.scores.argmax(1), others)[:, None]
-        best, false = (scores[:, rows].max(1, keepdims=True) for rows in (real, others))
-        scores[:, real] = np.where(
-            artefact, np.minimum(scores[:, real], _BELOW * false), scores[:, real]
-        )
-        scores[:, others] = np.where(
-            artefact, scores[:, others], np.minimum(scores[:, others], _BELOW * best)
-        )
-    return found._replace(scores=scores)
+    if not others:
+        return scores
+    scores = scores.copy()
+    artefact = np.isin(before.argmax(1), others)[:, None]
+    best, false = (scores[:, rows].max(1, keepdims=True) for rows in (real, others))
+    scores[:, real] = np.where(
+        artefact, np.minimum(scores[:, real], _BELOW * false), scores[:, real]
+    )
+    scores[:, others] = np.where(
+        artefact, scores[:, others], np.minimum(scores[:, others], _BELOW * best)
+    )
+    return scores
 
 
 def decision_inputs(measures: Floats, scores: NDArray[np.floating]) -> Floats:
@@ -113,12 +121,17 @@ def shares(inputs: Floats, scores: NDArray[np.floating], decision: ClassDecision
     ndarray, shape (n, classes)
         Of sum 1.
     """
-    x = scaled_inputs(inputs, decision.centre, decision.width)
-    hidden, output = np.array(decision.hidden), np.array(decision.output)
-    unit = np.tanh(x @ hidden[:, :-1].T + hidden[:, -1])
-    logit = unit @ output[:, :-1].T + output[:, -1] + logarithms(scores)
+    logit = perceptron(inputs, decision) + logarithms(scores)
     likely = np.exp(logit - logit.max(1, keepdims=True))
     return np.asarray(likely / likely.sum(1, keepdims=True))
+
+
+def perceptron(inputs: Floats, weights: Perceptron) -> Floats:
+    """Outputs of a perceptron, shape (n, outputs)."""
+    x = scaled_inputs(inputs, weights.centre, weights.width)
+    hidden, output = np.array(weights.hidden), np.array(weights.output)
+    unit = np.tanh(x @ hidden[:, :-1].T + hidden[:, -1])
+    return np.asarray(unit @ output[:, :-1].T + output[:, -1])
 
 
 def measure_shapes(plane: NDArray[np.float32], boxes: NDArray[np.floating], beam: Floats) -> Floats:

@@ -40,6 +40,10 @@ class InputSpec(Part):
     """One channel each; see `cyclades.stages.networks.inputs.STRETCHES`."""
     beam_pixels: tuple[float, float] = (4.0, 6.0)
     """Images whose beam (geometric mean FWHM) is not within this range are resampled to it."""
+    best_beam: tuple[float, float] | None = (4.2, 4.5)
+    """And, as far as that range allows, to this one, where networks are at their best: a tile holds
+    more beams than with wider ones, and pixels sample the beam better than with narrower ones.
+    None, or several planes: nothing more is resampled."""
     mesh: int = Field(default=128, ge=16)
     """Cells, in pixels, of which each gives one median and one noise for the normalisation."""
     planes: tuple[str, ...] = ()
@@ -53,9 +57,20 @@ class InputSpec(Part):
             raise ValueError("a network needs at least one stretch as input channel")
         if not 0 < self.beam_pixels[0] <= self.beam_pixels[1]:
             raise ValueError("beam_pixels goes from a positive size to a larger one")
+        if self.best_beam is not None and not 0 < self.best_beam[0] <= self.best_beam[1]:
+            raise ValueError("best_beam goes from a positive size to a larger one")
         if len(set(self.planes)) != len(self.planes):
             raise ValueError("planes are different bands; name each once")
         return self
+
+    @property
+    def shown_beams(self) -> tuple[float, float]:
+        """Least and largest beam in pixels of what a network is shown when it runs."""
+        if self.best_beam is None or self.planes:
+            return self.beam_pixels
+        low, high = self.beam_pixels
+        best = (min(max(one, low), high) for one in self.best_beam)
+        return next(best), next(best)
 
     @property
     def channels(self) -> int:
@@ -139,31 +154,46 @@ class Calibration(Part):
         return self
 
 
-class ClassDecision(Part):
-    """From shapes in units of the beam to classes; see `cyclades.stages.networks.shapes`.
-
-    A perceptron of one hidden layer (tanh), whose outputs are added to the logarithms of the
-    network's scores.
-    """
+class Perceptron(Part):
+    """A small network of one hidden layer (tanh) on measures of detections."""
 
     centre: tuple[float, ...]
     width: tuple[float, ...]
-    """Of the inputs: measures, then logarithms of the scores of all classes."""
+    """Of the inputs."""
     hidden: tuple[tuple[float, ...], ...]
     """One row of weights a hidden unit, its bias last."""
     output: tuple[tuple[float, ...], ...]
-    """One row a class of sources, in the order of the network's, its bias last."""
+    """One row of weights an output, its bias last."""
 
     @model_validator(mode="after")
-    def _fitting(self) -> "ClassDecision":
+    def _fitting(self) -> Self:
         inputs, units = len(self.centre), len(self.hidden)
         if (
             len(self.width) != inputs
             or any(len(row) != inputs + 1 for row in self.hidden)
             or any(len(row) != units + 1 for row in self.output)
         ):
-            raise ValueError("the layers of a class decision fit each other")
+            raise ValueError("the layers of a perceptron fit each other")
         return self
+
+
+class ClassDecision(Perceptron):
+    """From shapes in units of the beam to classes; see `cyclades.stages.networks.shapes`.
+
+    Its outputs, one a class of sources in the order of the network's, are added to the logarithms
+    of the network's scores. Its inputs end with the logarithms of the scores of all classes.
+    """
+
+
+class Evidence(Perceptron):
+    """From shapes and surroundings to whether a detection is real.
+
+    See `cyclades.stages.networks.evidence`. Its output is added to the logit of the network's score
+    of being a source.
+    """
+
+    calibration: Calibration
+    """Of the sum."""
 
 
 class PretrainedSpec(Part):
@@ -260,6 +290,8 @@ class NetworkSpec(Part):
     calibration: Calibration = Calibration()
     decision: ClassDecision | None = None
     """Shares the scores of sources anew among their classes where the beam is known."""
+    evidence: Evidence | None = None
+    """Changes the scores of sources by what else speaks for them, where the beam is known."""
     licence: str = "BSD-3-Clause"
     training: dict[str, Any] = Field(default_factory=dict)
     """How it was trained: configuration, seeds, steps, metrics on held-out tiles."""

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from cyclades.stages.core.streaming import LazyPixels, Plane
 from cyclades.stages.core.tiling import Box
+from cyclades.stages.networks.evidence import settle
 from cyclades.stages.networks.inputs import Normalisation, stretch
 from cyclades.stages.networks.selection import Found
-from cyclades.stages.networks.shapes import decide
 from cyclades.stages.networks.specification import NetworkSpec
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Frame(NamedTuple):
 
     @classmethod
     def of(cls, image: "SkyImage | Plane", spec: NetworkSpec, threads: int = 1) -> "Frame":
-        """Choose the factor that brings the beam into the network's range, 1 where it is."""
+        """Choose the factor that brings the beam to what the network is shown, 1 where it is."""
         scale = 1.0 if image.psf is None else _scale([image.psf.size], spec)
         return cls._at(image, scale, spec, threads)._replace(psf=image.psf)
 
@@ -232,9 +232,8 @@ class Frame(NamedTuple):
 
 def _scale(sizes: Sequence[float], spec: NetworkSpec) -> float:
     """Pixels of the network a pixel of images whose beams have these sizes in the mean."""
-    low, high = spec.input.beam_pixels
     size = float(np.mean(sizes))
-    return float(np.clip(size, low, high) / size)
+    return float(np.clip(size, *spec.input.shown_beams) / size)
 
 
 def _reach(first: int, last: int, low: int, high: int, stride: int) -> tuple[int, int]:
@@ -294,7 +293,7 @@ def find_objects(
                 collect(group[i], one.cells)
         spec = network.spec
         return [
-            _own(group[i], decide(f, planes[i], frame.beam(group[i].core), spec))
+            _own(group[i], settle(f, planes[i], frame.beam(group[i].core), spec))
             for i, f in zip(filled, found, strict=True)
         ]
 

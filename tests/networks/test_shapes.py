@@ -114,7 +114,7 @@ def scene():
 def test_only_the_classes_of_sources_change(rows):
     found, plane = scene()
     spec = NetworkSpec(decision=decision(rows))
-    made = decide(found, plane, BEAMS[0], spec)
+    made = decide(found, measure_shapes(plane, found.boxes, BEAMS[0]), spec)
     artefact = found.scores.argmax(1) == 4
     np.testing.assert_array_equal(made.scores.argmax(1) == 4, artefact)
     before, after = (real_scores(one.scores, spec) for one in (found, made))
@@ -127,10 +127,9 @@ def test_only_the_classes_of_sources_change(rows):
         assert (made.scores[~artefact, best] > found.scores[~artefact, best]).all()
 
 
-def test_without_beam_or_decision_nothing_changes():
+def test_without_decision_nothing_changes():
     found, plane = scene()
-    assert decide(found, plane, None, NetworkSpec(decision=decision((0.0, 9.0, 0.0, 0.0)))) is found
-    assert decide(found, plane, BEAMS[0], NetworkSpec()) is found
+    assert decide(found, measure_shapes(plane, found.boxes, BEAMS[0]), NetworkSpec()) is found
 
 
 def test_shares_sum_to_one_and_follow_the_scores():
