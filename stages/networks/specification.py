@@ -40,7 +40,7 @@ class InputSpec(Part):
     """One channel each; see `cyclades.stages.networks.inputs.STRETCHES`."""
     beam_pixels: tuple[float, float] = (4.0, 6.0)
     """Images whose beam (geometric mean FWHM) is not within this range are resampled to it."""
-    best_beam: tuple[float, float] | None = (4.2, 4.5)
+    best_beam: tuple[float, float] | None = (4.2, 5.25)
     """And, as far as that range allows, to this one, where networks are at their best: a tile holds
     more beams than with wider ones, and pixels sample the beam better than with narrower ones.
     None, or several planes: nothing more is resampled."""

@@ -135,7 +135,7 @@ def test_images_with_other_beams_are_resampled(name):
     noise = correlated_noise((800, 800), rng, beam)
     image, background = sky_image(rows, (800, 800), noise)
     image = image.replace(psf=type(image.psf)(beam))
-    assert Frame.of(image, NetworkSpec()).scale == pytest.approx(4.5 / image.psf.size)
+    assert Frame.of(image, NetworkSpec()).scale == pytest.approx(5.25 / image.psf.size)
     places = centres(found(name, image, background))
     assert np.mean(nearest(rows[:, 1:3], places) < 4.0) > 0.95
 
