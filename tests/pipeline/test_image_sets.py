@@ -13,6 +13,7 @@ from cyclades.pipeline.simulation.optical_options import OpticalOptions
 from cyclades.pipeline.simulation.optical_sky import STAR, MagnitudeCounts, OpticalSkyOptions
 from cyclades.stages.core.catalogue import read_catalogue
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.flags import Flag
 from cyclades.stages.core.source import ImageSet
 
 BANDS = ("g", "r", "z")
@@ -79,6 +80,26 @@ def test_psf_fluxes_of_stars_are_true_and_their_class_is_right(simulation, resul
         # within what a profile from some ten stars allows
         assert np.median(ratio) == pytest.approx(1.0, abs=0.03)
     assert np.mean(label[rows][bright] == "star") > 0.8
+
+
+def test_saturated_stars_are_flagged_and_not_called_galaxies(simulation):
+    images = {
+        # two stars or more are clipped in r and z, and fewer pixels in g
+        band: image.replace(data=np.minimum(image.data, share * image.data.max()))
+        for (band, image), share in zip(simulation.images.items(), (0.6, 0.1, 0.1), strict=True)
+    }
+    table = Pipeline.from_route("optical").run(ImageSet.of(images)).catalogue.sources
+    full = {b: (np.asarray(table[f"flags_{b}"]) & int(Flag.SATURATED)) > 0 for b in BANDS}
+    some, everywhere = np.any(list(full.values()), 0), np.all(list(full.values()), 0)
+    flags = np.asarray(table["flags"])
+    assert some.sum() >= 2
+    assert some.sum() < 0.3 * len(table)
+    np.testing.assert_array_equal((flags & int(Flag.SATURATED)) > 0, some)
+    np.testing.assert_array_equal((flags & int(Flag.NOT_CLASSIFIED)) > 0, everywhere)
+    label = np.asarray(table["morphology"], str)
+    np.testing.assert_array_equal(label[everywhere], "")
+    assert np.isnan(numbers(table, "morphology_probability")[everywhere]).all()
+    assert set(label[some & ~everywhere]) <= {"star"}
 
 
 def test_one_plane_gives_the_same_rows_as_its_image(simulation):
