@@ -14,6 +14,8 @@ from cyclades.pipeline.simulation.optical_sky import STAR, MagnitudeCounts, Opti
 from cyclades.stages.core.catalogue import read_catalogue
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.flags import Flag
+from cyclades.stages.core.image_options import ImageOptions
+from cyclades.stages.core.io import FitsSource
 from cyclades.stages.core.source import ImageSet
 
 BANDS = ("g", "r", "z")
@@ -117,6 +119,23 @@ def test_a_plane_without_a_psf_is_refused_before_anything_runs(simulation):
     images = {**simulation.images, "z": simulation.images["z"].replace(psf=None)}
     with pytest.raises(InputError, match=r"the plane z .* has no PSF"):
         Pipeline.from_route("classical").check(ImageSet.of(images))
+
+
+def test_files_of_a_set_are_read_as_the_configuration_says(simulation, tmp_path):
+    planes = {}
+    for band, image in simulation.images.items():
+        path = tmp_path / f"{band}.fits"
+        fits.PrimaryHDU(image.data, image.wcs.to_header()).writeto(path)  # tells no beam
+        planes[band] = path
+    made, route = ImageSet.of(planes), Pipeline.from_route("optical")
+    with pytest.raises(InputError, match="has no PSF"):
+        route.replace(image={"per_pixel": True}).check(made)
+    assert route.check(made).psf is not None
+    told = FitsSource(planes["g"], ImageOptions(beam="2arcsec"))
+    read = ImageSet.of({**planes, "g": told}).read_with(route.config.image)
+    assert read.planes["g"] is told
+    assert read.planes["r"].options == route.config.image
+    assert read.read_with(route.config.image) is read
 
 
 def test_nothing_found_is_an_empty_catalogue(simulation):
