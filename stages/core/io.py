@@ -85,7 +85,7 @@ class FitsSource:
     def with_options(self, options: ImageOptions) -> "FitsSource":
         """Return the plane read as options say, or as it is where it was told how to be read."""
         told = self.options != ImageOptions() or any(array is not None for array in self._arrays)
-        return self if told or options == self.options else FitsSource(self.path, options)
+        return self if told or options == self.options else FitsSource(str(self.path), options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # measured once for the whole plane, not by every worker

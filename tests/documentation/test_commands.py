@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from page_blocks import blocks, commands, documents, text_of
+from page_blocks import blocks, commands, documents, simple, text_of
 
 import cyclades
 from cyclades.pipeline.cli import cli
@@ -35,6 +35,7 @@ CHECKED = (click.Choice, click.IntRange, click.FloatRange)
 """Types of values that need no files to be checked."""
 ANYTHING = re.compile(r"\$\w+|[A-Z]+")
 """Variables of the shell, and words such as MHZ that stand for any value."""
+TRAININGS = ("train", "pretrain", "transfer", "detectors", "train-classifier")
 PLACEHOLDERS = {"COMMAND", "a", "b"}
 """Words that stand for any command or route."""
 
@@ -121,8 +122,7 @@ def check_settings(command, values, page):
     elif name == "simulate" or (name == "compare-stages" and settings):
         optical = values.get("kind") == "optical"
         (OpticalOptions if optical else FieldOptions).from_mapping(override({}, settings))
-    elif name in ("train", "pretrain", "transfer", "detectors", "train-classifier"):
-        pytest.importorskip("torch", reason="the extra 'learned' is not installed")
+    elif name in TRAININGS and importlib.util.find_spec("torch") is not None:
         check_training(name, values, settings)
     if name in ("compare-stages", "inverted"):
         check_names((values.get("routes") or "classical").split(","), routes())
@@ -161,6 +161,39 @@ def test_the_commands_of_a_page_exist_with_all_they_are_given(page):
             said = error.format_message() if isinstance(error, click.ClickException) else error
             wrong.append(f"cyclades {' '.join(words)}\n    {said}")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("runn X.fits", "there is no command 'runn'"),
+        ("run X.fits -o DIR --seed-threshold 5", "No such option"),
+        ("run X.fits", "Missing option '--output'"),
+        ("run X.fits -o DIR --set detection.sed_threshold=5", "sed_threshold"),
+        ("run X.fits -o DIR --set detection=sepp", "sepp"),
+        ("run X.fits -o DIR --formats votabel", "votabel"),
+        ("run X.fits -o DIR --route clasical", "there is no route 'clasical'"),
+        ("run X.fits -o DIR --like 'pybdsf thrsh_pix=6'", "thrsh_pix"),
+        ("simulate X --set telescope.array=vla_a", "vla_a"),
+        ("compare --challenge 561", "561"),
+    ],
+)
+def test_what_does_not_exist_is_found(line, said):
+    (words,) = simple(line)
+    with pytest.raises((click.ClickException, CycladesError)) as complaint:
+        check_settings(*parse(words, True), "README.md")
+    error = complaint.value
+    assert said in (
+        error.format_message() if isinstance(error, click.ClickException) else str(error)
+    )
+
+
+def test_commands_of_blocks_scripts_and_text_are_found():
+    found = commands("docs/how-to/slurm.md")
+    assert (["run", "$image", "--output", "catalogues", "--workers", "$SLURM_CPUS_PER_TASK",
+             "--quiet"], True) in found  # fmt: skip
+    assert (["simulate", "fields/one", "--size", "256", "--seed", "1"], True) in found
+    assert sum(len(commands(page)) for page in documents()) > 300
 
 
 @cache
