@@ -64,9 +64,12 @@ def run(kind, code, folder):
     return done.stdout
 
 
-def without_times(line):
-    """A printed line without what differs from run to run."""
-    return re.sub(r" in [\d.]+ s\b|\s+", " ", line).strip()
+def without_times(text):
+    """The lines of an output without what differs from run to run."""
+    lines = [re.sub(r" in [\d.]+ s\b|\s+", " ", line).strip() for line in text.splitlines()]
+    if any(line.endswith(" seconds") for line in lines):  # the last column of a table
+        lines = [re.sub(r" [\d.]+$", "", line) for line in lines]
+    return lines
 
 
 def commands(page):
