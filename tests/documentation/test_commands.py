@@ -227,7 +227,7 @@ def code_of_pages():
                 yield pytest.param(text, own, id=f"{Path(page).stem}-{number}")
 
 
-@pytest.mark.parametrize(("code", "own"), code_of_pages())
+@pytest.mark.parametrize(("code", "own"), list(code_of_pages()))
 def test_code_of_pages_names_what_exists(code, own):
     """It compiles, what it imports is there, and so is every attribute of the package."""
     tree = ast.parse(code)
