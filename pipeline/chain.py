@@ -303,6 +303,7 @@ class Pipeline:
             threads = default_workers() if workers is None else workers
             with Context(workers=threads, seed=self.config.seed) as own:
                 return self._run(image, last, None, own, keep, progress)
+        image = self._read(image)
         source = self.check(image)
         self._note_stages(context)
         self._prepare(context, KINDS[: KINDS.index(last) + 1])
@@ -337,6 +338,10 @@ class Pipeline:
         context.note("detected_by", self.config.detection.name)
         context.note("measured_by", self.config.characterization.name)
 
+    def _read(self, image: Any) -> Any:
+        """Have the files of a set read as the configuration says, like an image alone."""
+        return image.read_with(self.config.image) if isinstance(image, ImageSet) else image
+
     def _source(self, image: "str | Path | ImageSource | ImageSet | SkyImage") -> ImageSource:
         """Return the plane to work on as a source, without reading its pixels."""
         if isinstance(image, ImageSet):
@@ -360,6 +365,7 @@ class Pipeline:
         InputError
             Where it cannot be opened, or lacks a beam that a stage needs.
         """
+        image = self._read(image)
         source = self._source(image)
         self._check_beam(source)
         if isinstance(image, ImageSet):

@@ -20,6 +20,8 @@ from cyclades.stages.core.source import ImageSet
 from cyclades.stages.core.tables import ImageUnits, add_column, per_pixel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from cyclades.stages.core.catalogue import Catalogue
@@ -95,6 +97,8 @@ class SetRun(ChainRun):
             totals = {key: again.pop(key) for key in TOTALS if key in again}
             if totals:
                 _replace_totals(made[name], totals)
+            if (flags := again.pop("flags", None)) is not None:
+                _add_flags((made[name], catalogue), flags)
             further[name] = again
         times = {name: time_of(image) for name, image in self.images.items()}
         planes = PlaneMeasurements(made, times)
@@ -156,6 +160,16 @@ def _replace_totals(catalogue: "Catalogue", totals: "dict[str, NDArray[Any]]") -
             held = rows[name]
             unit = getattr(held, "unit", None)
             rows[name][:] = value.astype(held.dtype) * (1 if unit is None else unit)
+
+
+def _add_flags(catalogues: "Iterable[Catalogue]", flags: "NDArray[Any]") -> None:
+    """Set flags of components, which are in the order of the catalogues, and of their sources."""
+    for catalogue in catalogues:
+        for row, flag in zip(catalogue.components, flags, strict=True):
+            if flag:
+                owner = catalogue.sources["source_id"] == row["source_id"]
+                catalogue.sources["flags"][owner] |= flag
+        catalogue.components["flags"] |= flags
 
 
 def no_psf(name: str, image: str) -> str:

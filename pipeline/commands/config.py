@@ -5,7 +5,13 @@ from pathlib import Path
 import click
 
 from cyclades.pipeline.commands.route import configuration, like_option, route_options
-from cyclades.pipeline.commands.terminal import USER_ERROR, examples, json_option, print_json
+from cyclades.pipeline.commands.terminal import (
+    USER_ERROR,
+    examples,
+    json_option,
+    note_first_run,
+    print_json,
+)
 
 
 @click.group()
@@ -31,6 +37,7 @@ def show(
     as_json: bool,
 ) -> None:
     """Print the effective configuration with every parameter, as YAML."""
+    note_first_run()
     given = None
     if like is not None:
         from cyclades.pipeline.migration.like import read_like
@@ -48,6 +55,7 @@ def show(
 @json_option
 def check(file: Path, as_json: bool) -> int:
     """List every error of the configuration FILE with its line."""
+    note_first_run()
     from cyclades.pipeline.config import check_file
 
     problems = check_file(file)

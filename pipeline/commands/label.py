@@ -10,7 +10,7 @@ from cyclades.pipeline.commands.route import (
     names,
     route_options,
 )
-from cyclades.pipeline.commands.terminal import examples, json_option, print_json
+from cyclades.pipeline.commands.terminal import examples, json_option, number_of, print_json
 from cyclades.stages.core.errors import ConfigurationError
 
 
@@ -88,7 +88,8 @@ def label(
         if as_json:
             print_json({"files": [page], "candidates": len(candidates)})
             return
-        click.echo(f"{page}: {len(candidates)} candidates; open it in a browser, and save there")
+        number = number_of(len(candidates), "candidate")
+        click.echo(f"{page}: {number}; open it in a browser, and save there")
         return
     candidates = find_candidates(image, made.config, made.classes)
     labels = apply_decisions(candidates, made)

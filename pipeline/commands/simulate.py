@@ -25,7 +25,7 @@ SUFFIXES = ("level.fits", "rms.fits", "truth.fits", "truth.coco.json", "fits")
 @click.command(
     epilog=examples(
         "cyclades simulate field --size 2048 --seed 5",
-        "cyclades simulate vla --noise telescope --set telescope.array=vla_a --dry-run",
+        "cyclades simulate vla --noise telescope --set telescope.array=vla-a --dry-run",
         "cyclades simulate optical --kind optical --json",
     )
 )

@@ -2,7 +2,7 @@
 
 import click
 
-from cyclades.pipeline.commands.terminal import examples, json_option, print_json
+from cyclades.pipeline.commands.terminal import examples, json_option, note_first_run, print_json
 
 
 @click.command(
@@ -17,6 +17,7 @@ def stages(name: str | None, as_json: bool) -> None:
 
     NAME is an implementation (islands), a stage (detection) or both (detection.islands).
     """
+    note_first_run()
     from cyclades.pipeline.reference import (
         describe_stage,
         list_all,

@@ -5,11 +5,18 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cyclades.pipeline.products import COMPRESSION_SUFFIXES, FITS_SUFFIXES, image_stem
+from cyclades.pipeline.products import (
+    COMPRESSION_SUFFIXES,
+    FITS_SUFFIXES,
+    PRODUCTS,
+    image_stem,
+)
 from cyclades.stages.core.errors import InputError
 
 LIST_SUFFIXES = (".txt", ".list", ".lst")
 _MAGIC = "*?["
+BESIDE = ("truth", "rms", "level", "catalogue", *PRODUCTS)
+"""What commands write beside an image X.fits as X.truth.fits and so on; no images of a batch."""
 
 
 def expand(arguments: Iterable[str | Path], *, without: Path | None = None) -> list[Path]:
@@ -60,12 +67,29 @@ def absolute(path: Path) -> Path:
 
 
 def folder_images(folder: Path) -> list[Path]:
-    """FITS files of a folder and of those below, compressed ones too; hidden ones are left out."""
+    """FITS files of a folder and of those below, compressed ones too.
+
+    Hidden files are left out, and so is what commands write beside an image that is there:
+    truth, maps, products and catalogues of ``X.fits`` (`BESIDE`).
+    """
     made = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        made += [absolute(Path(place, name)) for name in names if is_fits(name)]
+        images = [name for name in names if is_fits(name)]
+        stems_here = {image_stem(Path(name)) for name in images}
+        made += [
+            absolute(Path(place, name)) for name in images if not _lies_beside(name, stems_here)
+        ]
     return sorted(made)
+
+
+def _lies_beside(name: str, stems_here: set[str]) -> bool:
+    """Whether a file was written beside an image of one of the stems."""
+    parts = name.split(".")
+    return any(
+        part in BESIDE and ".".join(parts[:place]) in stems_here
+        for place, part in enumerate(parts[1:], 1)
+    )
 
 
 def is_fits(name: str) -> bool:

@@ -21,6 +21,7 @@ from cyclades.pipeline.studies.tasks.pictures import Pictures, find_pictures, re
 from cyclades.pipeline.studies.weights import lacking
 from cyclades.pipeline.training.classifier_figures import Figures, classifier_card, measure_figures
 from cyclades.stages.core.errors import ConfigurationError, InputError
+from cyclades.stages.core.formats import give_usual_permissions
 from cyclades.stages.core.stage import parameter
 from cyclades.stages.networks.classification import (
     DEFAULT_NAME,
@@ -261,3 +262,4 @@ def _write(classifier: FeatureClassifier, path: Path) -> None:
     tensors = {name: np.ascontiguousarray(v) for name, v in classifier.tensors().items()}
     with written_whole(path) as temporary:
         save_file(tensors, temporary, metadata=classifier.spec.metadata())
+        give_usual_permissions(temporary)

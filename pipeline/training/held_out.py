@@ -23,6 +23,7 @@ from cyclades.pipeline.training.samples import Sample, SampleSource
 from cyclades.pipeline.training.simulated import SimulatedOptions
 from cyclades.pipeline.training.sources import DataOptions, build_source, reseeded
 from cyclades.stages.core.errors import ConfigurationError, InputError
+from cyclades.stages.core.formats import give_usual_permissions
 from cyclades.stages.networks.adaptation import merge_adapters
 from cyclades.stages.networks.detector import Detector, load_detector
 from cyclades.stages.networks.runtime import as_arrays
@@ -241,6 +242,7 @@ def _describe_anew(file: Path, spec: NetworkSpec) -> None:
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         save_file(load_file(file), temporary, metadata=spec.metadata())
+        give_usual_permissions(temporary)
         os.replace(temporary, file)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error

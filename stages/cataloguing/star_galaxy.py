@@ -4,7 +4,9 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cyclades.stages.core.flags import Flag
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.stage import RefinementStage, parameter
 from cyclades.stages.core.stars import SPREAD_FLOOR
@@ -38,7 +40,8 @@ def combined(table: "QTable") -> tuple[Floats, Floats, Floats]:
     """Return the spread model, its error, and the significance of the PSF flux, over all bands.
 
     Bands are weighted by the inverse variances of their spread models; where a catalogue is of
-    one image, these are its own columns. NaN where nothing was measured.
+    one image, these are its own columns. NaN where nothing was measured; a band in which an object
+    is saturated says nothing of it.
     """
     names = [m[1] for name in table.colnames if (m := _BANDS.fullmatch(name))]
     ends = [f"_{name}" for name in names] or [""]
@@ -50,7 +53,7 @@ def combined(table: "QTable") -> tuple[Floats, Floats, Floats]:
         spread, error, flux, flux_err = (np.asarray(getattr(h, "value", h), float) for h in held)
         with np.errstate(invalid="ignore", divide="ignore"):
             weight = 1.0 / (error**2 + SPREAD_FLOOR**2)
-            good = np.isfinite(weight * spread) & (flux > 0.0)
+            good = np.isfinite(weight * spread) & (flux > 0.0) & ~_saturated(table, end)
             total += np.where(good, weight * spread, 0.0)
             weights += np.where(good, weight, 0.0)
             square += np.where(good, (flux / flux_err) ** 2, 0.0)
@@ -61,6 +64,13 @@ def combined(table: "QTable") -> tuple[Floats, Floats, Floats]:
         np.where(weights > 0.0, error, np.nan),
         np.sqrt(square),
     )
+
+
+def _saturated(table: "QTable", end: str) -> NDArray[np.bool_]:
+    """Whether the flags of a band say that rows are saturated there."""
+    if f"flags{end}" not in table.colnames:
+        return np.zeros(len(table), bool)
+    return np.asarray((np.asarray(table[f"flags{end}"]) & int(Flag.SATURATED)) > 0)
 
 
 def galaxy_probability(spread: Floats, error: Floats, significance: Floats) -> Floats:
@@ -92,7 +102,9 @@ class StarGalaxyRefinement(RefinementStage):
     ) -> "Catalogue":
         """Return the catalogue with class and probability; a source has its brightest component's.
 
-        Rows without a spread model have no class, and the probability NaN.
+        Rows without a spread model have no class, and the probability NaN. So have those that are
+        saturated in every band, whose flat tops look like galaxies; they are flagged
+        ``not_classified``.
         """
         components, sources = catalogue.components.copy(), catalogue.sources.copy()
         galaxy = galaxy_probability(*combined(components))
@@ -106,7 +118,9 @@ class StarGalaxyRefinement(RefinementStage):
         # of several assigned to one place the last, the brightest, stays
         brightest = dict(zip(numbers[order].tolist(), order.tolist(), strict=True))
         rows = np.array([brightest[i] for i in np.asarray(sources["source_id"]).tolist()], int)
+        lost = np.where(_saturated(components, "") & ~known, int(Flag.NOT_CLASSIFIED), 0)
         for table, chosen in ((components, np.arange(len(components))), (sources, rows)):
             replace_values(table, "morphology", classes[chosen])
             replace_values(table, "morphology_probability", probability[chosen])
+            table["flags"] |= lost[chosen]
         return catalogue.replace(components=components, sources=sources)

@@ -10,6 +10,7 @@ from cyclades.stages.characterization.apertures import KRON_FACTOR, KRON_MINIMUM
 from cyclades.stages.characterization.moments import MomentsCharacterization
 from cyclades.stages.characterization.psf_photometry import (
     fit_points,
+    saturated,
     spread_model,
     wider_probability,
 )
@@ -84,15 +85,16 @@ class PsfCharacterization(MomentsCharacterization):
         known = np.isfinite(kron)
         result.total[known], result.total_err[known] = kron[known], kron_err[known]
         clamp_kron_radius(result)
+        excess = image.data - background.level
+        assert detections.segments is not None
+        labels = detections.segments.take(result.detection).label_map(image.shape)
+        result.flags[saturated(excess, background.rms, labels, n)] |= int(Flag.SATURATED)
         if profile is None or not n:
             return result
         reduce_sizes(result, area, profile)
-        excess = image.data - background.level
         x, y = _starts(result, detections)
         error = pixel_errors(excess, background.rms, self.gain_of(None))
         fits = fit_points(excess, error, x, y, profile, fixed=False)
-        assert detections.segments is not None
-        labels = detections.segments.take(result.detection).label_map(image.shape)
         spread, spread_err = spread_model(
             excess, background.rms, labels, np.arange(1, n + 1), fits, profile
         )
@@ -113,15 +115,22 @@ class PsfCharacterization(MomentsCharacterization):
         plane: str,
         context: Context,
     ) -> dict[str, NDArray[Any]]:
-        """Return PSF and Kron fluxes at the positions and in the ellipses of components."""
+        """Return PSF and Kron fluxes at the positions and in the ellipses of components.
+
+        And flags, of what is saturated on this plane.
+        """
         n = len(components)
-        made = {name: np.full(n, np.nan) for name in (*PSF_COLUMNS, "kron_flux", "kron_flux_err")}
+        made: dict[str, NDArray[Any]] = {
+            name: np.full(n, np.nan) for name in (*PSF_COLUMNS, "kron_flux", "kron_flux_err")
+        }
         profile = self.profile(image, background, context)
         if not n:
             return made
         excess, area = image.data - background.level, _areas(image, components)
         assert detections.segments is not None
         labels = detections.segments.take(components.detection).label_map(image.shape)
+        full = saturated(excess, background.rms, labels, n)
+        made["flags"] = np.where(full, int(Flag.SATURATED), 0)
         flux, flux_err = kron_again(excess, background.rms, labels, components, self.gain_of(plane))
         for label in ("kron_flux", "total_flux"):
             made[label], made[f"{label}_err"] = flux / area, flux_err / area

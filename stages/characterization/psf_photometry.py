@@ -19,6 +19,12 @@ DISC = 1.0 / 16.0
 """Scale length of the disc of the spread model, in FWHM (Desai et al. 2012)."""
 SPREAD_SIZE = 3.0
 """Side of the windows of the spread model in FWHM."""
+PLATEAU_HEIGHT = 50.0
+"""Least brightness of saturated pixels in units of the noise."""
+PLATEAU_STEP = 0.001
+"""Most by which neighbours on a plateau differ, in units of their value."""
+PLATEAU_NEIGHBOURS = 4
+"""So many of the eight neighbours of a saturated pixel are like it."""
 
 
 class PointFits(NamedTuple):
@@ -252,3 +258,40 @@ def wider_probability(spread: Floats, error: Floats) -> Floats:
 
     z = spread / np.hypot(error, SPREAD_FLOOR)
     return np.asarray(erf(np.maximum(z, 0.0) / np.sqrt(2.0)))
+
+
+def saturated(excess: Map, rms: Map, labels: NDArray[np.int32], n: int) -> NDArray[np.bool_]:
+    """Tell which objects hold a plateau of bright pixels.
+
+    A pixel belongs to one where at least `PLATEAU_NEIGHBOURS` of the eight around it differ from it
+    by less than `PLATEAU_STEP` of its value, and it rises `PLATEAU_HEIGHT` times the noise. Neither
+    noise nor a profile of less than fifty pixels leaves so many alike; clipping at the end of a
+    detector's range does, and so does what pipelines put in its place. Four pixels round the peak
+    of a star are alike by symmetry, which makes three neighbours.
+
+    Parameters
+    ----------
+    excess : ndarray, shape (ny, nx)
+        Image minus level; NaN where blank, which is like nothing.
+    rms : ndarray, shape (ny, nx)
+    labels : ndarray, shape (ny, nx)
+        Object of each pixel, from 1; 0 for none.
+    n : int
+        Number of objects.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    y, x = np.nonzero(np.nan_to_num(excess) > PLATEAU_HEIGHT * rms)
+    here = excess[y, x]
+    framed = np.pad(excess, 1, constant_values=np.nan)
+    steps = [(dy, dx) for dy in (0, 1, 2) for dx in (0, 1, 2) if (dy, dx) != (1, 1)]
+    alike = sum(
+        (np.abs(framed[y + dy, x + dx] - here) < PLATEAU_STEP * here).astype(int)
+        for dy, dx in steps
+    )
+    flat = alike >= PLATEAU_NEIGHBOURS
+    found = np.zeros(n + 1, bool)
+    found[labels[y[flat], x[flat]]] = True
+    return found[1:]

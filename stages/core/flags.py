@@ -31,6 +31,7 @@ class Flag(IntFlag):
     ARTEFACT = 524288
     NOT_CLASSIFIED = 1048576
     ASSOCIATED = 2097152
+    SATURATED = 4194304
 
 
 DESCRIPTIONS: dict[Flag, str] = {
@@ -62,10 +63,12 @@ DESCRIPTIONS: dict[Flag, str] = {
     Flag.ARTEFACT: "near a much brighter source and no higher than the holes around it are deep: "
     "most likely a piece of that source's sidelobes",
     Flag.NOT_CLASSIFIED: "no class could be looked for: the source is cut by the edge or blank "
-    "pixels, shows nothing above the clip, is outshone by a neighbour, or is seen by too coarse a "
-    "beam",
+    "pixels, shows nothing above the clip, is outshone by a neighbour, is seen by too coarse a "
+    "beam, or is saturated in every band",
     Flag.ASSOCIATED: "put together from several sources of the catalogue, by a model of which "
     "lobes and cores belong together",
+    Flag.SATURATED: "bright pixels share one value, as where a detector's range ends: fluxes are "
+    "too low and the shape is not the object's",
 }
 
 

@@ -164,10 +164,15 @@ def partial_file(path: Path) -> Path:
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(handle)
+    give_usual_permissions(Path(name))
+    return Path(name)
+
+
+def give_usual_permissions(path: Path) -> None:
+    """Give a file the permissions of any new one: what makes it may keep it to its owner."""
     mask = os.umask(0)
     os.umask(mask)
-    os.chmod(name, 0o666 & ~mask)
-    return Path(name)
+    os.chmod(path, 0o666 & ~mask)
 
 
 def _write_one(catalogue: Catalogue, format: str, table: str, path: Path) -> None:

@@ -82,6 +82,11 @@ class FitsSource:
             if array is not None:
                 self._check_shape(label, array.shape)
 
+    def with_options(self, options: ImageOptions) -> "FitsSource":
+        """Return the plane read as options say, or as it is where it was told how to be read."""
+        told = self.options != ImageOptions() or any(array is not None for array in self._arrays)
+        return self if told or options == self.options else FitsSource(str(self.path), options)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # measured once for the whole plane, not by every worker
         decided = ["zeros_are_blank", *(["psf"] if self.options.beam == FROM_STARS else [])]

@@ -1,11 +1,11 @@
 """Lazy images: a file from which windows are read, and aligned sets of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import determinant, sky_jacobian, sky_positions
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.tiling import Box, grid
+
+if TYPE_CHECKING:
+    from cyclades.stages.core.image_options import ImageOptions
 
 _SAMPLE = 1_000_000
 _ALIGNED = 0.1
@@ -287,6 +290,15 @@ class ImageSet:
         shapes = {name: plane.shape for name, plane in self.planes.items()}
         if len(set(shapes.values())) > 1:
             raise InputError(f"the planes of a set must have one shape, not {shapes}.")
+
+    def read_with(self, options: "ImageOptions") -> "ImageSet":
+        """Return the set with files that nothing says how to read read as options say."""
+        planes = {
+            name: plane.with_options(options) if hasattr(plane, "with_options") else plane
+            for name, plane in self.planes.items()
+        }
+        same = all(plane is self.planes[name] for name, plane in planes.items())
+        return self if same else replace(self, planes=planes)
 
     @property
     def detection_plane(self) -> ImageSource:

@@ -19,6 +19,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.formats import give_usual_permissions
 from cyclades.stages.networks.backbones import Backbone
 from cyclades.stages.networks.layouts import State, describe_state, to_timm
 from cyclades.stages.networks.specification import InputSpec, PretrainedSpec
@@ -230,6 +231,7 @@ def write_tensors(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(content, temporary, metadata=metadata)
+        give_usual_permissions(temporary)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:  # safetensors has an error of its own for I/O
         reason = getattr(error, "strerror", None) or error
@@ -387,6 +389,7 @@ def convert_package(entry: Weights, source: Path, target: Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: v.contiguous() for name, v in state.items()}, temporary, metadata)
+        give_usual_permissions(temporary)
         os.replace(temporary, target)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import pytest
 from astropy.table import QTable
 
 from cyclades.stages.cataloguing.star_galaxy import combined, galaxy_probability
+from cyclades.stages.core.flags import Flag
 from cyclades.stages.core.stars import SPREAD_FLOOR
 
 
@@ -36,3 +37,19 @@ def test_bands_are_weighted_by_their_errors():
     np.testing.assert_allclose(significance, [5.0, 5.0])
     alone = QTable({name.replace("_r", ""): table[name] for name in table.colnames if "_r" in name})
     assert combined(alone)[0][1] == pytest.approx(0.002)
+
+
+def test_a_band_in_which_an_object_is_saturated_says_nothing_of_it():
+    full = int(Flag.SATURATED)
+    table = QTable(
+        {
+            "spread_model_g": [0.05, 0.05, 0.0], "spread_model_err_g": 3 * [0.001],
+            "psf_flux_g": 3 * [1000.0], "psf_flux_err_g": 3 * [1.0], "flags_g": [full, full, 1],
+            "spread_model_r": [0.0, 0.05, 0.0], "spread_model_err_r": 3 * [0.001],
+            "psf_flux_r": 3 * [1000.0], "psf_flux_err_r": 3 * [1.0], "flags_r": [0, full, 0],
+        }
+    )  # fmt: skip
+    spread, *_ = combined(table)
+    assert spread[0] == 0.0
+    assert np.isnan(spread[1])
+    assert galaxy_probability(*combined(table))[[0, 2]].max() < 0.1

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from cyclades.stages.characterization.psf import PsfCharacterization, pixel_errors
-from cyclades.stages.characterization.psf_photometry import PointFits, fit_points, spread_model
+from cyclades.stages.characterization.psf_photometry import (
+    PointFits,
+    fit_points,
+    saturated,
+    spread_model,
+)
 from cyclades.stages.characterization.star_profile import (
     fit_moffat,
     moffat,
@@ -178,6 +183,34 @@ def test_the_spread_model_is_zero_for_stars_and_positive_for_discs():
             assert np.mean(spread > 3 * error) > 0.95
     lost = PointFits(*np.full((4, 1), np.nan))
     assert np.isnan(spread_model(data, rms, labels, np.array([1]), lost, profile)[0]).all()
+
+
+def test_what_is_clipped_is_saturated_and_no_bright_star_is():
+    data, x, _, _ = field([300.0, 2e5, 2e5], seed=14, side=280)
+    cells = np.arange(280) // STEP
+    labels = (7 * cells[:, None] + cells + 1).astype(np.int32)
+    rms, n = np.ones_like(data), len(x)
+    assert not saturated(data, rms, labels, n).any()
+    clipped = np.minimum(data, 1000.0)
+    pixels = np.bincount(labels[data > 1000.0], minlength=n + 1)[1:]
+    assert (pixels >= 9).sum() > 20
+    np.testing.assert_array_equal(saturated(clipped, rms, labels, n), pixels >= 9)
+    # what is put in their place differs in the last digits, and other pixels may be brighter
+    v, u = np.nonzero(data > 1000.0)
+    clipped[v, u] += 1e-3 * np.random.default_rng(2).standard_normal(len(u)).astype("f4")
+    clipped[v[::9], u[::9]] = 1500.0
+    found = saturated(clipped, rms, labels, n)
+    assert found[pixels >= 20].mean() > 0.9
+    assert not found[pixels == 0].any()
+    # half of the noise-free image is blank; the peak between four pixels makes these alike
+    v, u = np.mgrid[:40, :40]
+    even = 1e6 * sampled(gaussian_area(COVARIANCE) / 40.0 * np.eye(2), BETA).at(u - 19.5, v - 19.5)
+    even = even.astype("f4")
+    assert len(np.unique(even[19:21, 19:21])) == 1
+    even[:, 24:] = np.nan
+    one = np.ones(even.shape, np.int32)
+    assert not saturated(even, np.ones_like(even), one, 1).any()
+    assert not saturated(np.full_like(even, np.nan), np.ones_like(even), one, 1).any()
 
 
 def measured(data):

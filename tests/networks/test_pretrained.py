@@ -23,7 +23,7 @@ from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks import weights
 from cyclades.stages.networks.backbones import Backbone, TransformerBackbone, build_backbone
 from cyclades.stages.networks.layouts import LITE_STAGES, describe_state, to_timm
-from cyclades.stages.networks.pretrained import load_pretrained
+from cyclades.stages.networks.pretrained import load_pretrained, write_tensors
 from cyclades.stages.networks.specification import BackboneSpec
 
 State = dict[str, Tensor]
@@ -418,3 +418,10 @@ def test_transformers_gives_the_same(kind: str) -> None:
     with torch.no_grad():
         expected = theirs(image).last_hidden_state
         torch.testing.assert_close(ours.forward_features(image), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_weights_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    path, other = tmp_path / "weights.safetensors", tmp_path / "other"
+    write_tensors({"weight": torch.zeros(3)}, path, {})
+    other.touch()
+    assert path.stat().st_mode == other.stat().st_mode

@@ -13,6 +13,9 @@ from cyclades.pipeline.simulation.optical_options import OpticalOptions
 from cyclades.pipeline.simulation.optical_sky import STAR, MagnitudeCounts, OpticalSkyOptions
 from cyclades.stages.core.catalogue import read_catalogue
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.flags import Flag
+from cyclades.stages.core.image_options import ImageOptions
+from cyclades.stages.core.io import FitsSource
 from cyclades.stages.core.source import ImageSet
 
 BANDS = ("g", "r", "z")
@@ -81,6 +84,26 @@ def test_psf_fluxes_of_stars_are_true_and_their_class_is_right(simulation, resul
     assert np.mean(label[rows][bright] == "star") > 0.8
 
 
+def test_saturated_stars_are_flagged_and_not_called_galaxies(simulation):
+    images = {
+        # two stars or more are clipped in r and z, and fewer pixels in g
+        band: image.replace(data=np.minimum(image.data, share * image.data.max()))
+        for (band, image), share in zip(simulation.images.items(), (0.6, 0.1, 0.1), strict=True)
+    }
+    table = Pipeline.from_route("optical").run(ImageSet.of(images)).catalogue.sources
+    full = {b: (np.asarray(table[f"flags_{b}"]) & int(Flag.SATURATED)) > 0 for b in BANDS}
+    some, everywhere = np.any(list(full.values()), 0), np.all(list(full.values()), 0)
+    flags = np.asarray(table["flags"])
+    assert some.sum() >= 2
+    assert some.sum() < 0.3 * len(table)
+    np.testing.assert_array_equal((flags & int(Flag.SATURATED)) > 0, some)
+    np.testing.assert_array_equal((flags & int(Flag.NOT_CLASSIFIED)) > 0, everywhere)
+    label = np.asarray(table["morphology"], str)
+    np.testing.assert_array_equal(label[everywhere], "")
+    assert np.isnan(numbers(table, "morphology_probability")[everywhere]).all()
+    assert set(label[some & ~everywhere]) <= {"star"}
+
+
 def test_one_plane_gives_the_same_rows_as_its_image(simulation):
     route = Pipeline.from_route("optical").replace(
         characterization="moments", cataloguing=["components"]
@@ -96,6 +119,23 @@ def test_a_plane_without_a_psf_is_refused_before_anything_runs(simulation):
     images = {**simulation.images, "z": simulation.images["z"].replace(psf=None)}
     with pytest.raises(InputError, match=r"the plane z .* has no PSF"):
         Pipeline.from_route("classical").check(ImageSet.of(images))
+
+
+def test_files_of_a_set_are_read_as_the_configuration_says(simulation, tmp_path):
+    planes = {}
+    for band, image in simulation.images.items():
+        path = tmp_path / f"{band}.fits"
+        fits.PrimaryHDU(image.data, image.wcs.to_header()).writeto(path)  # tells no beam
+        planes[band] = path
+    made, route = ImageSet.of(planes), Pipeline.from_route("optical")
+    with pytest.raises(InputError, match="has no PSF"):
+        route.replace(image={"per_pixel": True}).check(made)
+    assert route.check(made).psf is not None
+    told = FitsSource(planes["g"], ImageOptions(beam="2arcsec"))
+    read = ImageSet.of({**planes, "g": told}).read_with(route.config.image)
+    assert read.planes["g"] is told
+    assert read.planes["r"].options == route.config.image
+    assert read.read_with(route.config.image) is read
 
 
 def test_nothing_found_is_an_empty_catalogue(simulation):

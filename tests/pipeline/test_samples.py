@@ -88,11 +88,11 @@ def test_unknown_samples_suggest(tmp_path):
 
 def test_the_readme_works_as_written(tmp_path):
     """The shell line, then the Python blocks, in one folder."""
-    (line,) = [b for b in blocks("README.md", "") if "sample magpis" in b]
+    (line,) = [b for b in blocks("README.md", "sh") if "sample magpis" in b]
     done = shell(line, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results" / "magpis.quicklook.png").is_file()
-    (line,) = [b for b in blocks("README.md", "") if "cyclades simulate" in b]
+    (line,) = [b for b in blocks("README.md", "sh") if "cyclades simulate" in b]
     done = shell(line, tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report" / "report.html").is_file()

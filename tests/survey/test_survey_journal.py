@@ -126,6 +126,14 @@ def test_what_arguments_stand_for(tmp_path):
         expand([tmp_path / "empty"])
 
 
+def test_what_commands_write_beside_an_image_is_no_image_of_a_folder(tmp_path):
+    alone, image, band = files(tmp_path, "truth.fits", "one.fits", "sky.rms.fits")
+    files(tmp_path, "one.truth.fits", "one.rms.fits", "one.level.fits", "one.residual.fits.gz")
+    files(tmp_path, "one.catalogue.fits", "one.catalogue.aegean.fits", "one.catalogue.moc.fits")
+    # a map of an image that is not there may be one that somebody wants to search
+    assert expand([tmp_path]) == sorted([alone, image, band])
+
+
 def test_stems_are_told_apart_by_folders(tmp_path):
     images = files(tmp_path, "one/image.fits", "two/image.fits", "image.fits.gz", "image.fit")
     made = stems(images, {})
