@@ -7,6 +7,7 @@ import numpy as np
 
 from cyclades.pipeline.comparison.counts import VisibilityArea, differential_counts
 from cyclades.pipeline.comparison.intervals import wilson
+from cyclades.pipeline.comparison.match import unit_vectors
 from cyclades.pipeline.survey.facts import SNR_EDGES
 from cyclades.pipeline.survey.noise_grid import NoiseGrid
 from cyclades.stages.core.geometry import Floats
@@ -39,8 +40,9 @@ def survey_area(
         cells = grid.cells
         mine = grid.limit * cells.rms
         owned = np.ones(len(mine), bool)
+        directions = unit_vectors(cells.ra, cells.dec)
         for other in neighbours[number]:
-            there = grids[other].limit * grids[other].at(cells.ra, cells.dec)
+            there = grids[other].limit * grids[other].toward(directions)
             with np.errstate(invalid="ignore"):
                 owned &= ~(there < mine) & ~((there == mine) & (other < number))
         rms.append(cells.rms[owned])
