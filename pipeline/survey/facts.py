@@ -1,6 +1,7 @@
 """Figures of a field: its noise, its residual, and what its injected sources and negative tell."""
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,15 @@ def grid_file(folder: Path, stem: str) -> Path:
 def moc_file(folder: Path, stem: str) -> Path:
     """File of the coverage of a field."""
     return folder / f"{stem}.moc.fits"
+
+
+def left_files(folder: Path, stem: str, facts: Mapping[str, Any]) -> list[Path]:
+    """Files that `collect` left of a field whose figures are given."""
+    from cyclades.pipeline.survey.rows import row_file
+    from cyclades.stages.core.schema import TABLES
+
+    made = [row_file(folder, stem, name) for name in TABLES]
+    return made + ([grid_file(folder, stem), moc_file(folder, stem)] if "area" in facts else [])
 
 
 def threshold_of(result: "Result") -> float:
