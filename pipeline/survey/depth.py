@@ -42,9 +42,11 @@ def survey_area(
         owned = np.ones(len(mine), bool)
         directions = unit_vectors(cells.ra, cells.dec)
         for other in neighbours[number]:
-            there = grids[other].limit * grids[other].toward(directions)
+            rows, noise = grids[other].toward(directions)
+            there = grids[other].limit * noise
             with np.errstate(invalid="ignore"):
-                owned &= ~(there < mine) & ~((there == mine) & (other < number))
+                deeper = (there < mine[rows]) | ((there == mine[rows]) & (other < number))
+            owned[rows[deeper]] = False
         rms.append(cells.rms[owned])
         limit.append(mine[owned])
         area.append(cells.area[owned])

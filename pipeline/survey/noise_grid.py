@@ -14,6 +14,7 @@ from cyclades.pipeline.comparison.match import unit_vectors
 from cyclades.pipeline.studies.files import written_whole
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import Floats
+from cyclades.stages.core.products import Integers
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -119,7 +120,7 @@ class NoiseGrid:
                 temporary,
                 rms=self.rms,
                 pixels=self.pixels,
-                sky=self.placed().sky,
+                sky=np.asarray(self.placed().sky),
                 about=np.array([self.step, self.limit]),
                 header=np.frombuffer(self.header.encode(), np.uint8),
             )
@@ -190,13 +191,16 @@ class NoiseGrid:
         half = 0.5 * (self.step - 1.0)
         x: Floats = (columns * self.step + half).astype(np.float64)
         y: Floats = (rows * self.step + half).astype(np.float64)
-        middle = self._directions(x, y)
+        # a pixel's corners on the unit sphere: half the product of its diagonals is its area
+        corners = [
+            self._directions(x + east, y + north)
+            for east, north in ((-0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (0.5, -0.5))
+        ]
+        middle = sum(corners)
         ra = np.degrees(np.arctan2(middle[:, 1], middle[:, 0])) % 360.0
-        dec = np.degrees(np.arcsin(np.clip(middle[:, 2], -1.0, 1.0)))
-        # the parallelogram of a pixel's sides, on the unit sphere
-        along_x: Floats = self._directions(x + 0.5, y) - self._directions(x - 0.5, y)
-        along_y: Floats = self._directions(x, y + 0.5) - self._directions(x, y - 0.5)
-        area = np.linalg.norm(np.cross(along_x, along_y), axis=1) * np.degrees(1.0) ** 2
+        dec = np.degrees(np.arctan2(middle[:, 2], np.hypot(middle[:, 0], middle[:, 1])))
+        across = np.cross(corners[1] - corners[0], corners[3] - corners[2])
+        area = 0.5 * np.linalg.norm(across, axis=1) * np.degrees(1.0) ** 2
         return replace(self, sky=np.stack([ra, dec, area * self.pixels[rows, columns]]))
 
     @cached_property
@@ -214,18 +218,18 @@ class NoiseGrid:
     def at(self, ra: ArrayLike, dec: ArrayLike) -> Floats:
         """Noise at positions (degrees, ICRS); NaN where the field does not cover them."""
         ra, dec = np.atleast_1d(np.asarray(ra, float)), np.atleast_1d(np.asarray(dec, float))
-        return self.toward(unit_vectors(ra, dec))
+        found = np.full(len(ra), np.nan)
+        rows, rms = self.toward(unit_vectors(ra, dec))
+        found[rows] = rms
+        return found
 
-    def toward(self, directions: Floats) -> Floats:
-        """Noise in directions, unit vectors (ICRS) of shape (n, 3); see `at`."""
-        found = np.full(len(directions), np.nan)
-        if not len(directions):
-            return found
+    def toward(self, directions: Floats) -> tuple[Integers, Floats]:
+        """Return which directions (unit vectors, ICRS) the image shows, and its noise there."""
         # pixels are only asked for where the field may be: a projection takes the longest, and
         # may show what lies behind the sphere, too
         near = np.flatnonzero(directions @ self._middle > self._nearest)
         if not len(near):
-            return found
+            return near, np.zeros(0)
         turned = directions[near] @ self._turn.T
         lon = np.degrees(np.arctan2(turned[:, 1], turned[:, 0]))
         lat = np.degrees(np.arcsin(np.clip(turned[:, 2], -1.0, 1.0)))
@@ -234,8 +238,8 @@ class NoiseGrid:
             column, row = ((np.asarray(v, float) + 0.5) // self.step for v in (x, y))
             ny, nx = self.rms.shape
             inside = (column >= 0) & (column < nx) & (row >= 0) & (row < ny)
-        found[near[inside]] = self.rms[row[inside].astype(int), column[inside].astype(int)]
-        return found
+        rms = self.rms[row[inside].astype(int), column[inside].astype(int)]
+        return near[inside], rms.astype(np.float64)
 
     @cached_property
     def _middle(self) -> Floats:

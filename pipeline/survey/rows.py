@@ -113,7 +113,8 @@ class FieldRows:
 
     def about(self, name: str = TABLES[0]) -> dict[str, Any]:
         """Descriptions of the columns of a table, and the metadata of the catalogue."""
-        content: dict[str, Any] = json.loads(self.schema(name).metadata[_ABOUT])
+        with self._opened(name) as file:
+            content: dict[str, Any] = json.loads(file.metadata.metadata[_ABOUT])
         return content
 
 

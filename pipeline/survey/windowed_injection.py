@@ -96,7 +96,7 @@ def _some(sky: "SkyModel", rows: "Integers") -> "SkyModel":
 
 
 def _parts(
-    survey: "Survey", y: "NDArray[np.floating]", x: "NDArray[np.floating]"
+    survey: "Survey", y: "NDArray[np.number]", x: "NDArray[np.number]"
 ) -> "Iterator[tuple[Integers, SkyImage, Background]]":
     """Parts of the image that hold pixels, with a halo, and which of the pixels each holds."""
     nx = survey.plane.shape[1]

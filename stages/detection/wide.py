@@ -186,7 +186,7 @@ def look_again(
         # a mask each would take as much memory as the image, of a large one with many objects
         accepted.append((int(row), np.flatnonzero(cells)))
     usable = _usable(image, objects.boxes[~absorbed])
-    lists = [pixels_of(coarse, _mask(cells, taken.shape), usable) for _, cells in accepted]
+    lists = [pixels_of(coarse, _mask(cells, coarse.plane.shape), usable) for _, cells in accepted]
     kept = [i for i, pixels in enumerate(lists) if len(pixels)]
     rows = np.array([accepted[i][0] for i in kept], np.int64)
     pixels = [lists[i] for i in kept]
@@ -259,7 +259,7 @@ def _meets(extent: tuple[slice, slice], box: Floats) -> bool:
     return bool(inside and y0 < rows.stop and y1 > rows.start)
 
 
-def _mask(cells: Integers, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def _mask(cells: Integers, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """A plane in which some cells, as flat indices, are True."""
     mask = np.zeros(shape, bool)
     mask.ravel()[cells] = True
