@@ -196,7 +196,7 @@ class NoiseGrid:
             self._directions(x + east, y + north)
             for east, north in ((-0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (0.5, -0.5))
         ]
-        middle = sum(corners)
+        middle: Floats = np.sum(corners, axis=0)
         ra = np.degrees(np.arctan2(middle[:, 1], middle[:, 0])) % 360.0
         dec = np.degrees(np.arctan2(middle[:, 2], np.hypot(middle[:, 0], middle[:, 1])))
         across = np.cross(corners[1] - corners[0], corners[3] - corners[2])
