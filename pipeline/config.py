@@ -8,6 +8,7 @@ A section that is left out is that of the classical route.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -106,6 +107,11 @@ class RouteConfig:
 
     def to_yaml(self) -> str:
         """Return `to_mapping` as YAML text."""
+        return self._yaml
+
+    @cached_property
+    def _yaml(self) -> str:
+        # every image of a batch writes it
         return str(yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True))
 
 

@@ -116,11 +116,15 @@ class Survey:
         """The full image."""
         return full_box(self.plane.shape)
 
+    @property
+    def halo(self) -> int:
+        """Pixels that are read around a window."""
+        return max(LEAST_HALO, int(np.ceil(HALO * self.beam)))
+
     def windows(self, size: int) -> list[Window]:
         """Windows of a size, each with a halo."""
-        halo = max(LEAST_HALO, int(np.ceil(HALO * self.beam)))
         return [
-            Window(number, core, core.grow(halo).intersect(self.full))
+            Window(number, core, core.grow(self.halo).intersect(self.full))
             for number, core in enumerate(grid(self.plane.shape, size))
         ]
 

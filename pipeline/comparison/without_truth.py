@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cyclades.pipeline.comparison.intervals import robust_sigma, wilson
 from cyclades.pipeline.comparison.outcome import Outcome
 from cyclades.pipeline.comparison.tables import ComparisonTable
+from cyclades.stages.core.altered import NegativeSource
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import Floats
@@ -192,7 +193,8 @@ def _inverted_field(
         found = search_negative(pipeline, result, context, bright_snr, bright_beams)
     lowest = float(np.min(found.real)) if len(found.real) else float("nan")
     threshold = lowest if found.threshold is None else found.threshold
-    area = int(np.count_nonzero(np.isfinite(background.rms) & ~found.zone))
+    zone = bright_surroundings(plane, _islands(result), bright_snr, bright_beams)
+    area = int(np.count_nonzero(np.isfinite(background.rms) & ~zone))
     expected = float(noise.expected_maxima(threshold, area))
     return InvertedField(
         plane.name,
@@ -201,7 +203,7 @@ def _inverted_field(
         expected,
         threshold,
         area,
-        int(np.count_nonzero(found.zone)),
+        int(np.count_nonzero(zone)),
     )
 
 
@@ -215,8 +217,6 @@ class NegativeSearch(NamedTuple):
     """All of the image."""
     threshold: float | None
     """Seed threshold, in local rms; None where the detector has none."""
-    zone: NDArray[np.bool_]
-    """Surroundings of bright sources."""
 
 
 def search_negative(
@@ -232,13 +232,17 @@ def search_negative(
     ----------
     pipeline : Pipeline
     result : Result
-        Of the image, with its products.
+        Of the image, with its products, or in windows: then the negative is searched in windows.
     context : Context
     bright_snr, bright_beams : float
         Surroundings that are left out; see `bright_surroundings`.
     """
-    plane = result.image
-    assert plane is not None
+    negative: ImageSource | SkyImage
+    if result.windows is not None:
+        negative = NegativeSource(result.windows.survey.plane.source)
+    else:
+        assert result.image is not None
+        negative = result.image.replace(data=-result.image.data)
     thresholds = result.provenance["notes"].get("detection_thresholds", {})
     seed = thresholds.get("seed")
     # The noise is to be searched as the image was, not with a threshold of its own.
@@ -248,12 +252,12 @@ def search_negative(
             update={"seed_threshold": seed, "flood_threshold": thresholds["flood"]}
         )
         pipeline = pipeline.replace(detection=held)
-    inverted = pipeline.run(plane.replace(data=-plane.data), context=context)
+    inverted = pipeline.run(negative, keep=False, context=context)
     real, false = _islands(result), _islands(inverted)
-    zone = bright_surroundings(plane, real, bright_snr, bright_beams)
-    positive, negative = (t["snr"][~zone[t["y"], t["x"]]] for t in (real, false))
+    reach = bright_beams * (1.0 if negative.psf is None else negative.psf.size)
+    apart = [t["snr"][~near_bright(t["x"], t["y"], real, bright_snr, reach)] for t in (real, false)]
     threshold = None if seed is None else float(seed)
-    return NegativeSearch(positive, negative, real["snr"], threshold, zone)
+    return NegativeSearch(apart[0], apart[1], real["snr"], threshold)
 
 
 def _islands(result: "Result") -> dict[str, NDArray[Any]]:
@@ -266,6 +270,32 @@ def _islands(result: "Result") -> dict[str, NDArray[Any]]:
     }
     positive = columns["snr"] > 0
     return {name: values[positive] for name, values in columns.items()}
+
+
+def near_bright(
+    x: NDArray[Any], y: NDArray[Any], islands: dict[str, NDArray[Any]], snr: float, reach: float
+) -> NDArray[np.bool_]:
+    """Whether pixels lie within some pixels of the bounding boxes of islands above an S/N.
+
+    The same pixels as those of `bright_surroundings`.
+    """
+    from scipy.spatial import cKDTree
+
+    near = np.zeros(len(x), bool)
+    bright = np.flatnonzero(islands["snr"] >= snr)
+    if not len(bright) or not len(near):
+        return near
+    low, high = (
+        np.stack([islands[f"x_{end}"], islands[f"y_{end}"]], -1)[bright].astype(float)
+        for end in ("min", "max")
+    )
+    points = np.stack([x, y], -1).astype(float)
+    radii = 0.5 * np.linalg.norm(high - low, axis=1) + reach + 1.0
+    around = cKDTree(points).query_ball_point(0.5 * (low + high), radii)
+    for box, rows in enumerate(around):
+        beyond = np.maximum(np.maximum(low[box] - points[rows], points[rows] - high[box]), 0.0)
+        near[rows] |= np.hypot(beyond[:, 0], beyond[:, 1]) <= reach
+    return near
 
 
 def bright_surroundings(

@@ -111,6 +111,39 @@ def draw_injection(
     """
     psf = _beam(image)
     x, y = _places(image, background, psf, options, generator)
+    local = background.rms[np.rint(y).astype(int), np.rint(x).astype(int)].astype(float)
+    return draw_sky(x, y, local, psf, options, generator, image.frequency)
+
+
+def draw_sky(
+    x: Floats,
+    y: Floats,
+    rms: Floats,
+    psf: PointSpread,
+    options: InjectionOptions,
+    generator: np.random.Generator,
+    frequency: float,
+) -> SkyModel:
+    """Draw fluxes and shapes of sources to inject at positions.
+
+    Parameters
+    ----------
+    x, y : ndarray, shape (n,)
+        Pixels.
+    rms : ndarray, shape (n,)
+        Noise there, in the image's unit.
+    psf : PointSpread
+        Of the plane that the pixels are of.
+    options : InjectionOptions
+    generator : numpy.random.Generator
+    frequency : float
+        Hz.
+
+    Returns
+    -------
+    SkyModel
+        As `draw_injection` returns it.
+    """
     n = len(x)
     low, high = np.log([options.lowest_snr, max(options.highest_snr, options.lowest_snr)])
     snr = np.exp(generator.uniform(low, high, n))
@@ -121,11 +154,10 @@ def draw_injection(
     shape = covariance_from_shape(major, minor, generator.uniform(0.0, 180.0, n))
     shape[~wide] = 0.0
     beam = psf.covariances(x, y)
-    local = background.rms[np.rint(y).astype(int), np.rint(x).astype(int)].astype(float)
     return SkyModel(
         x=x,
         y=y,
-        flux=snr * local * gaussian_area(beam + shape) / gaussian_area(beam),
+        flux=snr * rms * gaussian_area(beam + shape) / gaussian_area(beam),
         sxx=shape[:, 0, 0],
         sxy=shape[:, 0, 1],
         syy=shape[:, 1, 1],
@@ -133,7 +165,7 @@ def draw_injection(
         spectral_index=np.zeros(n),
         owner=np.arange(n),
         object_class=np.where(wide, EXTENDED_CLASS, COMPACT_CLASS).astype(np.int64),
-        frequency=image.frequency,
+        frequency=frequency,
     )
 
 
@@ -154,17 +186,7 @@ def _places(
     generator: np.random.Generator,
 ) -> tuple[Floats, Floats]:
     """Positions that keep their distance from each other, from sources and from blank pixels."""
-    from scipy import ndimage
-
-    significance = significance_map(image, background)
-    usable = np.isfinite(significance)
-    if options.avoid > 0.0:
-        reach = int(np.ceil(options.avoid * psf.size))
-        usable &= ~source_mask(significance, grow=reach)
-    # a source that is cut off cannot be measured, whatever the finder
-    largest = options.extended_size[1] if options.extended > 0.0 else 0.0
-    edge = int(np.ceil(EDGE_FWHM * psf.size * np.hypot(1.0, largest)))
-    usable = ndimage.binary_erosion(usable, np.ones((3, 3)), iterations=edge)
+    usable = usable_pixels(image, background, psf, options)
     rows, columns = np.nonzero(usable)
     order = generator.permutation(len(rows))
     gap = options.separation * psf.size
@@ -191,6 +213,35 @@ def _places(
         )
     jitter = generator.uniform(-0.5, 0.5, (2, len(chosen)))
     return columns[chosen] + jitter[0], rows[chosen] + jitter[1]
+
+
+def usable_pixels(
+    image: SkyImage, background: Background, psf: PointSpread, options: InjectionOptions
+) -> NDArray[np.bool_]:
+    """Pixels that keep their distance from sources, from blank pixels and from the edge.
+
+    Parameters
+    ----------
+    image : SkyImage
+    background : Background
+    psf : PointSpread
+    options : InjectionOptions
+
+    Returns
+    -------
+    ndarray of bool, shape (ny, nx)
+    """
+    from scipy import ndimage
+
+    significance = significance_map(image, background)
+    usable = np.isfinite(significance)
+    if options.avoid > 0.0:
+        reach = int(np.ceil(options.avoid * psf.size))
+        usable &= ~source_mask(significance, grow=reach)
+    # a source that is cut off cannot be measured, whatever the finder
+    largest = options.extended_size[1] if options.extended > 0.0 else 0.0
+    edge = int(np.ceil(EDGE_FWHM * psf.size * np.hypot(1.0, largest)))
+    return np.asarray(ndimage.binary_erosion(usable, np.ones((3, 3)), iterations=edge))
 
 
 def inject(

@@ -131,10 +131,11 @@ def kept_rows(
     """
     import pyarrow
 
-    named = field.table("components", tuple(ID_COLUMNS.values()))
-    ids = {name: values(named, name)[kept] for name in named.column_names}
+    ids: dict[str, NDArray[Any]] = {}
     for table in TABLES:
         held = field.table(table)
+        if not ids:  # components come first, and name their sources and islands
+            ids = {name: values(held, name)[kept] for name in ID_COLUMNS.values()}
         facts = described(held)
         name = ID_COLUMNS[table]
         mine = np.isin(values(held, name), ids[name])

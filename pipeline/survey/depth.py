@@ -7,6 +7,7 @@ import numpy as np
 
 from cyclades.pipeline.comparison.counts import VisibilityArea, differential_counts
 from cyclades.pipeline.comparison.intervals import wilson
+from cyclades.pipeline.comparison.match import unit_vectors
 from cyclades.pipeline.survey.facts import SNR_EDGES
 from cyclades.pipeline.survey.noise_grid import NoiseGrid
 from cyclades.stages.core.geometry import Floats
@@ -39,10 +40,13 @@ def survey_area(
         cells = grid.cells
         mine = grid.limit * cells.rms
         owned = np.ones(len(mine), bool)
+        directions = unit_vectors(cells.ra, cells.dec)
         for other in neighbours[number]:
-            there = grids[other].limit * grids[other].at(cells.ra, cells.dec)
+            rows, noise = grids[other].toward(directions)
+            there = grids[other].limit * noise
             with np.errstate(invalid="ignore"):
-                owned &= ~(there < mine) & ~((there == mine) & (other < number))
+                deeper = (there < mine[rows]) | ((there == mine[rows]) & (other < number))
+            owned[rows[deeper]] = False
         rms.append(cells.rms[owned])
         limit.append(mine[owned])
         area.append(cells.area[owned])

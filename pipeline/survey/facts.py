@@ -1,7 +1,7 @@
 """Figures of a field: its noise, its residual, and what its injected sources and negative tell."""
 
-import logging
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ from cyclades.stages.core.errors import InputError
 if TYPE_CHECKING:
     from cyclades.pipeline.chain import Pipeline, Result
     from cyclades.pipeline.windowed_maps import WindowedMaps
+    from cyclades.stages.core.image import SkyImage
+    from cyclades.stages.core.source import ImageSource
 
-logger = logging.getLogger("cyclades.pipeline")
 SNR_EDGES = (0.0, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1e9)
 """Bins in which completeness and reliability are counted."""
 LEAST_BLOCK = 4
@@ -37,6 +38,15 @@ def grid_file(folder: Path, stem: str) -> Path:
 def moc_file(folder: Path, stem: str) -> Path:
     """File of the coverage of a field."""
     return folder / f"{stem}.moc.fits"
+
+
+def left_files(folder: Path, stem: str, facts: Mapping[str, Any]) -> list[Path]:
+    """Files that `collect` left of a field whose figures are given."""
+    from cyclades.pipeline.survey.rows import row_file
+    from cyclades.stages.core.schema import TABLES
+
+    made = [row_file(folder, stem, name) for name in TABLES]
+    return made + ([grid_file(folder, stem), moc_file(folder, stem)] if "area" in facts else [])
 
 
 def threshold_of(result: "Result") -> float:
@@ -85,13 +95,9 @@ def collect(result: "Result", work: Work, stem: str, context: Context) -> dict[s
     }
     if result.windows is not None:
         facts |= _windowed(result.windows, folder, stem, limit)
-        if work.inverted or work.injected:
-            logger.warning(
-                "%s was worked through in windows: its negative is not searched and no sources "
-                "are injected.", stem,
-            )  # fmt: skip
     elif result.image is not None and result.background is not None:
         facts |= _whole(result, folder, stem, limit)
+    if result.windows is not None or result.background is not None:
         pipeline = Pipeline(result.config)
         if work.inverted:
             facts |= _negatives(pipeline, result, context)
@@ -143,6 +149,7 @@ def _windowed(maps: "WindowedMaps", folder: Path, stem: str, limit: float) -> di
 
 def _written(grid: NoiseGrid, folder: Path, stem: str) -> float:
     """Write the noise in blocks of a field; return its area (square degrees)."""
+    grid = grid.placed()
     grid.write(grid_file(folder, stem))
     return float(grid.cells.area.sum())
 
@@ -164,17 +171,24 @@ def _injected(
     from cyclades.pipeline.comparison.tables import from_catalogue, from_truth
     from cyclades.pipeline.simulation.injection import InjectionOptions, inject
 
-    assert result.image is not None
-    assert result.background is not None
     # by name, so that the draw does not depend on which other images there are
     generator = context.generator(zlib.crc32(stem.encode()))
     options = InjectionOptions(number=number)
+    brighter: ImageSource | SkyImage
     try:
-        injection = inject(result.image, options, result.background, generator)
+        if result.windows is not None:
+            from cyclades.pipeline.survey.windowed_injection import inject_in_windows
+
+            windowed = inject_in_windows(result.windows.survey, options, generator)
+            brighter, truth = windowed.source, windowed.truth
+        else:
+            assert result.image is not None
+            assert result.background is not None
+            injection = inject(result.image, options, result.background, generator)
+            brighter, truth = injection.image, from_truth(injection.truth)
     except InputError:
         return {"injected": _binned([]), "found": _binned([])}
-    after = pipeline.run(injection.image, keep=False, context=context).catalogue
+    after = pipeline.run(brighter, keep=False, context=context).catalogue
     assert after is not None
-    truth = from_truth(injection.truth)
     pairs = match(truth, from_catalogue(after))
     return {"injected": _binned(truth["snr"]), "found": _binned(truth["snr"][pairs.first_rows])}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cyclades._version import __version__
-from cyclades.pipeline.survey.work import FIELDS, LOGS, Task, Work
+from cyclades.pipeline.survey.work import FIELDS, LOGS, ROWS, Task, Work
 from cyclades.stages.core.errors import CycladesError
 
 if TYPE_CHECKING:
@@ -108,6 +108,13 @@ def _process(work: Work, task: Task) -> FieldOutcome:
         return FieldOutcome(task, "output", message, size, mtime, worker=worker_name())
     finally:
         context.keep_only(*NETWORKS)
+    if not outcome.error:
+        from cyclades.pipeline.survey.facts import left_files
+
+        # a power cut may leave the name of a file without its content
+        names = [work.folder / FIELDS / outcome.files[0].name]
+        names += left_files(work.folder / ROWS, task.stem, facts)
+        facts["sizes"] = {str(name.relative_to(work.folder)): name.stat().st_size for name in names}
     if outcome.kind == "input" and not found:
         # so that it is known again, whatever the time of its file
         with suppress(OSError):

@@ -14,6 +14,7 @@ from cyclades.pipeline.comparison.match import unit_vectors
 from cyclades.pipeline.studies.files import written_whole
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import Floats
+from cyclades.stages.core.products import Integers
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -75,6 +76,8 @@ class NoiseGrid:
         Cards of the image's celestial coordinate system.
     limit : float
         Peak S/N above which sources of this field are looked for.
+    sky : ndarray, shape (3, blocks with valid pixels), optional
+        What was measured of them before: ra, dec (degrees, ICRS) and area (square degrees).
     """
 
     rms: NDArray[np.float32]
@@ -82,6 +85,7 @@ class NoiseGrid:
     step: int
     header: str
     limit: float
+    sky: Floats | None = None
 
     @classmethod
     def of(cls, image: "SkyImage", background: "Background", limit: float) -> "NoiseGrid":
@@ -96,21 +100,27 @@ class NoiseGrid:
         cls, sums: Sequence[BlockSums], step: int, image: "SkyImage", limit: float
     ) -> "NoiseGrid":
         """Make it of the sums of strips, one below the other, and an image that tells the frame."""
-        from cyclades.stages.core.headers import product_header
+        from cyclades.stages.core.headers import wcs_cards
 
+        assert image.wcs is not None
         pixels, total = (np.concatenate(parts) for parts in zip(*sums, strict=True))
         with np.errstate(invalid="ignore"):
             mean = total / pixels
         # cards of the frame only, so that equal skies give equal bytes
-        return cls(mean, pixels, step, product_header(image).tostring(sep="\n"), limit)
+        made = cls(mean, pixels, step, wcs_cards(image.wcs).tostring(sep="\n"), limit)
+        if not image.wcs.has_distortion:
+            # as good as that of the cards, which takes as long to make as anything else here
+            made.__dict__["wcs"] = image.wcs
+        return made
 
     def write(self, path: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write it, whole or not at all, with where its blocks are on the sky."""
         with written_whole(path) as temporary:
             np.savez(
                 temporary,
                 rms=self.rms,
                 pixels=self.pixels,
+                sky=np.asarray(self.placed().sky),
                 about=np.array([self.step, self.limit]),
                 header=np.frombuffer(self.header.encode(), np.uint8),
             )
@@ -128,7 +138,8 @@ class NoiseGrid:
             with np.load(path, allow_pickle=False) as held:
                 step, limit = held["about"]
                 header = held["header"].tobytes().decode()
-                return cls(held["rms"], held["pixels"], int(step), header, float(limit))
+                sky = held["sky"] if "sky" in held.files else None
+                return cls(held["rms"], held["pixels"], int(step), header, float(limit), sky)
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise InputError(
                 f"{path} is missing or damaged; give the same command with --force to make it anew."
@@ -172,46 +183,63 @@ class NoiseGrid:
         lon, lat = self._ordered(*self.wcs.all_pix2world(x, y, 0))
         return np.asarray(unit_vectors(lon, lat) @ self._turn)
 
-    @cached_property
-    def cells(self) -> Cells:
-        """Blocks with valid pixels, on the sky."""
+    def placed(self) -> "NoiseGrid":
+        """Return it with `sky`."""
+        if self.sky is not None:
+            return self
         rows, columns = np.nonzero(self.pixels > 0)
         half = 0.5 * (self.step - 1.0)
         x: Floats = (columns * self.step + half).astype(np.float64)
         y: Floats = (rows * self.step + half).astype(np.float64)
-        middle = self._directions(x, y)
+        # a pixel's corners on the unit sphere: half the product of its diagonals is its area
+        corners = [
+            self._directions(x + east, y + north)
+            for east, north in ((-0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (0.5, -0.5))
+        ]
+        middle: Floats = np.sum(corners, axis=0)
         ra = np.degrees(np.arctan2(middle[:, 1], middle[:, 0])) % 360.0
-        dec = np.degrees(np.arcsin(np.clip(middle[:, 2], -1.0, 1.0)))
-        # the parallelogram of a pixel's sides, on the unit sphere
-        along_x: Floats = self._directions(x + 0.5, y) - self._directions(x - 0.5, y)
-        along_y: Floats = self._directions(x, y + 0.5) - self._directions(x, y - 0.5)
-        area = np.linalg.norm(np.cross(along_x, along_y), axis=1) * np.degrees(1.0) ** 2
-        area = area * self.pixels[rows, columns]
-        known = np.isfinite(ra) & np.isfinite(dec) & np.isfinite(area)
-        rms = self.rms[rows, columns].astype(float)
+        dec = np.degrees(np.arctan2(middle[:, 2], np.hypot(middle[:, 0], middle[:, 1])))
+        across = np.cross(corners[1] - corners[0], corners[3] - corners[2])
+        area = 0.5 * np.linalg.norm(across, axis=1) * np.degrees(1.0) ** 2
+        return replace(self, sky=np.stack([ra, dec, area * self.pixels[rows, columns]]))
+
+    @cached_property
+    def cells(self) -> Cells:
+        """Blocks with valid pixels, on the sky."""
+        sky = self.placed().sky
+        assert sky is not None
+        ra, dec, area = sky
+        rms = self.rms[self.pixels > 0].astype(float)
+        known = np.isfinite(sky).all(axis=0)
+        if known.all():
+            return Cells(ra, dec, rms, area)
         return Cells(ra[known], dec[known], rms[known], area[known])
 
     def at(self, ra: ArrayLike, dec: ArrayLike) -> Floats:
         """Noise at positions (degrees, ICRS); NaN where the field does not cover them."""
         ra, dec = np.atleast_1d(np.asarray(ra, float)), np.atleast_1d(np.asarray(dec, float))
         found = np.full(len(ra), np.nan)
-        if not len(ra):
-            return found
-        directions = unit_vectors(ra, dec) @ self._turn.T
+        rows, rms = self.toward(unit_vectors(ra, dec))
+        found[rows] = rms
+        return found
+
+    def toward(self, directions: Floats) -> tuple[Integers, Floats]:
+        """Return which directions (unit vectors, ICRS) the image shows, and its noise there."""
         # pixels are only asked for where the field may be: a projection takes the longest, and
         # may show what lies behind the sphere, too
-        near = np.flatnonzero(directions @ self._turn @ self._middle > self._nearest)
-        lon = np.degrees(np.arctan2(directions[near, 1], directions[near, 0]))
-        lat = np.degrees(np.arcsin(np.clip(directions[near, 2], -1.0, 1.0)))
+        near = np.flatnonzero(directions @ self._middle > self._nearest)
         if not len(near):
-            return found
+            return near, np.zeros(0)
+        turned = directions[near] @ self._turn.T
+        lon = np.degrees(np.arctan2(turned[:, 1], turned[:, 0]))
+        lat = np.degrees(np.arcsin(np.clip(turned[:, 2], -1.0, 1.0)))
         x, y = self.wcs.all_world2pix(*self._ordered(lon, lat), 0, quiet=True)
         with np.errstate(invalid="ignore"):
             column, row = ((np.asarray(v, float) + 0.5) // self.step for v in (x, y))
             ny, nx = self.rms.shape
             inside = (column >= 0) & (column < nx) & (row >= 0) & (row < ny)
-        found[near[inside]] = self.rms[row[inside].astype(int), column[inside].astype(int)]
-        return found
+        rms = self.rms[row[inside].astype(int), column[inside].astype(int)]
+        return near[inside], rms.astype(np.float64)
 
     @cached_property
     def _middle(self) -> Floats:

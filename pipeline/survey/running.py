@@ -119,7 +119,16 @@ def _unchanged(work: Work, entry: Entry, image: Path) -> Entry | None:
 
 
 def _complete(work: Work, entry: Entry) -> bool:
-    return all((work.folder / FIELDS / name).exists() for name in entry.files[:1])
+    """Whether the catalogue and what the survey needs of an image are there in full length."""
+    if not all((work.folder / FIELDS / name).exists() for name in entry.files[:1]):
+        return False
+    try:
+        return all(
+            (work.folder / name).stat().st_size == size
+            for name, size in entry.facts.get("sizes", {}).items()
+        )
+    except OSError:
+        return False
 
 
 def lead(

@@ -209,8 +209,9 @@ def moc_from_blocks(
     if not x.size:
         return MOC.from_lonlat([] * u.deg, [] * u.deg, max_norder=order)
     position = sky_positions(image.wcs, x, y)
-    known = np.isfinite(position.ra.deg) & np.isfinite(position.dec.deg)
-    return MOC.from_lonlat(position.ra[known], position.dec[known], max_norder=order)
+    ra, dec = position.ra, position.dec
+    known = np.isfinite(ra.value) & np.isfinite(dec.value)
+    return MOC.from_lonlat(ra[known], dec[known], max_norder=order)
 
 
 def write_moc(image: "SkyImage", path: str | PathLike[str], *, samples: int = MOC_SAMPLES) -> None:

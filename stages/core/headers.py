@@ -277,7 +277,7 @@ def celestial_wcs(header: "Header", file: "HDUList | None" = None) -> "WCS | Non
         if not np.isfinite(scale).all() or np.linalg.det(scale) == 0:
             raise ValueError("the pixel scale is zero")
         # what cannot be written again, as the year of no equinox, is of no use either
-        _wcs_cards(celestial)
+        wcs_cards(celestial)
     except Exception as error:  # wcslib and the frames raise a dozen unrelated classes
         logger.warning(
             "the sky coordinates of the header cannot be used, and the catalogue has pixels only; "
@@ -329,7 +329,7 @@ def product_header(image: "SkyImage", unit: "UnitBase | None" = None) -> "Header
         if image.header is not None and image.header.get(keyword) not in (None, ""):
             header[keyword] = image.header[keyword]
     if image.wcs is not None:
-        header.update(_wcs_cards(image.wcs))
+        header.update(wcs_cards(image.wcs))
     axes = None if image.psf is None else image.psf.axes
     if axes is not None:
         header["BMAJ"] = (axes[0], "[deg] beam major axis")
@@ -343,7 +343,7 @@ def product_header(image: "SkyImage", unit: "UnitBase | None" = None) -> "Header
     return header
 
 
-def _wcs_cards(wcs: "WCS") -> "Header":
+def wcs_cards(wcs: "WCS") -> "Header":
     """Cards of a celestial WCS, with the reference system always spelt out."""
     from astropy.wcs.utils import wcs_to_celestial_frame
 

@@ -159,30 +159,34 @@ def look_again(
     rms = coarse.noise(frame)
     absorbed = np.zeros(len(small), bool)
     taken = np.zeros(coarse.plane.shape, bool)
-    accepted: list[tuple[int, NDArray[np.bool_]]] = []
+    accepted: list[tuple[int, Integers]] = []
     for row, box in zip(rows, found.boxes[rows].astype(float), strict=True):
         box = box - np.tile(coarse.origin[::-1], 2)
         cells, level = footprint(
             coarse, box, rms, _typical(seen.normalisation.level), smoothing_of(spec) ** 2
         )
-        own = np.count_nonzero(cells)
-        height, width = cells[_around(cells)].shape
+        own, extent = np.count_nonzero(cells), _around(cells)
+        height, width = cells[extent].shape
         if max(height, width) * block < least_side or own < FILLED * height * width:
             continue
-        if hidden[_around(cells)].mean() > HIDDEN:
+        if hidden[extent].mean() > HIDDEN:
             continue
         if np.count_nonzero(cells & taken) >= SHARE * own:
             continue
         for piece, place in zip(pieces, places, strict=True):
+            if not _meets(extent, place):
+                continue
             bright = bright_cells(coarse, place, rms, level)
             common = np.count_nonzero(bright & cells)
             if common and common >= SHARE * np.count_nonzero(bright):
                 absorbed[piece] = True
                 cells |= bright
+                extent = _around(cells)
         taken |= cells
-        accepted.append((int(row), cells))
+        # a mask each would take as much memory as the image, of a large one with many objects
+        accepted.append((int(row), np.flatnonzero(cells)))
     usable = _usable(image, objects.boxes[~absorbed])
-    lists = [pixels_of(coarse, cells, usable) for _, cells in accepted]
+    lists = [pixels_of(coarse, _mask(cells, coarse.plane.shape), usable) for _, cells in accepted]
     kept = [i for i, pixels in enumerate(lists) if len(pixels)]
     rows = np.array([accepted[i][0] for i in kept], np.int64)
     pixels = [lists[i] for i in kept]
@@ -245,6 +249,21 @@ def _around(cells: NDArray[np.bool_]) -> tuple[slice, slice]:
     if not rows.size:
         return slice(0, 0), slice(0, 0)
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _meets(extent: tuple[slice, slice], box: Floats) -> bool:
+    """Whether any cell that a box ``x0, y0, x1, y1`` touches lies in slices of the plane."""
+    rows, columns = extent
+    x0, y0, x1, y1 = box
+    inside = x0 < columns.stop and x1 > columns.start
+    return bool(inside and y0 < rows.stop and y1 > rows.start)
+
+
+def _mask(cells: Integers, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A plane in which some cells, as flat indices, are True."""
+    mask = np.zeros(shape, bool)
+    mask.ravel()[cells] = True
+    return mask
 
 
 def _typical(mesh: NDArray[np.float64]) -> float:

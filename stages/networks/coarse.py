@@ -9,6 +9,7 @@ The idea is that of wavelet modules of source finders, which search an image's l
 what its pixels do not show (Mohan & Rafferty 2015, ascl:1502.007).
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,8 @@ Mask = NDArray[np.bool_]
 
 SMALL = 10.0
 """Cells; objects no larger are left out of the means, whatever lies around them."""
+TRUNCATE = 4.0
+"""Sigma at which the smoothing kernel ends."""
 LEAST_KNOWN = 0.5
 """Part of a block's pixels below which it is blank."""
 LEAST_LEFT = 0.05
@@ -93,7 +96,8 @@ class CoarseImage(NamedTuple):
         sums = _block_sums(
             np.ascontiguousarray(image, np.float32), skipped, corner[0], corner[1], block
         )
-        return cls._of_sums(sums, corner, block, smoothing)
+        origin = (corner[0] // block, corner[1] // block)
+        return cls(_means(sums, block, smoothing), origin, block, corner)
 
     @classmethod
     def of_strips(
@@ -110,40 +114,19 @@ class CoarseImage(NamedTuple):
         threads : int
         """
 
-        def one(rows: slice) -> tuple[NDArray[np.float32], ...]:
+        def one(rows: slice) -> Sums:
             data = plane.rows(rows).data
             shifted = left_out - np.array([0.0, rows.start, 0.0, rows.start])
             near = (shifted[:, 3] > -block - 2.0) & (shifted[:, 1] < len(data) + block + 2.0)
             return _block_sums(data, mask_boxes(shifted[near], data.shape), 0, 0, block)
 
-        found = list(in_order(one, plane.strips(block), threads))
-        sums = tuple(np.concatenate([part[i] for part in found]) for i in range(4))
-        return cls._of_sums(sums, (0, 0), block, smoothing)
-
-    @classmethod
-    def _of_sums(
-        cls,
-        sums: tuple[NDArray[np.float32], ...],
-        corner: tuple[int, int],
-        block: int,
-        smoothing: float,
-    ) -> "CoarseImage":
-        """Smooth the sums of blocks, and divide them by what counts."""
-        from scipy import ndimage
-
-        from cyclades.stages.core.geometry import SIGMA_TO_FWHM
-
-        total, used, known, whole = sums
-        sigma = smoothing / SIGMA_TO_FWHM
-        total, used = (ndimage.gaussian_filter(a, sigma, mode="constant") for a in (total, used))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            plane = np.where(
-                (known >= LEAST_KNOWN * whole) & (used > LEAST_LEFT * block**2),
-                total / used,
-                np.nan,
-            )
-        origin = (corner[0] // block, corner[1] // block)
-        return cls(np.asarray(plane, np.float32), origin, block, corner)
+        ny, nx = (-(-n // block) for n in plane.shape)
+        made = np.empty((ny, nx), np.float32)
+        done = 0
+        for part in _smoothed(in_order(one, plane.strips(block), threads), block, smoothing):
+            made[done : done + len(part)] = part
+            done += len(part)
+        return cls(made, (0, 0), block, (0, 0))
 
     def frame(self, spec: NetworkSpec) -> Frame:
         """Return the shrunk image as the network sees it, with level and noise of its own."""
@@ -177,6 +160,53 @@ class CoarseImage(NamedTuple):
     def to_pixels(self, boxes: Boxes) -> Boxes:
         """Boxes of the network's frame, counted from the full frame's first cell, in pixels."""
         return np.asarray(boxes * float(self.block) - np.tile(self.corner[::-1], 2))
+
+
+Sums = tuple[NDArray[np.float32], ...]
+"""Of `_block_sums`."""
+
+
+def _means(sums: Sums, block: int, smoothing: float) -> NDArray[np.float32]:
+    """Smooth the sums of blocks, and divide them by what counts."""
+    from scipy import ndimage
+
+    from cyclades.stages.core.geometry import SIGMA_TO_FWHM
+
+    total, used, known, whole = sums
+    sigma = smoothing / SIGMA_TO_FWHM
+    total, used = (
+        ndimage.gaussian_filter(a, sigma, mode="constant", truncate=TRUNCATE) for a in (total, used)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        plane = np.where(
+            (known >= LEAST_KNOWN * whole) & (used > LEAST_LEFT * block**2), total / used, np.nan
+        )
+    return np.asarray(plane, np.float32)
+
+
+def _smoothed(
+    strips: Iterable[Sums], block: int, smoothing: float
+) -> Iterator[NDArray[np.float32]]:
+    """Rows of the means of strips that follow each other; the same as of all sums at once.
+
+    The sums of a few strips are held, and not those of the image, which are as large as a quarter
+    of it with blocks of four pixels.
+    """
+    from cyclades.stages.core.geometry import SIGMA_TO_FWHM
+
+    reach = int(TRUNCATE * smoothing / SIGMA_TO_FWHM + 0.5)
+    held: Sums = ()
+    before = 0  # rows held that are done, for those that come
+    for strip in strips:
+        held = tuple(map(np.concatenate, zip(held, strip, strict=True))) if held else strip
+        ready = len(held[0]) - reach
+        if ready <= before:
+            continue
+        yield _means(held, block, smoothing)[before:ready]
+        kept = max(ready - reach, 0)
+        held, before = tuple(part[kept:] for part in held), ready - kept
+    if held and before < len(held[0]):
+        yield _means(held, block, smoothing)[before:]
 
 
 def smoothing_of(spec: NetworkSpec) -> float:

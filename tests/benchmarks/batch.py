@@ -3,7 +3,7 @@
     python tests/benchmarks/batch.py OUTPUT WHAT [--fields N]
 
 speed      one and two worker processes on the same fields
-overhead   many small images in one process: time beyond the chain and the files of each image
+overhead   many small images in one process: time beyond that of a loop over the chain alone
 cluster    a simulated Dask cluster: time beyond that of the work on its workers
 workers    worker processes killed at random moments; the outcome beside that without
 leader     the leading process killed with -9 at random moments; likewise
@@ -130,10 +130,11 @@ def overhead(folder, number, size, seed):
     from cyclades.pipeline.survey import facts, run
     from cyclades.pipeline.survey.inputs import expand
     from cyclades.pipeline.survey.work import Work
+    from cyclades.stages.core.context import Context
 
     images = folder / "images"
     fields(images, number, size, seed)
-    spent = {name: [0.0, 0.0] for name in ("run", "write", "collect", "finish")}
+    spent = dict.fromkeys(("run", "write", "collect", "finish"), (0.0, 0.0))
 
     def timed(kind, name):
         inner = getattr(kind, name)
@@ -143,8 +144,9 @@ def overhead(folder, number, size, seed):
             try:
                 return inner(*given, **options)
             finally:
-                spent[name][0] += time.perf_counter() - wall
-                spent[name][1] += time.process_time() - cpu
+                so_far = spent[name]
+                spent[name] = (so_far[0] + time.perf_counter() - wall,
+                               so_far[1] + time.process_time() - cpu)  # fmt: skip
 
         setattr(kind, name, outer)
 
@@ -163,14 +165,23 @@ def overhead(folder, number, size, seed):
     wall, cpu = time.perf_counter(), time.process_time()
     run.run_survey(work, expand([images]))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    parts, pipeline, start = spent.copy(), Pipeline(route), time.process_time()
+    with Context(workers=1, seed=route.seed) as context:
+        for image in expand([images]):
+            pipeline.run(image, context=context)
+    alone = time.process_time() - start
+    print(
+        f"processor: {1e3 * alone / number:.1f} ms an image in a loop over the chain alone, "
+        f"{1e3 * (cpu - alone) / number:.1f} ms an image beyond that in the batch"
+    )
     for label, place, total in (("wall", 0, wall), ("processor", 1, cpu)):
-        inside = sum(part[place] for part in spent.values())
+        inside = sum(part[place] for part in parts.values())
         print(
             f"{label}: {total:.1f} s for {number} images of {size} x {size}, "
-            f"{1e3 * spent['run'][place] / number:.0f} ms an image in the chain, "
-            f"{1e3 * spent['write'][place] / number:.0f} ms in its files, "
-            f"{1e3 * spent['collect'][place] / number:.0f} ms for the survey's figures, "
-            f"{1e3 * spent['finish'][place] / number:.0f} ms in the survey at the end, "
+            f"{1e3 * parts['run'][place] / number:.0f} ms an image in the chain, "
+            f"{1e3 * parts['write'][place] / number:.0f} ms in its files, "
+            f"{1e3 * parts['collect'][place] / number:.0f} ms for the survey's figures, "
+            f"{1e3 * parts['finish'][place] / number:.0f} ms in the survey at the end, "
             f"{1e3 * (total - inside) / number:.1f} ms beyond"
         )
 

@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 
+from cyclades.stages.core import streaming
+from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.source import MemorySource
+from cyclades.stages.core.streaming import Plane
 from cyclades.stages.networks.coarse import (
     CoarseImage,
     bright_cells,
@@ -44,6 +48,20 @@ def test_sources_left_out_are_filled_from_around_and_leave_a_hole_where_nothing_
     np.testing.assert_allclose(filled, 2.0, rtol=1e-5)
     wide = mask_boxes(np.array([[0.0, 0.0, 60.0, 60.0]]), image.shape)
     assert np.isnan(CoarseImage.of(image, (0, 0), 4, 2.0, wide).plane[4, 4])
+
+
+@pytest.mark.parametrize("rows", [4, 12, 64])
+def test_strips_give_what_the_whole_gives(monkeypatch, rows):
+    image = np.random.default_rng(9).normal(size=(150, 90)).astype(np.float32)
+    image[40:47, 20:60] = np.nan
+    boxes = np.array([[30.0, 100.0, 38.0, 109.0], [0.0, 0.0, 9.0, 7.0], [60.0, 9.0, 80.0, 15.0]])
+    whole = CoarseImage.of(image, (0, 0), 4, 3.0, mask_boxes(boxes, image.shape))
+    monkeypatch.setattr(streaming, "STRIP_PIXELS", rows * 90)
+    plane = Plane.of(MemorySource(SkyImage(image)))
+    assert len(plane.strips(4)) == -(-150 // rows)
+    strips = CoarseImage.of_strips(plane, 4, 3.0, boxes)
+    assert (strips.origin, strips.block, strips.corner) == (whole.origin, 4, whole.corner)
+    np.testing.assert_array_equal(strips.plane, whole.plane)
 
 
 @pytest.mark.parametrize("corner", [(8, 4), (3, 5), (0, 1)])

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,22 @@ def test_worker_processes_that_are_killed(four, work, undisturbed, monkeypatch):
     run_survey(work, four, Workers(2), told=told, attempts=5)
     assert len(killed) == 2
     assert equal(work.folder, undisturbed)
+
+
+def test_files_that_a_power_cut_left_short_are_made_again(four, undisturbed, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(undisturbed, folder)
+    stems = [image.stem for image in four]
+    for name, length in (
+        (f"rows/{stems[0]}.components.parquet", 0),
+        (f"rows/{stems[1]}.noise.npz", 100),
+        (f"fields/{stems[3]}.catalogue.fits", 2880),
+    ):
+        (folder / name).write_bytes((folder / name).read_bytes()[:length])
+    planned = []
+    run_survey(make_work(folder), four, planned=lambda *given: planned.append(given))
+    assert planned == [(3, 4)]
+    assert equal(folder, undisturbed)
 
 
 def test_an_image_whose_workers_always_die_is_set_aside(work, tmp_path):

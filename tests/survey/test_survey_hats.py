@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from cyclades import read_catalogue
 from cyclades.pipeline.cli import cli
-from cyclades.pipeline.survey.hats import find_catalogue, write_hats
-from cyclades.stages.core.errors import ConfigurationError, InputError, OutputError
+from cyclades.pipeline.survey.hats import write_hats
+from cyclades.stages.core.errors import ConfigurationError, OutputError
 from tests.requirements import require
 
 require("hats")
@@ -84,7 +84,3 @@ def test_what_cannot_be_written_is_said_in_a_sentence(hats, undisturbed, tmp_pat
     with pytest.raises(ConfigurationError, match=r"order 2 holds more than 3 sources"):
         write_hats(undisturbed, tmp_path, tables=["sources"], rows=3, order=2)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(InputError, match="name the --output of a batch"):
-        find_catalogue(tmp_path)
-    with pytest.raises(InputError, match="no such catalogue"):
-        find_catalogue(tmp_path / "none.fits")

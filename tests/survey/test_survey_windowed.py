@@ -50,6 +50,8 @@ def test_products_of_a_windowed_field_are_those_of_the_whole(surveys, window):
     assert mocs[0] == mocs[1]
     facts = [read_entries(one)[0].facts for one in (mine, right)]
     assert facts[0].keys() == facts[1].keys() >= {"rms", "residual_rms", "area", "limit"}
+    # of files whose contents agree to 1e-5
+    del facts[1]["sizes"]
     for name, value in facts[1].items():
         assert facts[0][name] == pytest.approx(value, rel=2e-4, abs=1e-6), name
     from astropy.table import Table
