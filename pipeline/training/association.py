@@ -123,9 +123,9 @@ def random_field(seed: int) -> Simulation:
     return simulate(options, seed)
 
 
-def detector_of(seed: int) -> str:
+def detector_of(seed: int, detectors: Sequence[str] = DETECTORS) -> str:
     """Which detector finds the parts of a field; striped fields and folds have each alike."""
-    return DETECTORS[(seed // 4) % len(DETECTORS)]
+    return detectors[(seed // 4) % len(detectors)]
 
 
 def apart(catalogue: "Catalogue", image: "SkyImage", within: Boosted) -> "Catalogue":
@@ -241,14 +241,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--seeds", type=int, nargs=2, default=SEEDS, metavar=("FIRST", "LAST"))
+    parser.add_argument("--detectors", nargs="+", default=DETECTORS, metavar="NAME")
     arguments = parser.parse_args()
+    detectors = tuple(arguments.detectors)
     route = Pipeline.from_route("classical")
-    pipelines = {name: route.replace(detection=name) for name in DETECTORS}
+    pipelines = {name: route.replace(detection=name) for name in detectors}
     made = []
     inner: list[PairSet] = []
     for seed in range(*arguments.seeds):
         field = random_field(seed)
-        catalogue = pipelines[detector_of(seed)].run(field.image, workers=1).catalogue
+        catalogue = pipelines[detector_of(seed, detectors)].run(field.image, workers=1).catalogue
         assert catalogue is not None
         inner.extend(within_sets(catalogue, field, seed))
         # the maps of the noise are not needed again
@@ -266,7 +268,7 @@ def main() -> None:
         fields=arguments.seeds[1] - arguments.seeds[0],
         pairs=len(true),
         true=int(true.sum()),
-        detectors=" or ".join(DETECTORS),
+        detectors=" or ".join(detectors),
     )
     held = {"note": note, **fit_model(sets, fit_within(inner)).to_mapping()}
     arguments.file.write_text(json.dumps(held) + "\n")

@@ -77,7 +77,7 @@ class AssociateRefinement(RefinementStage):
         25.0, "Largest distance of two parts that are looked at.", unit="beams", gt=0.0, le=200.0
     )
     probability: float = parameter(
-        0.5,
+        0.6,
         "Probability above which two parts are one source. At the default, 2 % of the points put "
         "into FIRST fields are joined wrongly; a lower one joins more lobes and more strangers.",
         gt=0.0,
