@@ -62,7 +62,7 @@ CHOICE_SEED = 7000
 """Of the points by which thresholds are chosen; those that are reported have 0."""
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 SEP = Pipeline.from_route("classical").replace(detection="sep")
-"""Islands reach down to 3 rms and hold a peak of 5, as those of the classical detector."""
+"""Islands reach down to 3 rms, as those of the classical detector, and hold a peak of 5."""
 
 Rule = Callable[[ComparisonTable], Integers]
 

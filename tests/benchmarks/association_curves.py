@@ -37,6 +37,7 @@ from cyclades.stages.core.source import MemorySource
 LENGTHS = (20.0, 26.0, 32.0, 38.0, 44.0, 50.0, 56.0)
 """Arcsec."""
 PROBABILITIES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+LINKED = "friends of friends"
 WIDER = 4.0
 """Beams of a second margin of the labels' extents."""
 MOST_MERGED = 0.02
@@ -93,7 +94,7 @@ def rules() -> dict[str, Rule]:
     made: dict[str, Rule] = {"own sources": lambda own: linked(own, 0.0, True)}
     for p in PROBABILITIES:
         made[f"associate, {p:g}"] = lambda own, p=p: associated(own, p)
-    for kind, whole in (("friends of friends", False), ("and islands whole", True)):
+    for kind, whole in ((LINKED, False), (f"{LINKED} and islands whole", True)):
         for length in LENGTHS:
             made[f"{kind}, {length:g} arcsec"] = lambda own, k=length, w=whole: linked(own, k, w)
     return made
@@ -148,8 +149,8 @@ def rows(name: str, fields: Sequence, points: Sequence) -> Iterator[dict]:
             "lower half": _half(covered[low], merged[low_points]),
             "upper half": _half(covered[~low], merged[~low_points]),
         }
-    for kind in ("associate", "friends of friends", "and islands whole"):
-        mine = {rule: held for rule, held in results.items() if rule.startswith(kind)}
+    for kind in ("associate", LINKED, f"{LINKED} and islands whole"):
+        mine = {rule: held for rule, held in results.items() if rule.startswith(f"{kind}, ")}
         settings, covered, merged = [], np.zeros(len(labels)), np.zeros(2, np.int64)
         for here, points_here in ((low, low_points), (~low, ~low_points)):
             # own sources merge least of all: where no setting suits, nothing is joined
