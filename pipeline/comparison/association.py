@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclades.pipeline.comparison.labels import Label, group_rows, tangent_offsets
+from cyclades.pipeline.comparison.labels import MARGIN_BEAMS, Label, group_rows, tangent_offsets
 from cyclades.pipeline.comparison.match import match_many, neighbours
 from cyclades.pipeline.comparison.tables import ComparisonTable
 from cyclades.stages.core.errors import InputError
@@ -54,7 +54,11 @@ def central_group(
 
 
 def covered_by_one(
-    table: ComparisonTable, groups: Integers, labels: Sequence[Label], beam: float
+    table: ComparisonTable,
+    groups: Integers,
+    labels: Sequence[Label],
+    beam: float,
+    margin: float = MARGIN_BEAMS,
 ) -> NDArray[np.bool_]:
     """Whether exactly one source covers each label, and holds nothing from outside its extent.
 
@@ -71,11 +75,13 @@ def covered_by_one(
         Labels of the same field.
     beam : float
         FWHM in arcsec.
+    margin : float
+        Beams by which the extents are wider than half the labels' angular extents.
     """
     result = np.zeros(len(labels), bool)
     for row, label in enumerate(labels):
         judged = label.judged(table["ra"], table["dec"])
-        inside = label.inside(table["ra"], table["dec"], beam) & judged
+        inside = label.inside(table["ra"], table["dec"], beam, margin) & judged
         covering = np.unique(groups[inside])
         outside = np.isin(groups, covering) & ~inside & judged
         result[row] = len(covering) == 1 and not outside.any()

@@ -81,11 +81,13 @@ class Label:
     target_ra: float
     target_dec: float
 
-    def inside(self, ra: ArrayLike, dec: ArrayLike, beam: float) -> NDArray[np.bool_]:
+    def inside(
+        self, ra: ArrayLike, dec: ArrayLike, beam: float, margin: float = MARGIN_BEAMS
+    ) -> NDArray[np.bool_]:
         """Whether positions lie in the label's extent.
 
-        The extent is a disc around the mean of its components, of half the angular extent and
-        `MARGIN_BEAMS` beams.
+        The extent is a disc around the mean of its components, of half the angular extent and a
+        margin.
 
         Parameters
         ----------
@@ -93,8 +95,10 @@ class Label:
             Degrees.
         beam : float
             FWHM in arcsec.
+        margin : float
+            In beams.
         """
-        return self.distance(ra, dec) <= 0.5 * self.extent + MARGIN_BEAMS * beam
+        return self.distance(ra, dec) <= 0.5 * self.extent + margin * beam
 
     def distance(self, ra: ArrayLike, dec: ArrayLike) -> Floats:
         """Distance of positions from the mean of the components, in arcsec."""

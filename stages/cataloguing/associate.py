@@ -1,6 +1,6 @@
 """Components and islands that are one physical radio source become one row."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from cyclades.stages.core.catalogue import Catalogue
     from cyclades.stages.core.context import Context
     from cyclades.stages.core.source import ImageSource
+
+
+class WeighedPairs(NamedTuple):
+    """Parts, and the log-odds that pairs of them (the brighter first) are one source."""
+
+    parts: Parts
+    first: Integers
+    second: Integers
+    log_odds: Floats
 
 
 class AssociateRefinement(RefinementStage):
@@ -68,7 +77,7 @@ class AssociateRefinement(RefinementStage):
         25.0, "Largest distance of two parts that are looked at.", unit="beams", gt=0.0, le=200.0
     )
     probability: float = parameter(
-        0.5,
+        0.6,
         "Probability above which two parts are one source. At the default, 2 % of the points put "
         "into FIRST fields are joined wrongly; a lower one joins more lobes and more strangers.",
         gt=0.0,
@@ -119,6 +128,29 @@ class AssociateRefinement(RefinementStage):
         """
         if "association_probability" in catalogue.sources.colnames:
             return catalogue
+        catalogue, pairs = self.weigh(catalogue, source)
+        parts, first, second, log_odds = pairs
+        shift = np.log(self.probability / (1.0 - self.probability))
+        group = self.group(parts, first, second, log_odds - shift)
+        chance = membership(group, first, second, log_odds)
+        made = merge_sources(catalogue, parts, group, chance, significance=self.limit_significance)
+        context.note(
+            "cataloguing.associate",
+            {"parts": len(parts), "pairs": len(first), "sources": len(made.sources)},
+        )
+        return made
+
+    def weigh(
+        self, catalogue: "Catalogue", source: "ImageSource"
+    ) -> "tuple[Catalogue, WeighedPairs]":
+        """Return the catalogue with strangers split off, and the log-odds of pairs of its sources.
+
+        Parameters
+        ----------
+        catalogue : Catalogue
+        source : ImageSource
+            See `refine`.
+        """
         area = image_area(source)
         bridge = BridgeLight(source) if self.bridge else None
         whole = np.arange(len(catalogue.sources))
@@ -130,15 +162,7 @@ class AssociateRefinement(RefinementStage):
         log_odds = default_model().log_odds(features, len(parts), first, second)
         # what was split before is not put together again
         log_odds = np.where(whole[first] == whole[second], -MOST, log_odds)
-        shift = np.log(self.probability / (1.0 - self.probability))
-        group = self.group(parts, first, second, log_odds - shift)
-        chance = membership(group, first, second, log_odds)
-        made = merge_sources(catalogue, parts, group, chance, significance=self.limit_significance)
-        context.note(
-            "cataloguing.associate",
-            {"parts": len(parts), "pairs": len(first), "sources": len(made.sources)},
-        )
-        return made
+        return catalogue, WeighedPairs(parts, first, second, log_odds)
 
     def _apart(
         self, catalogue: "Catalogue", area: float, bridge: BridgeLight | None

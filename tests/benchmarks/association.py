@@ -6,9 +6,10 @@ association are kept in OUTPUT and used again, so that a run that was cut off go
 sources of each route, before and after ``associate``, stand friends of friends with the linking
 length that suits these very labels (or doubles) best, and pairs by separation and flux ratio
 (Magliocchetti et al. 1998, MNRAS 300, 257) with the scales of FIRST in beams and rms, and with
-``--sep`` friends of friends of what sep finds in FIRST at 5 sigma. ``at best, islands whole``
-is the share that any grouping of the route's sources could get: the others hold strangers already,
-which ``associate`` may split off. ``--choose`` prints in place of all that how labels and injected
+``--sep`` friends of friends of what sep finds in FIRST (peaks of 5 rms, islands down to 3).
+``at best, islands whole`` is the share that any grouping of the route's sources could get: the
+others hold strangers already, which ``associate`` may split off, or reach beyond the label.
+``--choose`` prints in place of all that how labels and injected
 points go with the threshold on either half of the sky, with other points than those reported.
 """
 
@@ -61,7 +62,7 @@ CHOICE_SEED = 7000
 """Of the points by which thresholds are chosen; those that are reported have 0."""
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 SEP = Pipeline.from_route("classical").replace(detection="sep")
-"""At its default threshold of 5 rms."""
+"""Islands reach down to 3 rms, as those of the classical detector, and hold a peak of 5."""
 
 Rule = Callable[[ComparisonTable], Integers]
 

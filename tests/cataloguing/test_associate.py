@@ -147,6 +147,21 @@ def test_a_double_with_its_core_is_one_source(field, made):
     assert len(parts) == 3
 
 
+def test_the_weighed_pairs_are_those_that_the_sources_come_of(field, made):
+    image, catalogue = field
+    stage = AssociateRefinement()
+    parted, (parts, first, second, log_odds) = stage.weigh(catalogue, MemorySource(image))
+    assert len(parted.sources) == len(parts) == len(catalogue.sources)
+    group = stage.group(parts, first, second, log_odds)
+    assert len(np.unique(group)) == len(made.sources)
+    peaks = np.array([0.5, 0.4, 0.12])
+    double_rows = np.flatnonzero(np.isclose(parts.peak[:, None], peaks, rtol=1e-3).any(1))
+    own = np.isin(first, double_rows) & np.isin(second, double_rows)
+    assert len(double_rows) == 3
+    assert log_odds[own].max() > 0.0
+    assert not np.any(log_odds[~own] > 0.0)
+
+
 def test_fluxes_are_conserved_and_components_have_one_source_each(field, made):
     assert len(made.components) == len(field[1].components)
     assert len(made.islands) == len(field[1].islands)

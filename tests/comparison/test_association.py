@@ -61,6 +61,15 @@ def test_what_lies_outside_the_shown_area_counts_neither_way():
     assert result.tolist() == [True]
 
 
+def test_a_wider_margin_takes_in_what_lies_beyond_the_extent():
+    parts = table([-15.0, 15.0, 30.0])
+    own = [label(-15.0, 15.0, extent=30.0)]
+    # half of 30 arcsec and two beams of 5 arcsec: 25 arcsec
+    assert not covered_by_one(parts, groups(0, 0, 0), own, BEAM).any()
+    assert covered_by_one(parts, groups(0, 0, 0), own, BEAM, margin=3.1).all()
+    assert not covered_by_one(parts, groups(0, 0, 1), own, BEAM, margin=3.1).any()
+
+
 def test_a_label_without_detections_is_not_covered():
     assert covered_by_one(table([]), groups(), [label(0.0, extent=10.0)], BEAM).tolist() == [False]
 
