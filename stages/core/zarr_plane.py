@@ -120,7 +120,7 @@ def _array(path: Path | RemoteFile, name: int | str | None) -> tuple[Any, str]:
         found = dict(store.arrays())
     images = {key: array for key, array in found.items() if len(array.shape) >= 2}
     if len(images) != 1:
-        listing = ", ".join(found) or "none"
+        listing = ", ".join(sorted(found)) or "none"
         raise InputError(
             f"{path}: the store has no single image (its arrays: {listing}); choose one with the "
             "option extension."
