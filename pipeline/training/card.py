@@ -24,8 +24,8 @@ tags: [astronomy, {field}, object-detection]
 {head} head on {backbone}, {parameters:,} parameters, for `cyclades run IMAGE --set
 detection={stage} --set detection.weights={name}.safetensors`.
 
-- Input: {channels} ({stretches}) of {image}, in units of its noise; beams of {low:g} to {high:g}
-  pixels (others are resampled).
+- Input: {channels} ({stretches}) of {image}, in units of its noise; trained on beams of
+  {low:g} to {high:g} pixels, and shown {least:g} to {most:g} (images with others are resampled).
 - Classes: {classes}.
 - Trained for {steps} steps of {batch} tiles of {size} x {size} pixels, seed {seed}; {samples:,}
   tiles in all{start}. Data:
@@ -142,6 +142,8 @@ def write_card(spec: NetworkSpec, weights: Path, parameters: int) -> Path:
         stretches=", ".join(spec.input.stretches),
         low=spec.input.beam_pixels[0],
         high=spec.input.beam_pixels[1],
+        least=spec.input.shown_beams[0],
+        most=spec.input.shown_beams[1],
         classes=", ".join(spec.classes),
         steps=how["steps"],
         batch=how["batch"],
