@@ -5,12 +5,14 @@ same machine (IVOA Recommendation SAMP 1.3); TOPCAT and Aladin start a hub by th
 """
 
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 
@@ -126,7 +128,7 @@ def samp_package() -> Any:
 def _client() -> Iterator[Any]:
     samp = samp_package()
     client = samp.SAMPIntegratedClient(
-        name="cyclades", description="finds, measures and catalogues sources"
+        name="cyclades", description="finds, measures and catalogues sources", addr="127.0.0.1"
     )
     try:
         client.connect()
@@ -153,16 +155,27 @@ def _takers(client: Any, kind: str, to: str | None) -> list[tuple[str, str]]:
 
 def _call(client: Any, number: str, kind: str, parameters: dict[str, str], timeout: float) -> str:
     """Send a message and wait for the answer; what is wrong with it, or nothing."""
-    message = {"samp.mtype": kind, "samp.params": parameters}
+    # The hub could wait for us, but that of pyvo and astropy makes the place for the answer after
+    # it has sent the message, and loses the answer of a program that is faster.
+    tag, answers, told = f"{kind}-{uuid4().hex}", [], threading.Event()
+
+    def take(private_key: str, responder: str, tag: str, response: dict[str, Any]) -> None:
+        answers.append(response)
+        told.set()
+
+    client.bind_receive_response(tag, take)
     try:
-        answer = client.call_and_wait(number, message, timeout=str(int(np.ceil(timeout))))
+        client.call(number, tag, {"samp.mtype": kind, "samp.params": parameters})
     except Exception as error:
-        # faults of the hub, among them that the time is over, and programs that went away
+        # faults of the hub, among them programs that went away
         return str(getattr(error, "faultString", error)) or type(error).__name__
+    if not told.wait(timeout):
+        return f"it did not answer for {timeout:g} seconds"
+    answer = answers[0]
     if answer.get("samp.status") in ("samp.ok", "samp.warning"):
         return ""
-    told = answer.get("samp.error") or {}
-    return str(told.get("samp.errortxt") or "it could not read it")
+    wrong = answer.get("samp.error") or {}
+    return str(wrong.get("samp.errortxt") or "it could not read it")
 
 
 def _table(value: Any, name: str) -> "Table | QTable":

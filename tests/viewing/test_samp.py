@@ -1,6 +1,7 @@
 """Sending by SAMP, to programs on a hub in this process."""
 
 import threading
+import time
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
@@ -132,6 +133,31 @@ def test_a_program_that_fails_is_told_of(hub, catalogue, tmp_path, capsys):
     broken.client.disconnect()
     assert stop.value.code == 2
     assert "broken did not take x: out of memory" in capsys.readouterr().err
+
+
+def test_an_answer_is_not_lost_where_the_program_is_faster_than_the_hub(monkeypatch, request):
+    server = samp_package().SAMPHubServer
+    prompt = server._call
+
+    def slow(self, *words):
+        number = prompt(self, *words)
+        time.sleep(0.3)
+        return number
+
+    monkeypatch.setattr(server, "_call", slow)
+    program = request.getfixturevalue("topcat")
+    rows = Table({"ra": [180.0], "dec": [-30.0]})
+    made = send({"a": rows}, at=(180.0, -30.0), timeout=5)
+    assert [(one.message, one.error) for one in made] == [(TABLE, ""), (POINT, "")]
+    assert len(program.got) == 2
+
+
+def test_a_program_that_does_not_answer_is_told_of(hub):
+    silent = Program("silent", [])
+    silent.client.bind_receive_call(POINT, lambda *words: None)
+    (made,) = send({}, at=(180.0, -30.0), timeout=0.2)
+    silent.client.disconnect()
+    assert made.error == "it did not answer for 0.2 seconds"
 
 
 def test_without_a_hub_or_a_program_the_error_says_what_to_start(
