@@ -7,7 +7,6 @@ predicted too. It writes ``dense.safetensors`` and its card.
 """
 
 import argparse
-import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from cyclades.stages.networks.graphs import CELL
 from cyclades.stages.networks.pretrained import write_tensors
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.weights import find_detector, read_metadata
+from cyclades.stages.networks.weights_files import tensors_digest
 
 TRUNK = "yolo"
 ESTIMATOR = "grid"
@@ -295,7 +295,7 @@ def specification(name: str, training: dict[str, Any]) -> BackgroundSpec:
     return BackgroundSpec(
         name=name,
         trunk=TRUNK,
-        trunk_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        trunk_sha256=tensors_digest(path),
         estimator=ESTIMATOR,
         cell=CELL,
         statistics=STATISTICS,

@@ -42,7 +42,7 @@ class BackgroundSpec(Part):
     trunk: str
     """The detector whose features it takes: a shipped one's name, or a file."""
     trunk_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """Of the detector's file."""
+    """Of the detector's tensors; see `cyclades.stages.networks.weights_files.tensors_digest`."""
     estimator: str
     """The background that gives the first maps."""
     options: dict[str, Any] = Field(default_factory=dict)

@@ -60,6 +60,26 @@ def verify(path: Path, sha256: str) -> None:
         )
 
 
+def tensors_digest(path: Path) -> str:
+    """SHA-256 of the tensors of a safetensors file: names, types, shapes and numbers.
+
+    What the file says of them beside, such as a calibration made anew, does not change it.
+
+    Raises
+    ------
+    InputError
+        Where it is no safetensors file.
+    """
+    header, start = _header(path)
+    header.pop("__metadata__", None)
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    with open(path, "rb") as opened:
+        opened.seek(start)
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def refuse_pickled(path: Path) -> None:
     """Refuse kinds of files that can run code when they are read."""
     if path.suffix.lower() in PICKLED:
@@ -73,12 +93,22 @@ def refuse_pickled(path: Path) -> None:
 def read_metadata(path: Path) -> dict[str, str]:
     """Metadata of a safetensors file, read from its header alone.
 
-    The file starts with the length of the header in 8 bytes, little-endian, then comes JSON.
-
     Raises
     ------
     InputError
         Where it is no safetensors file.
+    """
+    header, _ = _header(path)
+    try:
+        return dict(header.get("__metadata__", {}))
+    except (ValueError, TypeError) as error:
+        raise _damaged(path) from error
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """Header of a safetensors file, and where the numbers start.
+
+    The file starts with the length of the header in 8 bytes, little-endian, then comes JSON.
     """
     refuse_pickled(path)
     try:
@@ -86,14 +116,18 @@ def read_metadata(path: Path) -> dict[str, str]:
             (length,) = struct.unpack("<Q", opened.read(8))
             if length > path.stat().st_size - 8:
                 raise ValueError("longer than the file")
-            header: dict[str, Any] = json.loads(opened.read(length))
-            return dict(header.get("__metadata__", {}))
+            header = json.loads(opened.read(length))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (struct.error, ValueError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"{path}: not a safetensors file, or damaged; give weights as *.safetensors."
-        ) from error
+    except (struct.error, ValueError) as error:
+        raise _damaged(path) from error
+    if not isinstance(header, dict):
+        raise _damaged(path)
+    return header, 8 + length
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path}: not a safetensors file, or damaged; give weights as *.safetensors.")
 
 
 def local_copies(name: str, folder: Path) -> Iterator[Path]:

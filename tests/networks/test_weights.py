@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -26,6 +27,7 @@ from cyclades.stages.networks.weights import (
     read_metadata,
     verify,
 )
+from cyclades.stages.networks.weights_files import tensors_digest
 from cyclades.stages.networks.weights_listing import describe
 
 
@@ -242,3 +244,23 @@ def test_detectors_that_are_refused(shipped: Path, tmp_path: Path, folder: Path)
         damaged.write(b"\0")
     with pytest.raises(InputError, match="SHA-256"):
         find_detector("small")
+
+
+def test_the_digest_of_tensors_is_of_their_names_types_and_numbers_alone(tmp_path) -> None:
+    from safetensors.numpy import save_file
+
+    def digest(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> str:
+        save_file(tensors, tmp_path / "one.safetensors", metadata=metadata)
+        return tensors_digest(tmp_path / "one.safetensors")
+
+    plain = {"a": np.arange(6.0), "b": np.ones((2, 3), np.float16)}
+    first = digest(plain, {"said": "one thing"})
+    assert digest(dict(reversed(plain.items())), {"said": "another", "more": "words"}) == first
+    others = (
+        {**plain, "a": np.nextafter(plain["a"], 9.0)}, {**plain, "b": np.ones((3, 2), np.float16)},
+        {**plain, "a": plain["a"].view(np.int64)}, {"c": plain["a"], "b": plain["b"]},
+    )  # fmt: skip
+    assert first not in {digest(one, {"said": "one thing"}) for one in others}
+    (tmp_path / "one.safetensors").write_bytes(b"no such file")
+    with pytest.raises(InputError, match="not a safetensors file"):
+        tensors_digest(tmp_path / "one.safetensors")
