@@ -38,7 +38,14 @@ if TYPE_CHECKING:
 @click.option(
     "--calibrate",
     is_flag=True,
-    help="Calibrate the scores anew on as many other tiles, and write WEIGHTS and their card.",
+    help="Calibrate the scores and fit evidence and classes anew, on as many other tiles, and "
+    "write WEIGHTS and their card.",
+)
+@click.option(
+    "--classes",
+    is_flag=True,
+    help="Fit the decision on classes alone anew, on as many other tiles, and write WEIGHTS and "
+    "their card; scores stay as they are.",
 )
 @click.option(
     "--errors",
@@ -52,6 +59,7 @@ def evaluate(
     tiles: int | None,
     preset: str | None,
     calibrate: bool,
+    classes: bool,
     errors: bool,
     as_json: bool,
 ) -> None:
@@ -65,13 +73,15 @@ def evaluate(
     from cyclades.stages.core.errors import ConfigurationError
 
     try:
+        from cyclades.pipeline.training.held_out import CLASSES, SCORES
         from cyclades.pipeline.training.held_out import evaluate as run
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"Evaluating needs the package {error.name!r}; install cyclades[learned]."
         ) from error
     options = None if config is None else read_options(config)
-    spec = run(weights, options, tiles=tiles, preset=preset, calibrate=calibrate, errors=errors)
+    fit = (SCORES, CLASSES) if calibrate else (CLASSES,) if classes else ()
+    spec = run(weights, options, tiles=tiles, preset=preset, fit=fit, errors=errors)
     if as_json:
         told = ("held_out", "by_class", "metrics", "errors")
         print_json({"name": spec.name, **{k: v for k, v in spec.training.items() if k in told}})

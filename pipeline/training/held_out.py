@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ _HELD_OUT = 1_000_003
 """Added to the seed of the training's simulation for held-out tiles; the final ones take twice
 this, so that no tile of a curve is in the final figures."""
 _FINAL = 2
+SCORES, CLASSES = "scores", "classes"
+"""What may be fitted to held-out tiles: calibration and evidence; the decision on classes."""
 
 
 def held_out_data(options: TrainingOptions, number: int) -> DataOptions:
@@ -58,7 +60,7 @@ def finish(
     options: TrainingOptions,
     detector: Detector,
     *,
-    calibrate: bool = True,
+    fit: Collection[str] = (SCORES, CLASSES),
     progress: bool = False,
     errors: bool = False,
 ) -> NetworkSpec:
@@ -70,9 +72,8 @@ def finish(
         Say which held-out data, and how many tiles.
     detector : Detector
         Its specification is changed: calibration and figures.
-    calibrate : bool
-        Whether to fit the calibration, the decision on classes and the evidence first, to as many
-        other tiles.
+    fit : collection of str
+        What to fit first, to as many other tiles: `SCORES`, `CLASSES`, both or nothing.
     progress : bool
         Show a progress bar where there is a terminal.
     errors : bool
@@ -89,7 +90,7 @@ def finish(
     data = held_out_data(options, _FINAL)
     source = build_source(data, options.size, spec.classes)
     run = detection(detector)
-    if calibrate:
+    if fit:
         # The calibration must not be judged on the tiles that it was fitted to.
         learned: list[Examples] = []
         heard: list[Witnesses | None] = []
@@ -105,11 +106,12 @@ def finish(
             plain,
             look=learn,
         )
-        changes = {
-            "calibration": fit_calibration(first.score, first.real),
-            "decision": fit_decision(learned),
-            "evidence": fit_evidence(heard),
-        }
+        changes: dict[str, Any] = {}
+        if SCORES in fit:
+            changes["calibration"] = fit_calibration(first.score, first.real)
+            changes["evidence"] = fit_evidence(heard)
+        if CLASSES in fit:
+            changes["decision"] = fit_decision(learned)
         spec = spec.model_copy(update=changes)
     heights = Heights(spec.input.mesh)
     judged = judge(
@@ -137,7 +139,7 @@ def evaluate(
     *,
     tiles: int | None = None,
     preset: str | None = None,
-    calibrate: bool = False,
+    fit: Collection[str] = (),
     progress: bool = True,
     errors: bool = False,
 ) -> NetworkSpec:
@@ -154,8 +156,8 @@ def evaluate(
         How many, instead of those of the options.
     preset : str, optional
         Of the simulation, instead of that of the options.
-    calibrate : bool
-        Calibrate anew, on as many other tiles, and write the file and its card anew. The numbers
+    fit : collection of str
+        What to fit anew, as in `finish`; the file and its card are then written anew. The numbers
         of the network stay as they are.
     progress : bool
         Show a progress bar where there is a terminal.
@@ -175,11 +177,9 @@ def evaluate(
         Where weights or data cannot be read, or the file not be written.
     """
     file = find_detector(weights)
-    if calibrate and (
-        str(weights) in shipped_detectors() or not Path(weights).expanduser().exists()
-    ):
+    if fit and (str(weights) in shipped_detectors() or not Path(weights).expanduser().exists()):
         raise ConfigurationError(
-            f"{weights}: --calibrate writes the file anew; copy {file} and give the copy."
+            f"{weights}: a fit writes the file anew; copy {file} and give the copy."
         )
     detector = load_detector(file, "cuda" if torch.cuda.is_available() else "cpu")
     if options is None:
@@ -187,11 +187,11 @@ def evaluate(
     spec = finish(
         _changed(options, tiles, preset),
         detector,
-        calibrate=calibrate,
+        fit=fit,
         progress=progress,
         errors=errors,
     )
-    if calibrate:
+    if fit:
         # the report is for the reader alone
         kept = {key: value for key, value in spec.training.items() if key != "errors"}
         _describe_anew(file, spec.model_copy(update={"training": kept}))

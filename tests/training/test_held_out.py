@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 
 from cyclades.pipeline.cli import main
 from cyclades.pipeline.training.card import PUBLISHED_F1
-from cyclades.pipeline.training.held_out import evaluate, finish
+from cyclades.pipeline.training.held_out import CLASSES, SCORES, evaluate, finish
 from cyclades.pipeline.training.options import TrainingOptions
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.networks.detector import Detector, load_detector, save_detector
 from cyclades.stages.networks.specification import Calibration, NetworkSpec
-from cyclades.stages.networks.weights import shipped_detectors
+from cyclades.stages.networks.weights import find_detector, shipped_detectors
 
 pytestmark = pytest.mark.usefixtures("one_processor")
 
@@ -158,8 +158,22 @@ def test_a_new_calibration_changes_the_description_alone(finished, capsys):
     ]  # fmt: skip
 
 
+def test_a_decision_on_classes_leaves_the_scores(finished, monkeypatch):
+    from cyclades.pipeline.training import held_out
+
+    decision = load_detector(find_detector("yolo")).spec.decision
+    monkeypatch.setattr(held_out, "fit_decision", lambda learned: decision)
+    detector = load_detector(finished)
+    old = Calibration(score_logit=(-9.0, 9.0), probability_logit=(8.9, 9.0))
+    detector.spec = detector.spec.model_copy(update={"calibration": old})
+    save_detector(detector, finished, half=True)
+    assert cyclades("evaluate", finished, "--classes") == 0
+    spec = load_detector(finished).spec
+    assert (spec.calibration, spec.evidence, spec.decision) == (old, None, decision)
+
+
 def test_the_card_says_where_tiles_of_other_data_came_from(finished):
-    evaluate(finished, preset="beam", tiles=2, calibrate=True)
+    evaluate(finished, preset="beam", tiles=2, fit=(SCORES, CLASSES))
     card = finished.with_suffix(".md").read_text()
     assert "of other data than the training's" in card
     assert "preset: beam" in card
@@ -198,7 +212,7 @@ def test_what_cannot_be_judged_is_refused_in_a_sentence(finished, tmp_path, caps
 def test_a_shipped_detector_is_not_calibrated_in_its_place():
     for name in shipped_detectors():
         with pytest.raises(ConfigurationError, match="give the copy"):
-            evaluate(name, calibrate=True)
+            evaluate(name, fit=(CLASSES,))
 
 
 def test_without_torch_a_sentence_says_what_to_install():
