@@ -59,6 +59,11 @@ class MeasurementOptions(RunOptions):
         None,
         "A detector of whose backbone the heads see features beside the windows; left out: none.",
     )
+    start: str | None = parameter(
+        None,
+        "A head without a trunk that all heads start from, with trunks that say nothing yet; left "
+        "out: random numbers.",
+    )
     width: int = parameter(160, "Of the hidden layers.", ge=8)
     members: int = parameter(1, "Heads, which learn from the same rows in other orders.", ge=1)
 
@@ -220,14 +225,14 @@ class MeasurementTraining(lightning.LightningModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Loss of a batch: at first by distance, so that wrong values do not pass as uncertain."""
         share = self.global_step / self.options.steps
-        if share > 0.3:
+        started = self.options.start is not None
+        if share > 0.3 or started:
             self.head.norm.eval()
-        mean, factor, units = self.head(
-            batch["fine"], batch["coarse"], batch["numbers"], batch["region"]
-        )
+        region = None if self.options.trunk is None else self.head.projected(batch["region"])
+        mean, factor, units = self.head(batch["fine"], batch["coarse"], batch["numbers"], region)
         number = self.options.realisations
         terms = measurement_losses(mean, factor, units, batch, number)
-        if share < 0.1:
+        if share < 0.1 and not started:
             away = measurement_losses(mean.detach(), factor, units, batch, number)
             loss = terms["distance"] + away["likelihood"]
         else:

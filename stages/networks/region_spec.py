@@ -22,8 +22,9 @@ class RegionTrunk(Part):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Of the detector's file."""
     channels: int = Field(ge=1)
-    stride: int = Field(default=4, ge=1)
-    """Of the level that regions are taken from."""
+    """Features of a cell,"""
+    few: int = Field(default=16, ge=1)
+    """and those that a head takes of them."""
 
 
 class RegionSpec(Part):
