@@ -66,11 +66,26 @@ class LearnedCharacterization(CharacterizationStage):
         ge=1,
         le=8,
     )
+    tile: int | None = parameter(
+        None,
+        "Longest side of the tiles of a look of its own, for heads that see features of a "
+        "detector; the detection's own by default.",
+        unit="pixels",
+    )
     beam_tolerance: float = parameter(
         0.01,
         "Relative uncertainty of the beam's size, allowed for before a source is called resolved.",
         ge=0,
     )
+
+    def model_post_init(self, context: object) -> None:
+        """Check the size of tiles as the detection does."""
+        create_stage("detection", "yolo", **self._looks())
+
+    def _looks(self) -> dict[str, Any]:
+        """Parameters of a look of its own."""
+        look = {"runtime": self.runtime}
+        return look if self.tile is None else {**look, "tile": self.tile}
 
     def measure(
         self,
@@ -109,9 +124,7 @@ class LearnedCharacterization(CharacterizationStage):
             excess, background.rms, detections, leaves[rows], image.psf,
             noise_size(noise, image.psf),
         )  # fmt: skip
-        self._fill(
-            result, rows, windows, network, image, detections.signs[leaves[rows]], context
-        )
+        self._fill(result, rows, windows, network, image, detections.signs[leaves[rows]], context)
         result = with_left_light(
             result, detections, excess, background.rms, image.psf,
             float(np.exp(noise_size(noise, image.psf))), known,
@@ -236,13 +249,8 @@ class LearnedCharacterization(CharacterizationStage):
         """Look at an image of which no stage before kept what is wanted."""
         want_cells(context, wanted)
         spec = NetworkSpec.from_metadata(read_metadata(wanted.weights), wanted.weights)
-        detection = cast(
-            Any,
-            create_stage(
-                "detection", detection_of(spec.head.name), weights=str(wanted.weights),
-                runtime=self.runtime,
-            ),
-        )  # fmt: skip
+        look = {"weights": str(wanted.weights), **self._looks()}
+        detection = cast(Any, create_stage("detection", detection_of(spec.head.name), **look))
         with context.noting_below("characterization"):
             detection.look(image, context=context)
         cells = seen_cells(context, wanted, image)

