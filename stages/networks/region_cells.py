@@ -7,7 +7,8 @@ few is linear, and so commutes with the interpolation: few are kept of the whole
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,8 @@ SIGMAS = 2.3548
 """Sigmas of a beam in its FWHM."""
 
 
-class Projection(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Projection:
     """From the features of a cell to the few that the heads see, those of each head in turn.
 
     Parameters
