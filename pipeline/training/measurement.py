@@ -76,11 +76,11 @@ shape of a component from two windows of the image in the frame of its beam, wit
 
 - Beams of {low:g} to {high:g} pixels; segments that reach no further than {largest:g} beams from
   the summit. Everything else is measured by moments.
-- Trained for {steps} steps of {batch} rows, seed {seed}, on {rows:,} rows of {fields} simulated
+{beside}- Trained for {steps} steps of {batch} rows, seed {seed}, on {rows:,} rows of {fields} simulated
   fields ({kinds}), each under {realisations} realisations of the noise; flat in the logarithms of
   peak ({snr_low:g} to {snr_high:g} rms) and size; noise with the autocorrelation of the beam or
   wider. Errors calibrated on {held} rows of {held_out} further fields.
-- Made by `python -m cyclades.pipeline.training.measurement FOLDER`.
+{started}- Made by `python -m cyclades.pipeline.training.measurement FOLDER`.
 - Licence of the weights: {licence}.
 
 ## Pulls on the rows of the calibration
@@ -91,6 +91,13 @@ brightest pixel: of all rows, blends and parts of other shapes among them, and o
 {table}
 
 {gaussians}
+"""
+
+
+BESIDE = """- Sees features of the cells of {trunk} around a source as well ({few} of {channels}). A route
+  whose other learned stages name the same weights looks at the image once.
+"""
+STARTED = """- Learned from where {start} had ended.
 """
 
 
@@ -380,8 +387,13 @@ def finish(
     network.spec = network.spec.model_copy(update={"calibration": calibration.to_mapping()})
     path = folder / f"{o.name}.safetensors"
     save_region_network(network, path)
-    spec = network.spec
+    spec, beside = network.spec, ""
+    if spec.trunk is not None:
+        few, channels = spec.trunk.few, spec.trunk.channels
+        beside = BESIDE.format(trunk=spec.trunk.weights, few=few, channels=channels)
     card = CARD.format(
+        beside=beside,
+        started="" if o.start is None else STARTED.format(start=o.start),
         name=o.name, licence=o.licence, members=o.members,
         parameters=sum(p.numel() for p in network.heads[0].parameters()),
         low=spec.beam_pixels[0], high=spec.beam_pixels[1], largest=spec.largest, steps=o.steps,
