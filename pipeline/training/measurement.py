@@ -76,8 +76,8 @@ shape of a component from two windows of the image in the frame of its beam, wit
 
 - Beams of {low:g} to {high:g} pixels; segments that reach no further than {largest:g} beams from
   the summit. Everything else is measured by moments.
-{beside}- Trained for {steps} steps of {batch} rows, seed {seed}, on {rows:,} rows of {fields} simulated
-  fields ({kinds}), each under {realisations} realisations of the noise; flat in the logarithms of
+{beside}- Trained for {steps} steps of {batch} rows, seed {seed}, on {rows:,} rows of {fields}
+  simulated fields ({kinds}), each under {realisations} realisations of the noise; flat in the logarithms of
   peak ({snr_low:g} to {snr_high:g} rms) and size; noise with the autocorrelation of the beam or
   wider. Errors calibrated on {held} rows of {held_out} further fields.
 {started}- Made by `python -m cyclades.pipeline.training.measurement FOLDER`.
@@ -92,13 +92,10 @@ brightest pixel: of all rows, blends and parts of other shapes among them, and o
 
 {gaussians}
 """
-
-
-BESIDE = """- Sees features of the cells of {trunk} around a source as well ({few} of {channels}). A route
-  whose other learned stages name the same weights looks at the image once.
+BESIDE = """- Sees features of the cells of {trunk} around a source as well ({few} of {channels}). A
+  route whose other learned stages name the same weights looks at the image once.
 """
-STARTED = """- Learned from where {start} had ended.
-"""
+STARTED = "- Learned on from where {start} had ended.\n"
 
 
 def examples(options: MeasurementOptions, seeds: range, folder: Path) -> Examples:
