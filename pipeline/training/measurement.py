@@ -78,8 +78,8 @@ shape of a component from two windows of the image in the frame of its beam, wit
   the summit. Everything else is measured by moments.
 {beside}- Trained for {steps} steps of {batch} rows, seed {seed}, on {rows:,} rows of {fields}
   simulated fields ({kinds}), each under {realisations} realisations of the noise; flat in the
-  logarithms of peak ({snr_low:g} to {snr_high:g} rms) and size; noise with the autocorrelation of the beam or
-  wider. Errors calibrated on {held} rows of {held_out} further fields.
+  logarithms of peak ({snr_low:g} to {snr_high:g} rms) and size; noise with the autocorrelation of
+  the beam or wider. Errors calibrated on {held} rows of {held_out} further fields.
 {started}- Made by `python -m cyclades.pipeline.training.measurement FOLDER`.
 - Licence of the weights: {licence}.
 
