@@ -80,7 +80,7 @@ shape of a component from two windows of the image in the frame of its beam, wit
   simulated fields ({kinds}), each under {realisations} realisations of the noise; flat in the
   logarithms of peak ({snr_low:g} to {snr_high:g} rms) and size; noise with the autocorrelation of
   the beam or wider. Errors calibrated on {held} rows of {held_out} further fields.
-{started}- Made by `python -m cyclades.pipeline.training.measurement FOLDER`.
+{started}- Made by `python -m cyclades.pipeline.training.measurement FOLDER`{options}.
 - Licence of the weights: {licence}.
 
 ## Pulls on the rows of the calibration
@@ -95,6 +95,8 @@ brightest pixel: of all rows, blends and parts of other shapes among them, and o
 BESIDE = """- Sees features of the cells of {trunk} around a source as well ({few} of {channels}). A
   route whose other learned stages name the same weights looks at the image once.
 """
+OPTIONS = """ with `--config FILE`,
+  where FILE holds `{differ}`"""
 STARTED = "- Learned on from where {start} had ended.\n"
 
 
@@ -388,7 +390,11 @@ def finish(
     if spec.trunk is not None:
         few, channels = spec.trunk.few, spec.trunk.channels
         beside = BESIDE.format(trunk=spec.trunk.weights, few=few, channels=channels)
+    own = {"licence", "name", "threads", "workers"}
+    differ = o.model_dump(mode="json", exclude_defaults=True, exclude=own)
+    text = yaml.safe_dump(differ, default_flow_style=True, width=72).strip()
     card = CARD.format(
+        options=OPTIONS.format(differ=text) if differ else "",
         beside=beside,
         started="" if o.start is None else STARTED.format(start=o.start),
         name=o.name, licence=o.licence, members=o.members,

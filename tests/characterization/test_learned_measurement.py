@@ -273,7 +273,15 @@ def test_heads_of_ones_own_are_exported(tmp_path):
     )  # fmt: skip
 
 
-def test_a_run_without_torch(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "background=dense detection=yolo characterization.weights=measurement_yolo",
+    ],
+    ids=["windows-alone", "fully-learned"],
+)
+def test_a_run_without_torch(options, tmp_path):
     """A whole run where torch cannot be imported, as where it is not installed."""
     data, _ = field()
     header = fits.Header(
@@ -286,11 +294,12 @@ def test_a_run_without_torch(tmp_path):
     fits.writeto(tmp_path / "field.fits", data.astype(np.float32), header)
     script = (
         "import sys; sys.modules['torch'] = None; from cyclades.pipeline.cli import main; "
-        "main(['run', 'field.fits', '--output', '.', '--set', 'characterization=learned'])"
+        "main(['run', 'field.fits', '--output', '.', *sys.argv[1:]])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    settings = ["characterization=learned", *options.split()]
+    given = [text for one in settings for text in ("--set", one)]
+    command = [sys.executable, "-c", script, *given]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made = Table.read(tmp_path / "field.catalogue.fits", hdu="components")
     assert len(made) > 50
