@@ -326,8 +326,12 @@ class Pipeline:
         return SetRun(self.config, source, context, progress, planes=image)
 
     def _prepare(self, context: Context, kinds: Sequence[str]) -> None:
-        """Let stages say at once what they lack, not after the stages before them."""
-        for kind in kinds:
+        """Let stages say at once what they lack, not after the stages before them.
+
+        The last come first, since they may want something of those before them.
+        """
+        context.wanted.clear()
+        for kind in reversed(kinds):
             named = getattr(self.config, kind)
             for stage in named if isinstance(named, tuple) else (named,):
                 stage.prepare(context=context)

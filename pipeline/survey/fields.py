@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cyclades.stages.core.context import Context
 
 UNFIT = "unfit"
-NETWORKS = ("detector", "classifier", "prompted")
+NETWORKS = ("detector", "classifier", "prompted", "measurer", "background")
 """Cached values that serve all images of a process."""
 
 

@@ -81,7 +81,7 @@ class Examples:
         Whether all the light of one object, and of no other, is in the row.
     island : ndarray of int, shape (n,)
         Equal for the rows of one island.
-    region : ndarray, shape (n, channels, cells, cells)
+    region : ndarray, shape (n, channels, REGION, REGION)
         Features of a backbone; no channels where there are none.
     """
 
@@ -253,7 +253,7 @@ def field_examples(
     side: int = 448,
     realisations: int = 4,
     beam: Floats | None = None,
-    features: Callable[[SkyImage, Floats], NDArray[np.float16]] | None = None,
+    features: Callable[[SkyImage, Windows], NDArray[np.float16]] | None = None,
     **options: object,
 ) -> Examples:
     """Simulate a plane of objects under several realisations of the noise, and cut out the rows.
@@ -266,7 +266,7 @@ def field_examples(
     beam : ndarray, shape (2, 2), optional
         In place of a random one.
     features : callable, optional
-        Gives features around places of an image.
+        Gives features around windows of an image.
     **options
         Of `draw_objects`.
     """
@@ -314,7 +314,7 @@ def field_examples(
                 found.island_of[leaves[good]],
                 np.zeros((int(good.sum()), 0, 0, 0), np.float16)
                 if features is None
-                else features(SkyImage(plane, psf=psf), windows.centre),
+                else features(SkyImage(plane, psf=psf), windows),
             )
         )
         objects_of.append(true.first[good])

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,15 +30,27 @@ from cyclades.pipeline.training.measurement_module import (
     MeasurementOptions,
     MeasurementTraining,
 )
+from cyclades.stages.core.context import Context
+from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.geometry import Floats
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.products import Integers
+from cyclades.stages.core.registry import create_stage
+from cyclades.stages.networks.cell_maps import Wanted, seen_cells, want_cells
+from cyclades.stages.networks.heads.table import detection_of
 from cyclades.stages.networks.region_answers import answers
-from cyclades.stages.networks.region_head import RegionNetwork, save_region_network
+from cyclades.stages.networks.region_cells import regions, trunk_of
+from cyclades.stages.networks.region_head import (
+    RegionNetwork,
+    load_region_network,
+    save_region_network,
+)
 from cyclades.stages.networks.region_results import NAMES, Calibration
 from cyclades.stages.networks.region_runtime import TorchHeads
 from cyclades.stages.networks.region_spec import OUTPUTS, RegionSpec
-from cyclades.stages.networks.region_trunk import RegionFeatures, trunk_of
+from cyclades.stages.networks.region_windows import Windows
+from cyclades.stages.networks.specification import NetworkSpec
+from cyclades.stages.networks.weights import find_detector, find_measurer, read_metadata
 
 FIELDS_A_FILE = 25
 BRIGHTNESS = np.log([2.5, 4.5, 7.0, 12.0, 30.0, 100.0, 400.0])
@@ -64,11 +76,11 @@ shape of a component from two windows of the image in the frame of its beam, wit
 
 - Beams of {low:g} to {high:g} pixels; segments that reach no further than {largest:g} beams from
   the summit. Everything else is measured by moments.
-- Trained for {steps} steps of {batch} rows, seed {seed}, on {rows:,} rows of {fields} simulated
-  fields ({kinds}), each under {realisations} realisations of the noise; flat in the logarithms of
-  peak ({snr_low:g} to {snr_high:g} rms) and size; noise with the autocorrelation of the beam or
-  wider. Errors calibrated on {held} rows of {held_out} further fields.
-- Made by `python -m cyclades.pipeline.training.measurement FOLDER`.
+{beside}- Trained for {steps} steps of {batch} rows, seed {seed}, on {rows:,} rows of {fields}
+  simulated fields ({kinds}), each under {realisations} realisations of the noise; flat in the
+  logarithms of peak ({snr_low:g} to {snr_high:g} rms) and size; noise with the autocorrelation of
+  the beam or wider. Errors calibrated on {held} rows of {held_out} further fields.
+{started}- Made by `python -m cyclades.pipeline.training.measurement FOLDER`{options}.
 - Licence of the weights: {licence}.
 
 ## Pulls on the rows of the calibration
@@ -80,6 +92,12 @@ brightest pixel: of all rows, blends and parts of other shapes among them, and o
 
 {gaussians}
 """
+BESIDE = """- Sees features of the cells of {trunk} around a source as well ({few} of {channels}). A
+  route whose other learned stages name the same weights looks at the image once.
+"""
+OPTIONS = """ with `--config FILE`,
+  where FILE holds `{differ}`"""
+STARTED = "- Learned on from where {start} had ended.\n"
 
 
 def examples(options: MeasurementOptions, seeds: range, folder: Path) -> Examples:
@@ -119,13 +137,19 @@ def examples(options: MeasurementOptions, seeds: range, folder: Path) -> Example
     return Examples.join(parts)
 
 
-def _look(weights: str) -> Callable[[SkyImage, Floats], NDArray[np.float16]]:
-    """What gives the features of a detector's backbone around places."""
-    features = RegionFeatures(trunk_of(weights))
+def _look(weights: str) -> Callable[[SkyImage, Windows], NDArray[np.float16]]:
+    """What gives the features of a detector's backbone around windows."""
+    trunk, path, context = trunk_of(weights), find_detector(weights), Context()
+    spec = NetworkSpec.from_metadata(read_metadata(path), path)
+    detection: Any = create_stage("detection", detection_of(spec.head.name), weights=weights)
+    wanted = Wanted(path, trunk.channels, lambda features: features)
+    want_cells(context, wanted)
 
-    def look(image: SkyImage, centre: Floats) -> NDArray[np.float16]:
-        made: NDArray[np.float16] = features(image, centre).cpu().numpy().astype(np.float16)
-        return made
+    def look(image: SkyImage, windows: Windows) -> NDArray[np.float16]:
+        detection.look(image, context=context)
+        cells = seen_cells(context, wanted, image)
+        assert cells is not None
+        return regions(cells, windows.centre, windows.frame).astype(np.float16)
 
     return look
 
@@ -152,6 +176,10 @@ def learn(options: MeasurementOptions, rows: Examples, folder: Path) -> RegionNe
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     network = RegionNetwork(spec)
+    if options.start is not None:
+        start_from(network, options.start)
+    if spec.trunk is not None:
+        scale_cells(network, rows)
     for member in range(options.members):
         own = folder / f"head{member}"
         checkpoint = prepare_folder(options, own, False, "training.yaml")
@@ -159,6 +187,41 @@ def learn(options: MeasurementOptions, rows: Examples, folder: Path) -> RegionNe
         fit(module, _unmixed(options), own, checkpoint=checkpoint)
         module.take_average()
     return network.eval()
+
+
+def start_from(network: RegionNetwork, weights: str) -> None:
+    """Give all heads the numbers of a head without a trunk, and let trunks say nothing.
+
+    Raises
+    ------
+    InputError
+        Where it has a trunk, or another width.
+    """
+    given = load_region_network(find_measurer(weights))
+    if given.spec.trunk is not None or given.spec.width != network.spec.width:
+        raise InputError(
+            f"{weights}: heads start from one of the same width without a trunk; change start."
+        )
+    state = given.heads[0].state_dict()
+    first = "hidden.0.weight"
+    for head in network.heads:
+        own = head.state_dict()
+        own |= {name: value for name, value in state.items() if name != first}
+        own[first] = torch.zeros_like(own[first])
+        own[first][:, : state[first].shape[1]] = state[first]
+        head.load_state_dict(own)
+
+
+def scale_cells(network: RegionNetwork, rows: Examples) -> None:
+    """Tell all heads the mean and the scatter of the features of cells."""
+    values = np.moveaxis(rows.region, 1, -1).reshape(-1, rows.region.shape[1])
+    values = values[:: max(1, len(values) // 100_000)].astype(np.float32)
+    # rounded as the file of weights has them, so that both are the same
+    centre, scale = (v.astype(np.float16) for v in (values.mean(0), values.std(0) + 1e-3))
+    for head in network.heads:
+        own: Any = head
+        own.cell_centre.copy_(torch.from_numpy(centre.astype(np.float32)))
+        own.cell_scale.copy_(torch.from_numpy(scale.astype(np.float32)))
 
 
 def _unmixed(options: MeasurementOptions) -> MeasurementOptions:
@@ -189,7 +252,10 @@ def errors_of(network: RegionNetwork, rows: Examples) -> Errors:
             np.asarray(part, np.float32)
             for part in (some.fine, some.coarse, some.numbers, some.region)
         )
-        mean, covariance, misfit = answers(heads, fine, coarse, numbers, region)
+        if heads.projection is not None:
+            region = np.moveaxis(heads.projection(np.moveaxis(region, 1, 0)), 0, 1)
+        around = None if heads.projection is None else region
+        mean, covariance, misfit = answers(heads, fine, coarse, numbers, around)
         truth = some.truth.astype(float)
         truth[:, [0, 6]] /= some.scale[:, None]
         parts.append((mean - truth, np.sqrt(np.einsum("nii->ni", covariance)), misfit))
@@ -320,8 +386,17 @@ def finish(
     network.spec = network.spec.model_copy(update={"calibration": calibration.to_mapping()})
     path = folder / f"{o.name}.safetensors"
     save_region_network(network, path)
-    spec = network.spec
+    spec, beside = network.spec, ""
+    if spec.trunk is not None:
+        few, channels = spec.trunk.few, spec.trunk.channels
+        beside = BESIDE.format(trunk=spec.trunk.weights, few=few, channels=channels)
+    own = {"licence", "name", "threads", "workers"}
+    differ = o.model_dump(mode="json", exclude_defaults=True, exclude=own)
+    text = yaml.safe_dump(differ, default_flow_style=True, width=72).strip()
     card = CARD.format(
+        options=OPTIONS.format(differ=text) if differ else "",
+        beside=beside,
+        started="" if o.start is None else STARTED.format(start=o.start),
         name=o.name, licence=o.licence, members=o.members,
         parameters=sum(p.numel() for p in network.heads[0].parameters()),
         low=spec.beam_pixels[0], high=spec.beam_pixels[1], largest=spec.largest, steps=o.steps,

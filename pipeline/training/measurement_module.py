@@ -14,6 +14,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from pydantic import model_validator
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -21,12 +22,15 @@ from cyclades.pipeline.training.fitting import loader, require_finite, warm_cosi
 from cyclades.pipeline.training.measured_sources import Examples
 from cyclades.pipeline.training.options import RunOptions
 from cyclades.stages.core.stage import parameter
+from cyclades.stages.networks.heads.table import AGPL
 from cyclades.stages.networks.region_answers import oriented, turned_numbers
 from cyclades.stages.networks.region_head import (
     RegionNetwork,
     triangular,
 )
 from cyclades.stages.networks.region_spec import OUTPUTS
+from cyclades.stages.networks.specification import NetworkSpec
+from cyclades.stages.networks.weights import find_detector, read_metadata
 
 OUTLIER = 4.0
 """Whitened errors beyond this many sigmas count linearly: rows whose truth is another source."""
@@ -59,8 +63,25 @@ class MeasurementOptions(RunOptions):
         None,
         "A detector of whose backbone the heads see features beside the windows; left out: none.",
     )
+    start: str | None = parameter(
+        None,
+        "A head without a trunk that all heads start from, with trunks that say nothing yet; left "
+        "out: random numbers.",
+    )
     width: int = parameter(160, "Of the hidden layers.", ge=8)
     members: int = parameter(1, "Heads, which learn from the same rows in other orders.", ge=1)
+
+    @model_validator(mode="after")
+    def _licence_of_the_trunk(self) -> "MeasurementOptions":
+        if self.trunk is not None:
+            path = find_detector(self.trunk)
+            licence = NetworkSpec.from_metadata(read_metadata(path), path).licence
+            if AGPL in licence and AGPL not in self.licence:
+                raise ValueError(
+                    f"heads that hang on features of {self.trunk} are under its licence; give "
+                    f"licence: {licence}"
+                )
+        return self
 
 
 class ExampleBatches(IterableDataset[Any]):
@@ -220,14 +241,14 @@ class MeasurementTraining(lightning.LightningModule):
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         """Loss of a batch: at first by distance, so that wrong values do not pass as uncertain."""
         share = self.global_step / self.options.steps
-        if share > 0.3:
+        started = self.options.start is not None
+        if share > 0.3 or started:
             self.head.norm.eval()
-        mean, factor, units = self.head(
-            batch["fine"], batch["coarse"], batch["numbers"], batch["region"]
-        )
+        region = None if self.options.trunk is None else self.head.projected(batch["region"])
+        mean, factor, units = self.head(batch["fine"], batch["coarse"], batch["numbers"], region)
         number = self.options.realisations
         terms = measurement_losses(mean, factor, units, batch, number)
-        if share < 0.1:
+        if share < 0.1 and not started:
             away = measurement_losses(mean.detach(), factor, units, batch, number)
             loss = terms["distance"] + away["likelihood"]
         else:

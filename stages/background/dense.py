@@ -17,16 +17,20 @@ from cyclades.stages.core.masking import source_mask
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.registry import create_stage
 from cyclades.stages.core.stage import BackgroundStage, Capabilities, parameter
+from cyclades.stages.networks.cell_maps import Project, cell_channels, put_cells
 from cyclades.stages.networks.dense_background import COMMAND, BackgroundHead, read_head
 from cyclades.stages.networks.heads.table import detection_of
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.tiles import Frame, Tile
-from cyclades.stages.networks.weights import find_background, find_detector, read_metadata
-from cyclades.stages.networks.weights_files import tensors_digest
+from cyclades.stages.networks.weights import (
+    find_background,
+    find_detector,
+    find_trunk,
+    read_metadata,
+)
 
 UNKNOWN_BEAM = 4.0
 """FWHM in pixels where no beam is known."""
-Project = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class DenseBackground(BackgroundStage):
@@ -121,9 +125,12 @@ class DenseBackground(BackgroundStage):
 
         def collect(frame: Frame) -> Callable[[Tile, NDArray[np.float32]], None]:
             grid = CellGrid.of(image.shape, image.origin, frame.scale, cell)
-            none = project(np.zeros((_features(file), 0, 0), np.float32))
-            held.append(Seen(grid, np.zeros((len(none), *grid.shape), np.float32)))
-            return lambda tile, features: _put(held[0], project(features), tile, cell)
+            none = project(np.zeros((cell_channels(file), 0, 0), np.float32))
+            seen = Seen(grid, np.zeros((len(none), *grid.shape), np.float32))
+            held.append(seen)
+            return lambda tile, features: put_cells(
+                seen.features, grid.first, project(features), tile, cell
+            )
 
         detection.look(image, context=context, collect=collect)
         return held[0]
@@ -134,35 +141,6 @@ class Seen(NamedTuple):
 
     grid: CellGrid
     features: NDArray[np.float32]
-
-
-def _features(file: Path) -> int:
-    """Number of features of a cell."""
-    backbone = NetworkSpec.from_metadata(read_metadata(file), file).backbone
-    if backbone is None:
-        raise InputError(
-            f"{file}: is a whole network, whose features no background can take; use one with a "
-            "backbone, as yolo."
-        )
-    return len(backbone.strides) * backbone.channels
-
-
-def _put(seen: Seen, features: NDArray[np.float32], tile: Tile, cell: int) -> None:
-    """Write the cells that a tile owns."""
-    places = []
-    for k in (0, 1):
-        core, padded = ((tile.core.y0, tile.core.y1), (tile.padded.y0, tile.padded.y1))
-        if k:
-            core, padded = ((tile.core.x0, tile.core.x1), (tile.padded.x0, tile.padded.x1))
-        first, number = seen.grid.first[k], seen.grid.shape[k]
-        low = max(core[0] // cell, padded[0] // cell, first)
-        high = min(core[1] // cell, padded[1] // cell, first + number)
-        if high <= low:
-            return
-        start = padded[0] // cell
-        places.append((slice(low - first, high - first), slice(low - start, high - start)))
-    (y, own_y), (x, own_x) = places
-    seen.features[:, y, x] = features[:, own_y, own_x]
 
 
 def describe(
@@ -212,12 +190,10 @@ def _load(path: Path) -> BackgroundHead:
             f"it anew with {COMMAND}."
         )
     try:
-        fits = tensors_digest(find_detector(head.spec.trunk)) == head.spec.trunk_sha256
-    except InputError:
-        fits = False
-    if not fits:
+        find_trunk(head.spec.trunk, head.spec.trunk_sha256)
+    except InputError as error:
         raise InputError(
             f"{path}: was trained on a backbone, {head.spec.trunk}, that is not here or has been "
             f"changed; put its file back, or train the head anew with {COMMAND}."
-        )
+        ) from error
     return head

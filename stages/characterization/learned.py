@@ -4,7 +4,7 @@ import importlib.util
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +13,26 @@ from cyclades.stages.characterization.gaussian import segment_residuals
 from cyclades.stages.characterization.island_light import with_left_light
 from cyclades.stages.characterization.moments import MomentsCharacterization, blank_components
 from cyclades.stages.core.context import Context
-from cyclades.stages.core.errors import ConfigurationError
+from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.flags import Flag
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.noise import noise_autocorrelation
 from cyclades.stages.core.products import PARAMETERS, Background, Components, Detections, Integers
+from cyclades.stages.core.registry import create_stage
 from cyclades.stages.core.rendering import gaussians_at
 from cyclades.stages.core.segments import segment_boxes
 from cyclades.stages.core.stage import Capabilities, CharacterizationStage, parameter
+from cyclades.stages.networks.cell_maps import CellMap, Wanted, seen_cells, want_cells
 from cyclades.stages.networks.graphs import REGION_GRAPH, graph_file
-from cyclades.stages.networks.region_answers import RegionMeasurer
+from cyclades.stages.networks.heads.table import detection_of
+from cyclades.stages.networks.region_answers import Plane, RegionMeasurer
+from cyclades.stages.networks.region_cells import regions
 from cyclades.stages.networks.region_graphs import GraphHeads
 from cyclades.stages.networks.region_results import beam_fluxes, in_pixels, wider_probability
 from cyclades.stages.networks.region_spec import RegionSpec
 from cyclades.stages.networks.region_windows import Windows, cut_windows, noise_size
-from cyclades.stages.networks.weights import find_measurer
+from cyclades.stages.networks.specification import NetworkSpec
+from cyclades.stages.networks.weights import find_measurer, find_trunk, read_metadata
 
 
 class LearnedCharacterization(CharacterizationStage):
@@ -38,6 +43,9 @@ class LearnedCharacterization(CharacterizationStage):
     flux and size, with a penalty on its bias against truth, and its errors were calibrated on
     held-out simulations. What lies outside its training (beams of too few or too many pixels,
     segments wider than its window) is measured by moments, and `fit_type` says so.
+
+    A head may see features of a detector's backbone as well. They are those of the look that the
+    stages before it took with that detector; where none did, it looks itself.
     """
 
     name: ClassVar[str] = "learned"
@@ -58,11 +66,26 @@ class LearnedCharacterization(CharacterizationStage):
         ge=1,
         le=8,
     )
+    tile: int | None = parameter(
+        None,
+        "Longest side of the tiles of a look of its own, for heads that see features of a "
+        "detector; the detection's own by default.",
+        unit="pixels",
+    )
     beam_tolerance: float = parameter(
         0.01,
         "Relative uncertainty of the beam's size, allowed for before a source is called resolved.",
         ge=0,
     )
+
+    def model_post_init(self, context: object) -> None:
+        """Check the size of tiles as the detection does."""
+        create_stage("detection", "yolo", **self._looks())
+
+    def _looks(self) -> dict[str, Any]:
+        """Parameters of a look of its own."""
+        look = {"runtime": self.runtime}
+        return look if self.tile is None else {**look, "tile": self.tile}
 
     def measure(
         self,
@@ -101,7 +124,7 @@ class LearnedCharacterization(CharacterizationStage):
             excess, background.rms, detections, leaves[rows], image.psf,
             noise_size(noise, image.psf),
         )  # fmt: skip
-        self._fill(result, rows, windows, network, image, detections.signs[leaves[rows]])
+        self._fill(result, rows, windows, network, image, detections.signs[leaves[rows]], context)
         result = with_left_light(
             result, detections, excess, background.rms, image.psf,
             float(np.exp(noise_size(noise, image.psf))), known,
@@ -150,9 +173,11 @@ class LearnedCharacterization(CharacterizationStage):
         network: RegionMeasurer,
         image: SkyImage,
         sign: Integers,
+        context: Context,
     ) -> None:
         """Measure some rows and write them to the result."""
-        mean, covariance = network.measure(image, windows, self.orientations)
+        around = self._around(network, windows, image, context)
+        mean, covariance = network.measure(windows, around, self.orientations)
         measured = in_pixels(mean, covariance, windows)
         for k, name in enumerate(PARAMETERS):
             getattr(result, name)[rows] = measured.values[:, k]
@@ -196,14 +221,41 @@ class LearnedCharacterization(CharacterizationStage):
         return replace(result, fit_type=tuple(kinds.tolist()))
 
     def prepare(self, *, context: Context) -> None:
-        """Load the heads.
+        """Load the heads, and say which features they want of a detector's look.
 
         Raises
         ------
         ConfigurationError, InputError
             As `measure`.
         """
-        self._network(context)
+        wanted = _wanted(self._network(context))
+        if wanted is not None:
+            want_cells(context, wanted)
+
+    def _around(
+        self, network: RegionMeasurer, windows: Windows, image: SkyImage, context: Context
+    ) -> Plane | None:
+        """Features of a backbone around the windows, for heads that see such."""
+        wanted = _wanted(network)
+        if wanted is None or not len(windows.scale):
+            return None
+        cells = seen_cells(context, wanted, image)
+        context.note("characterization.shared", cells is not None)
+        if cells is None:
+            cells = self._look(wanted, image, context)
+        return regions(cells, windows.centre, windows.frame)
+
+    def _look(self, wanted: Wanted, image: SkyImage, context: Context) -> CellMap:
+        """Look at an image of which no stage before kept what is wanted."""
+        want_cells(context, wanted)
+        spec = NetworkSpec.from_metadata(read_metadata(wanted.weights), wanted.weights)
+        look = {"weights": str(wanted.weights), **self._looks()}
+        detection = cast(Any, create_stage("detection", detection_of(spec.head.name), **look))
+        with context.noting_below("characterization"):
+            detection.look(image, context=context)
+        cells = seen_cells(context, wanted, image)
+        assert cells is not None
+        return cells
 
     def _network(self, context: Context) -> RegionMeasurer:
         path = find_measurer(self.weights)
@@ -229,6 +281,22 @@ class LearnedCharacterization(CharacterizationStage):
             f"The weights {self.weights!r} need torch; install cyclades[learned], or choose "
             "another characterization."
         )
+
+
+def _wanted(network: RegionMeasurer) -> Wanted | None:
+    """What heads want of a detector's look at the image."""
+    trunk, project = network.spec.trunk, network.heads.projection
+    if trunk is None or project is None:
+        return None
+    try:
+        path = find_trunk(trunk.weights, trunk.sha256)
+    except InputError as error:
+        raise InputError(
+            f"The heads of {network.spec.name} were trained on a backbone, {trunk.weights}, that "
+            "is not here or has been changed; put its file back, or train them anew with python -m "
+            "cyclades.pipeline.training.measurement."
+        ) from error
+    return Wanted(path, trunk.channels, project)
 
 
 def _load(path: Path, runtime: str, context: Context) -> RegionMeasurer:

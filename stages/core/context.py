@@ -43,6 +43,8 @@ class Context(AbstractContextManager["Context"]):
         Told the share of its work that a stage has done; see `report`.
     whole_image_noise : NoiseAutocorrelation, optional
         That of the whole image, where stages run on windows of it.
+    wanted : dict
+        What stages of this run want of those before them, by a key of their own.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Context(AbstractContextManager["Context"]):
         self.notes: dict[str, Any] = {}
         self.listener: Callable[[float], None] | None = None
         self.whole_image_noise: Any = None
+        self.wanted: dict[Hashable, Any] = {}
         self._cache: OrderedDict[Hashable, Any] = OrderedDict()
         self._cache_items = cache_items
         self._prefix = ""

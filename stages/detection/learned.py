@@ -22,6 +22,7 @@ from cyclades.stages.detection.wide import (
     likely_rows,
     look_again,
 )
+from cyclades.stages.networks.cell_maps import Collect, keep_cells, wanted_cells
 from cyclades.stages.networks.graphs import GraphDetector, has_graphs
 from cyclades.stages.networks.heads.table import detection_of, find_head
 from cyclades.stages.networks.selection import Found
@@ -216,7 +217,7 @@ class LearnedDetection(DetectionStage):
         image: "SkyImage",
         *,
         context: "Context",
-        collect: Callable[[Frame], Callable[[Tile, NDArray[np.float32]], None]],
+        collect: Callable[[Frame], Collect] | None = None,
     ) -> NetworkSpec:
         """Look at an image for another stage; what is found stays in the context for `detect`.
 
@@ -224,7 +225,7 @@ class LearnedDetection(DetectionStage):
         ----------
         image : SkyImage
         context : Context
-        collect : callable
+        collect : callable, optional
             Given the image as the network sees it; returns what is given the features of the cells
             of each tile (see `cyclades.stages.networks.detector.cell_features`).
 
@@ -239,7 +240,8 @@ class LearnedDetection(DetectionStage):
         """
         network = self._network(context, cells=True)
         frame = self._frame(image, network.spec)
-        found = find_objects(frame, network, self.tile, self.batch, context.report, collect(frame))
+        taken = None if collect is None else collect(frame)
+        found = self._shown(image, frame, network, context, context.report, taken)
         look = self._identity(image, context, cells=True)
         context.take(_KEPT)
         context.cached(_KEPT, lambda: (look, found))
@@ -260,6 +262,7 @@ class LearnedDetection(DetectionStage):
     ) -> tuple[Any, ...]:
         """What two looks that find the very same have in common."""
         path = find_detector(self.weights)
+        cells = cells or wanted_cells(context, path) is not None
         runtime = self._runtime(path, context.device, cells)
         return (str(path), runtime, context.device, self.tile, self.batch, weakref.ref(image))
 
@@ -282,10 +285,34 @@ class LearnedDetection(DetectionStage):
         if kept is not None and kept[0] == look:
             found = kept[1]
         else:
-            found = find_objects(frame, network, self.tile, self.batch, report)
+            found = self._shown(image, frame, network, context, report)
         context.note("detection.shared", kept is not None and kept[1] is found)
         if keep:
             context.cached(_KEPT, lambda: (look, found))
+        return found
+
+    def _shown(
+        self,
+        image: "SkyImage | Plane",
+        frame: Frame,
+        network: Any,
+        context: "Context",
+        report: Callable[[float], None],
+        collect: Collect | None = None,
+    ) -> Found:
+        """Show the network every tile, once for all that stages want of it."""
+        wanted = None if frame.planes else wanted_cells(context, find_detector(self.weights))
+        if wanted is None:
+            return find_objects(frame, network, self.tile, self.batch, report, collect)
+        cells, keep = wanted.start(frame)
+
+        def both(tile: Tile, features: NDArray[np.float32]) -> None:
+            keep(tile, features)
+            if collect is not None:
+                collect(tile, features)
+
+        found = find_objects(frame, network, self.tile, self.batch, report, both)
+        keep_cells(context, wanted, image, cells)
         return found
 
     def _objects(
@@ -345,6 +372,7 @@ class LearnedDetection(DetectionStage):
     def _network(self, context: "Context", *, cells: bool = False) -> Any:
         """Return the network of the weights, loaded once a run."""
         path = find_detector(self.weights)
+        cells = cells or wanted_cells(context, path) is not None
         runtime = self._runtime(path, context.device, cells)
         key = ("detector", str(path), runtime, context.device, cells)
         network = context.cached(key, lambda: _load(path, runtime, context, cells))

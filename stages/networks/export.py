@@ -32,6 +32,7 @@ from cyclades.stages.networks.graphs import (
 from cyclades.stages.networks.heads.dense import DenseHead
 from cyclades.stages.networks.heads.rcnn import RcnnHead
 from cyclades.stages.networks.heads.table import find_head
+from cyclades.stages.networks.region_cells import REGION
 from cyclades.stages.networks.region_head import RegionNetwork
 from cyclades.stages.networks.region_windows import NUMBERS, SAMPLES
 
@@ -81,8 +82,10 @@ class _Measure(nn.Module):
         super().__init__()
         self.detector = network  # the attribute is the `PREFIX` of the names
 
-    def forward(self, fine: Tensor, coarse: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:
-        said = [head(fine, coarse, numbers) for head in self.detector.heads]
+    def forward(
+        self, fine: Tensor, coarse: Tensor, numbers: Tensor, region: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        said = self.detector(fine, coarse, numbers, region)
         return tuple(torch.stack(part) for part in zip(*said, strict=True))
 
 
@@ -104,19 +107,16 @@ def export_region_head(network: RegionNetwork, weights: Path) -> list[Path]:
     ------
     InputError
         Where the package onnx is missing.
-    ConfigurationError
-        Where the heads see features of a backbone.
     """
-    if network.spec.trunk is not None:
-        raise ConfigurationError(
-            f"The heads of {weights.name} see features of {network.spec.trunk.weights} and are run "
-            "by torch alone; there is no ONNX export of them."
-        )
     window = torch.zeros(3, 2, SAMPLES, SAMPLES)
     # both windows in use, so that no operation is without effect on the example
     window[:, 0, 8:16, 8:16] = 1.0
-    inputs = (window, window.clone(), torch.zeros(3, NUMBERS))
-    names = ("fine", "coarse", "numbers")
+    inputs: tuple[Tensor, ...] = (window, window.clone(), torch.zeros(3, NUMBERS))
+    names: tuple[str, ...] = ("fine", "coarse", "numbers")
+    trunk = network.spec.trunk
+    if trunk is not None:
+        inputs += (torch.zeros(3, network.spec.members * trunk.few, REGION, REGION),)
+        names += ("region",)
     about = {"kind": "region", "members": network.spec.members}
     return [_export(_Measure(network), inputs, names, weights, REGION_GRAPH, about)]
 

@@ -4,18 +4,16 @@ Heads are run by torch (`cyclades.stages.networks.region_runtime`) or ONNX Runti
 (`cyclades.stages.networks.region_graphs`); orientations, mixtures and calibration are the same.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.core.geometry import Floats
+from cyclades.stages.networks.region_cells import Projection
 from cyclades.stages.networks.region_results import Calibration, mixture
 from cyclades.stages.networks.region_spec import OUTPUTS, RegionSpec
 from cyclades.stages.networks.region_windows import Windows
-
-if TYPE_CHECKING:
-    from cyclades.stages.core.image import SkyImage
 
 NOISE = (-0.1, 0.8)
 """Sizes of the noise's autocorrelation of the training; see `noise_size`."""
@@ -54,18 +52,12 @@ class Heads(Protocol):
     Attributes
     ----------
     spec : RegionSpec
+    projection : Projection or None
+        Of the features of a backbone's cells, for heads that see them.
     """
 
     spec: RegionSpec
-
-    def regions(self, image: "SkyImage", centre: Floats) -> Plane | None:
-        """Features of a backbone around places, shape (n, channels, cells, cells), if they see any.
-
-        Parameters
-        ----------
-        image : SkyImage
-        centre : ndarray, shape (n, 2)
-        """
+    projection: Projection | None
 
     def say(
         self, fine: Plane, coarse: Plane, numbers: Plane, region: Plane | None = None
@@ -86,15 +78,15 @@ class RegionMeasurer:
         self.calibration = Calibration.from_mapping(self.spec.calibration)
 
     def measure(
-        self, image: "SkyImage", windows: Windows, orientations: int = 1
+        self, windows: Windows, region: Plane | None = None, orientations: int = 1
     ) -> tuple[Floats, Floats]:
         """Measure sources.
 
         Parameters
         ----------
-        image : SkyImage
-            Which the windows are of; looked at by heads that see features of a backbone.
         windows : Windows
+        region : ndarray, shape (n, few, REGION, REGION), optional
+            Projected features of a backbone around them, for heads that see such.
         orientations : int
             1 to 8 of the ways to turn and mirror the windows, over which the answers are averaged.
 
@@ -107,7 +99,6 @@ class RegionMeasurer:
         """
         if not len(windows.scale):
             return np.zeros((0, OUTPUTS)), np.zeros((0, OUTPUTS, OUTPUTS))
-        region = self.heads.regions(image, windows.centre)
         parts = []
         for first in range(0, len(windows.scale), BATCH):
             some = slice(first, first + BATCH)
@@ -145,7 +136,7 @@ def answers(
     fine, coarse, numbers : ndarray, float32
         See `cyclades.stages.networks.region_windows.Windows`.
     region : ndarray, optional
-        Features of a backbone, for heads that see them.
+        Projected features of a backbone, for heads that see them.
     orientations : int
         In how many orientations each sees the windows. The spread of the answers is that of the
         network's own errors, of which the mean has less.

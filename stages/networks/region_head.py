@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.detector import load_state
 from cyclades.stages.networks.pretrained import write_tensors
-from cyclades.stages.networks.region_spec import OUTPUTS, RegionSpec
+from cyclades.stages.networks.region_cells import REGION
+from cyclades.stages.networks.region_spec import OUTPUTS, RegionSpec, RegionTrunk
 from cyclades.stages.networks.region_windows import NUMBERS, SAMPLES, STEP
 
 TRIANGLE = OUTPUTS * (OUTPUTS + 1) // 2
@@ -23,8 +24,8 @@ FINE_SIGMAS = (1.0, 1.7, 2.8, 4.5)
 """Of the Gaussian weights of moments in the fine window, in sigmas of the beam,"""
 COARSE_SIGMAS = (1.5, 3.0, 6.0)
 """and in samples of the coarse window."""
-REGION = 7
-"""Cells along the side of a region of features."""
+REGION_NUMBERS = 32
+"""That a head takes of a region of features."""
 MISFIT_SIGMA = 3.5
 """Of the Gaussian weight under which the misfit is taken, in sigmas of the beam."""
 LEAST_MISFIT = 0.3
@@ -56,8 +57,8 @@ class RegionHead(nn.Module):
     ----------
     width : int
         Of the hidden layers.
-    channels : int
-        Of the features of a backbone; 0 for none.
+    trunk : RegionTrunk, optional
+        Gives features beside the windows.
 
     Attributes
     ----------
@@ -70,8 +71,10 @@ class RegionHead(nn.Module):
     coarse_weights: Tensor
     line: Tensor
     middle: Tensor
+    cell_centre: Tensor
+    cell_scale: Tensor
 
-    def __init__(self, width: int = 160, channels: int = 0) -> None:
+    def __init__(self, width: int = 160, trunk: RegionTrunk | None = None) -> None:
         super().__init__()
         self.mixed = False
         self.fine = nn.Sequential(
@@ -88,11 +91,14 @@ class RegionHead(nn.Module):
         moments = 6 * (len(FINE_SIGMAS) + len(COARSE_SIGMAS)) + NUMBERS + 2
         self.region: nn.Module | None = None
         inputs = 96 + 64 + moments
-        if channels:
+        if trunk is not None:
+            self.project = nn.Linear(trunk.channels, trunk.few)
+            self.register_buffer("cell_centre", torch.zeros(trunk.channels))
+            self.register_buffer("cell_scale", torch.ones(trunk.channels))
             self.region = nn.Sequential(
-                nn.Conv2d(channels, 32, 1), nn.SiLU(), nn.Flatten(), nn.Linear(32 * REGION**2, 64)
+                nn.SiLU(), nn.Flatten(), nn.Linear(trunk.few * REGION**2, REGION_NUMBERS)
             )
-            inputs += 64
+            inputs += REGION_NUMBERS
         self.norm = nn.BatchNorm1d(moments, affine=False)
         self.hidden = nn.Sequential(
             nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
@@ -121,7 +127,8 @@ class RegionHead(nn.Module):
         fine, coarse : Tensor, shape (n, 2, SAMPLES, SAMPLES)
         numbers : Tensor, shape (n, NUMBERS)
             See `cyclades.stages.networks.region_windows.Windows`.
-        region : Tensor, shape (n, channels, REGION, REGION), optional
+        region : Tensor, shape (n, few, REGION, REGION), optional
+            Projected features.
 
         Returns
         -------
@@ -162,6 +169,12 @@ class RegionHead(nn.Module):
             made[:, OUTPUTS:],
             misfit * torch.cat([torch.ones_like(adapted), larger], 1),
         )
+
+    def projected(self, region: Tensor) -> Tensor:
+        """Bring the features of regions, shape (n, channels, REGION, REGION), to few."""
+        centre, scale = (part[:, None, None] for part in (self.cell_centre, self.cell_scale))
+        made: Tensor = self.project(((region - centre) / scale).movedim(1, -1))
+        return made.movedim(-1, 1)
 
     def misfit(self, fine: Tensor, adapted: Tensor, brightness: Tensor) -> tuple[Tensor, Tensor]:
         """What a window differs by from the Gaussian that it looks like.
@@ -223,8 +236,16 @@ class RegionNetwork(nn.Module):
     def __init__(self, spec: RegionSpec) -> None:
         super().__init__()
         self.spec = spec
-        channels = 0 if spec.trunk is None else spec.trunk.channels
-        self.heads = nn.ModuleList(RegionHead(spec.width, channels) for _ in range(spec.members))
+        self.heads = nn.ModuleList(RegionHead(spec.width, spec.trunk) for _ in range(spec.members))
+
+    def forward(
+        self, fine: Tensor, coarse: Tensor, numbers: Tensor, region: Tensor | None = None
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What each head says; `region` has the projected features for each in turn."""
+        own = [None] * len(self.heads) if region is None else region.chunk(len(self.heads), 1)
+        return [
+            head(fine, coarse, numbers, mine) for head, mine in zip(self.heads, own, strict=True)
+        ]
 
 
 def save_region_network(network: RegionNetwork, path: Path, *, half: bool = True) -> None:

@@ -1,20 +1,15 @@
 """Region heads run by torch, on the CPU or a GPU."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.core.geometry import Floats
-from cyclades.stages.networks.region_answers import Plane, Said
+from cyclades.stages.networks.region_answers import Said
+from cyclades.stages.networks.region_cells import Projection
 from cyclades.stages.networks.region_head import RegionNetwork, load_region_network
-from cyclades.stages.networks.region_trunk import RegionFeatures
-
-if TYPE_CHECKING:
-    from cyclades.stages.core.image import SkyImage
 
 
 class TorchHeads:
@@ -30,7 +25,8 @@ class TorchHeads:
     def __init__(self, network: RegionNetwork, device: str = "cpu") -> None:
         self.network, self.spec = network, network.spec
         self.device = torch.device(device)
-        self._features: RegionFeatures | None = None
+        state = {name: value.cpu().numpy() for name, value in network.state_dict().items()}
+        self.projection = Projection.of(state, network.spec)
 
     @classmethod
     def load(cls, weights: Path, device: str = "cpu", threads: int = 1) -> "TorchHeads":
@@ -54,17 +50,7 @@ class TorchHeads:
                 "use --device cpu."
             )
         torch.set_num_threads(threads)
-        made = cls(load_region_network(weights, device), device)
-        if made.spec.trunk is not None:
-            made._features = RegionFeatures(made.spec.trunk, device)
-        return made
-
-    def regions(self, image: "SkyImage", centre: Floats) -> Plane | None:
-        """See `cyclades.stages.networks.region_answers.Heads`."""
-        if self._features is None:
-            return None
-        made: Plane = self._features(image, centre).cpu().numpy()
-        return made
+        return cls(load_region_network(weights, device), device)
 
     @torch.inference_mode()
     def say(
@@ -79,4 +65,4 @@ class TorchHeads:
             None if part is None else torch.from_numpy(part).to(self.device)
             for part in (fine, coarse, numbers, region)
         ]
-        return [Said(*(part.cpu().numpy() for part in head(*given))) for head in self.network.heads]
+        return [Said(*(part.cpu().numpy() for part in said)) for said in self.network(*given)]

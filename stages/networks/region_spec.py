@@ -20,10 +20,11 @@ class RegionTrunk(Part):
     weights: str
     """A name of ``cyclades weights``, or a file."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """Of the detector's file."""
+    """Of the detector's tensors; see `cyclades.stages.networks.weights_files.tensors_digest`."""
     channels: int = Field(ge=1)
-    stride: int = Field(default=4, ge=1)
-    """Of the level that regions are taken from."""
+    """Features of a cell,"""
+    few: int = Field(default=16, ge=1)
+    """and those that a head takes of them."""
 
 
 class RegionSpec(Part):

@@ -22,6 +22,7 @@ from cyclades.stages.networks.weights_files import (
     local_copies,
     read_metadata,
     refuse_pickled,
+    tensors_digest,
     verify,
     weights_folder,
 )
@@ -297,6 +298,27 @@ def find_detector(name_or_path: str | Path, sha256: str | None = None) -> Path:
         verify(path, sha256)
     if path.suffix != ".onnx" and METADATA_KEY not in read_metadata(path):
         NetworkSpec.from_metadata(None, path)
+    return path
+
+
+def find_trunk(name_or_path: str, digest: str) -> Path:
+    """Find the detector whose backbone the head of another stage was trained on.
+
+    Parameters
+    ----------
+    name_or_path : str
+        As `find_detector` takes.
+    digest : str
+        Of its tensors; see `cyclades.stages.networks.weights_files.tensors_digest`.
+
+    Raises
+    ------
+    InputError
+        Where there is none, or its tensors are others.
+    """
+    path = find_detector(name_or_path)
+    if tensors_digest(path) != digest:
+        raise InputError(f"{path}: its numbers are not those that the head was trained on.")
     return path
 
 

@@ -48,7 +48,10 @@ def listing() -> list[tuple[str, str, str, str, str]]:
         rows.append((name, f"background on {head.trunk}", head.licence, _size(path), "yes"))
     for name, path in shipped_heads(MEASURER_KEY).items():
         about = json.loads(read_metadata(path)[MEASURER_KEY])
-        rows.append((name, "characterization, region head", about["licence"], _size(path), "yes"))
+        kind = "characterization, region head"
+        if about.get("trunk") is not None:
+            kind += f" on {about['trunk']['weights']}"
+        rows.append((name, kind, about["licence"], _size(path), "yes"))
     for name, entry in WEIGHTS.items():
         offline = "yes" if available_offline(entry) else "no"
         size = f"{entry.megabytes:.1f} MB"

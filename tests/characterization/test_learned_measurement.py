@@ -236,14 +236,16 @@ def test_heads_of_ones_own_are_exported(tmp_path):
     pytest.importorskip("onnxscript")
     import torch
 
+    from cyclades.stages.networks.region_cells import REGION, trunk_of
     from cyclades.stages.networks.region_graphs import GraphHeads
     from cyclades.stages.networks.region_head import RegionNetwork, save_region_network
     from cyclades.stages.networks.region_runtime import TorchHeads
-    from cyclades.stages.networks.region_trunk import trunk_of
 
     torch.manual_seed(3)
     path, command = tmp_path / "two.safetensors", ["export", str(tmp_path / "two.safetensors")]
-    save_region_network(RegionNetwork(RegionSpec(width=16, members=2)), path)
+    trunk = trunk_of("yolo")
+    spec = RegionSpec(width=16, members=2, trunk=trunk)
+    save_region_network(RegionNetwork(spec), path)
     with pytest.raises(ConfigurationError, match="leave out --tile"):
         CliRunner().invoke(cli, [*command, "--tile", "256"], catch_exceptions=False)
     assert "two.measure.onnx: 0." in CliRunner().invoke(cli, command).output
@@ -252,19 +254,34 @@ def test_heads_of_ones_own_are_exported(tmp_path):
     for n in (1, 6):
         windows = rng.normal(size=(2, n, 2, SAMPLES, SAMPLES)).astype(np.float32)
         numbers = rng.uniform(0.0, 0.5, (n, NUMBERS)).astype(np.float32)
-        wanted, made = (one.say(*windows, numbers) for one in (heads, graphs))
+        few = rng.normal(size=(n, 2 * trunk.few, REGION, REGION)).astype(np.float32)
+        wanted, made = (one.say(*windows, numbers, few) for one in (heads, graphs))
         assert len(wanted) == len(made) == 2
         assert np.ptp([one.mean for one in made], 0).max() > 1e-3  # the heads differ
         for one, other in zip(wanted, made, strict=True):
             for a, b in zip(one, other, strict=True):
                 np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4)
-    seeing = RegionNetwork(RegionSpec(width=16, trunk=trunk_of("mask_rcnn")))
-    save_region_network(seeing, path)
-    with pytest.raises(ConfigurationError, match="features of mask_rcnn and are run by torch"):
-        CliRunner().invoke(cli, command, catch_exceptions=False)
+    features = rng.normal(size=(trunk.channels, 5)).astype(np.float32)
+    np.testing.assert_allclose(
+        graphs.projection(features), heads.projection(features), rtol=1e-6, atol=1e-6
+    )
+    own = heads.network.heads[1]
+    given = torch.from_numpy(features.T[:, :, None, None])
+    np.testing.assert_allclose(
+        graphs.projection(features)[trunk.few :].T, own.projected(given)[..., 0, 0].detach(),
+        rtol=1e-4, atol=1e-4,
+    )  # fmt: skip
 
 
-def test_a_run_without_torch(tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "background=dense detection=yolo characterization.weights=measurement_yolo",
+    ],
+    ids=["windows-alone", "fully-learned"],
+)
+def test_a_run_without_torch(options, tmp_path):
     """A whole run where torch cannot be imported, as where it is not installed."""
     data, _ = field()
     header = fits.Header(
@@ -277,11 +294,12 @@ def test_a_run_without_torch(tmp_path):
     fits.writeto(tmp_path / "field.fits", data.astype(np.float32), header)
     script = (
         "import sys; sys.modules['torch'] = None; from cyclades.pipeline.cli import main; "
-        "main(['run', 'field.fits', '--output', '.', '--set', 'characterization=learned'])"
+        "main(['run', 'field.fits', '--output', '.', *sys.argv[1:]])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    settings = ["characterization=learned", *options.split()]
+    given = [text for one in settings for text in ("--set", one)]
+    command = [sys.executable, "-c", script, *given]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     made = Table.read(tmp_path / "field.catalogue.fits", hdu="components")
     assert len(made) > 50

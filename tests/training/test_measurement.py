@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from tests.requirements import require
 
@@ -23,6 +24,8 @@ from cyclades.pipeline.training.measurement import (  # noqa: E402
     calibrate,
     calibrated,
     errors_of,
+    examples,
+    start_from,
     train_measurement,
 )
 from cyclades.pipeline.training.measurement_module import (  # noqa: E402
@@ -31,12 +34,23 @@ from cyclades.pipeline.training.measurement_module import (  # noqa: E402
     measurement_losses,
     turned,
 )
+from cyclades.stages.core.errors import InputError  # noqa: E402
 from cyclades.stages.core.geometry import determinant  # noqa: E402
 from cyclades.stages.networks.adaptive_moments import adaptive_moments  # noqa: E402
 from cyclades.stages.networks.region_answers import turning  # noqa: E402
-from cyclades.stages.networks.region_head import OUTPUTS, TRIANGLE, RegionHead  # noqa: E402
+from cyclades.stages.networks.region_cells import REGION, trunk_of  # noqa: E402
+from cyclades.stages.networks.region_head import (  # noqa: E402
+    OUTPUTS,
+    REGION_NUMBERS,
+    TRIANGLE,
+    RegionHead,
+    RegionNetwork,
+    load_region_network,
+)
 from cyclades.stages.networks.region_runtime import TorchHeads  # noqa: E402
-from cyclades.stages.networks.region_windows import STEP  # noqa: E402
+from cyclades.stages.networks.region_spec import RegionSpec  # noqa: E402
+from cyclades.stages.networks.region_windows import NUMBERS, SAMPLES, STEP  # noqa: E402
+from cyclades.stages.networks.weights import find_measurer  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +154,47 @@ def test_training_from_end_to_end(tmp_path):
     errors = errors_of(heads.network, held)
     assert np.isfinite(errors.error).all()
     assert (errors.sigma > 0).all()
+
+
+def test_heads_start_as_the_head_that_they_go_on_from():
+    require("onnx")
+    trunk = trunk_of("yolo")
+    network = RegionNetwork(RegionSpec(members=2, trunk=trunk)).eval()
+    start_from(network, "measurement")
+    given = load_region_network(find_measurer("measurement"))
+    torch.manual_seed(4)
+    windows = [torch.rand(5, 2, SAMPLES, SAMPLES) for _ in range(2)]
+    region = torch.randn(5, 2 * trunk.few, REGION, REGION)
+    numbers = 0.3 * torch.rand(5, NUMBERS)
+    with torch.inference_mode():
+        expected = given(*windows, numbers)[0]
+        for said in network(*windows, numbers, region):
+            for one, other in zip(said, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    narrow = RegionNetwork(RegionSpec(width=16, trunk=trunk))
+    with pytest.raises(InputError, match="same width without a trunk"):
+        start_from(narrow, "measurement")
+
+
+def test_training_with_a_trunk_from_a_start(tmp_path):
+    require("onnx")
+    tiny = {
+        "fields": 1, "held_out": 1, "side": 160, "batch": 32, "steps": 4, "steps_a_checkpoint": 4,
+        "warm_up": 1, "precision": "float32", "trunk": "yolo", "start": "measurement",
+    }  # fmt: skip
+    with pytest.raises(ValidationError, match=r"under its licence; give licence: AGPL-3\.0"):
+        MeasurementOptions(**tiny)
+    path = train_measurement(MeasurementOptions(**tiny, licence="AGPL-3.0"), tmp_path)
+    card = path.with_suffix(".md").read_text("utf-8")
+    assert "features of the cells of yolo" in card
+    assert "where measurement had ended" in card
+    heads = TorchHeads.load(path)
+    head = heads.network.heads[0]
+    # what the cells are scaled by is that of the rows, and the trunk has begun to say something
+    held = examples(MeasurementOptions(**tiny, licence="AGPL-3.0"), range(1000, 1001),
+                    tmp_path / "examples")  # fmt: skip
+    values = np.moveaxis(held.region.astype(np.float32), 1, -1)
+    values = values.reshape(-1, values.shape[-1])
+    np.testing.assert_allclose(head.cell_centre, values.mean(0), rtol=2e-3, atol=2e-3)
+    assert float(head.hidden[0].weight.detach()[:, -REGION_NUMBERS:].abs().max()) > 0.0
+    assert np.isfinite(errors_of(heads.network, held).error).all()
