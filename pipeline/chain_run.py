@@ -34,7 +34,8 @@ class ChainRun:
 
     def in_windows(self) -> bool:
         """Run window by window where the image is large, or the configuration says so."""
-        from cyclades.pipeline.windows import cannot, make_survey, window_size, windowed_catalogue
+        from cyclades.pipeline.window_survey import cannot, make_survey
+        from cyclades.pipeline.windows import window_size, windowed_catalogue
 
         size = window_size(self.config, self.source)
         if not size:

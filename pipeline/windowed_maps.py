@@ -10,7 +10,7 @@ import numpy as np
 from cyclades.pipeline.island_runs import IslandRuns
 from cyclades.pipeline.panels import LARGEST, shrink
 from cyclades.pipeline.quicklook import Picture, draw_picture, median_of
-from cyclades.pipeline.windows import Survey, full_frame
+from cyclades.pipeline.window_survey import Survey, full_frame
 from cyclades.stages.core.footprints import covered_blocks, moc_from_blocks, moc_step
 from cyclades.stages.core.products import Floats
 from cyclades.stages.core.rendering import REACH_SIGMA, render_gaussians

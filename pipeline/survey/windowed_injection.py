@@ -21,7 +21,7 @@ from cyclades.stages.core.tiling import Box
 if TYPE_CHECKING:
     from cyclades.pipeline.comparison.tables import ComparisonTable
     from cyclades.pipeline.simulation.model import SkyModel
-    from cyclades.pipeline.windows import Survey
+    from cyclades.pipeline.window_survey import Survey
     from cyclades.stages.core.geometry import Floats
     from cyclades.stages.core.image import SkyImage
     from cyclades.stages.core.products import Background, Integers
