@@ -99,6 +99,7 @@ MISTAKES = [
     ("subtract field.fits --catalogue field.catalogue.fits -o none/r.fits", "none"),
     ("view field.fits none.fits -o v.html", "none.fits"),
     ("view field.fits ab.csv -o v.html", "of no known catalogue"),
+    ("view field.fits field.catalogue.fits -o v.png", ".html"),
     ("view cube.fits field.catalogue.fits -o v.html", "cut one out"),
     ("weights none", "none"),
     ("weights folder", "folder"),
@@ -113,10 +114,17 @@ LEARNED = [
     ("similar field.catalogue.fits field.fits --odd --device gpu", "no device 'gpu'"),
     ("similar field.catalogue.fits field.fits --odd --device cuda:99", "no GPU"),
     ("similar field.catalogue.fits blank.fits --odd", "blank shows none of the"),
+    ("similar field.catalogue.fits field.fits --odd --picture x.jpg", ".png"),
     ("pretrain --config broken.yaml -o out", "line 2"),
     ("train --config folder -o out", "Is a directory"),
-    ("train --config yolo -o out --set foo=1", "foo"),
+    ("train --config yolo -o out --set foo=1", "yolo: foo: there is no such option."),
+    ("train --config yolo -o out --set data.images=none", "yolo: data.simulated.images: there is"),
+    ("train --config yolo -o out --set data.preset=none", "yolo: data.simulated: there is no pres"),
+    ("train --config yolo -o out --set devices=many", "yolo: devices"),
     ("study transfer --config none -o out", "none"),
+    ("study transfer --config quick -o field.fits", "cannot be written to"),
+    ("study detectors --config detectors_quick -o field.fits", "cannot be written to"),
+    ("train-classifier -o field.fits", "cannot be written to"),
 ]
 
 
