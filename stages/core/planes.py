@@ -414,8 +414,8 @@ def chosen_planes(
         given = "0" if len(real) == 1 else f"[{','.join('0' * len(real))}]"
         raise InputError(
             f"{path}: this is a cube: {' and '.join(map(describe, real))}; choose a plane with "
-            f"--set image.plane={given} ({number}, counted from 0; Python: plane={given}), or, for a command "
-            "without --set, cut one out first."
+            f"--set image.plane={given} ({number}, counted from 0; Python: plane={given}), or, "
+            "for a command without --set, cut one out first."
         )
     for axis, chosen in zip(real, plane, strict=False):
         if not 0 <= chosen < shape[len(shape) - axis]:
