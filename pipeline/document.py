@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cyclades.stages.core.errors import ConfigurationError
+from cyclades.stages.core.errors import ConfigurationError, InputError
 
 Location = tuple[str | int, ...]
 
@@ -49,9 +49,7 @@ class Document:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             content = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            problem = getattr(error, "problem", None) or "not valid YAML"
-            line = 1 if mark is None else mark.line + 1
+            line, problem = _broken(error)
             return cls(None, None, ((line, f"This is not valid YAML: {problem}."),))
         twice = tuple(
             (line, f"The key {key!r} is given twice; keep one.") for line, key in _repeated(node)
@@ -72,6 +70,37 @@ class Document:
                 break
             line, node = found[0].start_mark.line + 1, found[1]
         return line
+
+
+def read_values(path: Path, what: str) -> Any:
+    """Return the plain values of a YAML file.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What the file should be, as "a list of fields".
+
+    Raises
+    ------
+    InputError
+        Where it cannot be read, or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        line, problem = _broken(error)
+        reason = f"line {line} is not valid YAML: {problem}"
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+    raise InputError(f"{path} cannot be read as {what} ({reason}).")
+
+
+def _broken(error: yaml.YAMLError) -> tuple[int, str]:
+    """Line of a mistake in YAML, and what it is."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "not valid YAML"
+    return 1 if mark is None else mark.line + 1, problem
 
 
 def _repeated(node: Any) -> Iterator[tuple[int, str]]:

@@ -27,13 +27,16 @@ class Options(BaseModel):
         try:
             return cls.model_validate(mapping)
         except ValidationError as error:
+            # that it is not of another kind altogether is no news beside what is wrong with it
+            errors = [e for e in error.errors() if not _other_kind(e)] or error.errors()
             # what concerns several options together has no place
-            places = [".".join(map(str, e["loc"])) for e in error.errors()]
+            places = [".".join(str(part) for part in e["loc"] if not _alternative(part))
+                      for e in errors]  # fmt: skip
             problems = [
                 f"{place}: {_sentence(e)}" if place else _sentence(e)
-                for place, e in zip(places, error.errors(), strict=True)
+                for place, e in zip(places, errors, strict=True)
             ]
-            raise ConfigurationError(f"{name}: {'; '.join(problems)}.") from None
+            raise ConfigurationError(f"{name}: {'; '.join(problems).rstrip('.')}.") from None
 
     @classmethod
     def read_mapping(cls, path: Path) -> dict[str, Any]:
@@ -56,6 +59,16 @@ class Options(BaseModel):
     def to_yaml(self) -> str:
         """Return every parameter as YAML; `from_mapping` reads it."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def _alternative(part: str | int) -> bool:
+    """Whether a part of a place is pydantic's name of one of several types, as ``tuple[...]``."""
+    return isinstance(part, str) and "[" in part
+
+
+def _other_kind(error: Any) -> bool:
+    """Whether an error is that a value is not of one of several types."""
+    return str(error["type"]).endswith("_type") and _alternative(error["loc"][-1])
 
 
 def _sentence(error: Any) -> str:

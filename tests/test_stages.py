@@ -96,6 +96,11 @@ every_image = pytest.mark.parametrize("which", IMAGES)
 
 UNTRAINED = BUILT_IN.keys() - {"mask_rcnn", "faster_rcnn", "yolo"}
 """Heads of which no detector ships."""
+NETWORKS = {
+    ("background", "masked"), ("background", "dense"), ("detection", "mask_rcnn"),
+    ("detection", "faster_rcnn"), ("detection", "yolo"), ("characterization", "learned"),
+}  # fmt: skip
+"""Stages that run a network that ships."""
 
 
 @cache
@@ -120,7 +125,7 @@ def build(tmp_path):
             require("learned")
             require("transformers")
             return create_stage(kind, name, weights=str(tiny_sam(tmp_path / "sam")))
-        if (kind, name) == ("characterization", "learned"):
+        if (kind, name) in NETWORKS:
             require("onnx")
         if kind == "detection" and name in UNTRAINED:
             return create_stage(kind, name, weights=str(untrained(name)))

@@ -123,7 +123,8 @@ def _planned(
     image = {"beam": beam, "frequency": frequency}
     chosen = configuration(route, config, assignments, image)
     if workers is None:
-        workers = len(gpus(device)) or default_workers()
+        elsewhere = scheduler is not None or cluster is not None
+        workers = 1 if elsewhere else len(gpus(device)) or default_workers()
     work = Work.plan(chosen, output, device=device, **options)
     return work, Workers(workers, device, scheduler, cluster)
 
@@ -169,6 +170,9 @@ def batch(
     log_to_terminal(verbose, quiet)
     work, workers = _planned(output, **options)
     paths = expand(images, without=work.folder)
+    # one of many that is not there is that image's failure; the only one is a slip of the pen
+    if not any(path.exists() for path in paths):
+        raise InputError(f"{paths[0]}: there is no such file or folder.")
     failures = 0
     with (
         _stoppable(work.folder),

@@ -42,8 +42,9 @@ def export(
 ) -> None:
     """Write the WEIGHTS of a detector or region head for ONNX Runtime, which needs no torch.
 
-    The graphs are written beside the weights and take their numbers from them. There are none of
-    weights that leave their backbone to a package, unless --whole is given.
+    WEIGHTS is a file or, with --output, the name of a network that ships. The graphs are written
+    beside the weights and take their numbers from them. There are none of weights that leave their
+    backbone to a package, unless --whole is given.
     """
     from cyclades.stages.core.errors import ConfigurationError
 
@@ -56,8 +57,22 @@ def export(
             f"Exporting needs the package {error.name!r}; install cyclades[learned]."
         ) from error
     from cyclades.stages.networks.specification import MEASURER_KEY
+    from cyclades.stages.networks.weights import shipped_detectors, shipped_heads
     from cyclades.stages.networks.weights_files import read_metadata
 
+    shipped = {name: made.path for name, made in shipped_detectors().items()}
+    named = (shipped | shipped_heads(MEASURER_KEY)).get(str(weights))
+    if named is not None and not weights.exists():
+        if output is None:
+            raise ConfigurationError(
+                f"{weights} ships with the package; give --output DIR for a copy."
+            )
+        weights = named
+    if not weights.is_file():
+        raise ConfigurationError(
+            f"{weights}: there is no such file; give weights (*.safetensors), or one of "
+            f"{', '.join(shipped)} with --output DIR."
+        )
     folder = weights.parent if output is None else output
     target = folder / weights.name
     known = weights.suffix == ".safetensors" and weights.is_file()

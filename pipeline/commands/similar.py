@@ -89,6 +89,11 @@ def similar(
         raise ConfigurationError("Say what to look for: --to NAME, --to RA,DEC, or --odd.")
     if page is not None and page.suffix.lower() not in (".html", ".htm"):
         raise ConfigurationError(f"--report {page}: give the page a name that ends in .html.")
+    for option, drawn in (("--picture", picture), ("--map", chart)):
+        if drawn is not None and drawn.suffix.lower() != ".png":
+            raise ConfigurationError(
+                f"{option} {drawn}: give the picture a name that ends in .png."
+            )
     with tqdm(total=100, unit="%", disable=None, leave=False) as bar:
 
         def told(share: float) -> None:

@@ -154,6 +154,7 @@ def _run(
     dry_run: bool,
 ) -> None:
     """Compute the cells of a plan, wave by wave, and write and print what there is."""
+    from cyclades.pipeline.products import prepare_directory
     from cyclades.pipeline.studies.running import count_by_reason
 
     for reason, number in plan.problems.items():
@@ -164,6 +165,7 @@ def _run(
         facts = {"cells": len(plan.keys), "missing": missing, "left_out": plan.problems}
         say_plan(as_json, [plan.folder], lines, **facts)
         return
+    prepare_directory(plan.folder)
     problems: dict[str, int] = {}
     for cells in filter(None, waves):
         failed = _compute(plan, cells, processes, threads)

@@ -55,6 +55,7 @@ def train_classifier(
     from tqdm import tqdm
 
     from cyclades.pipeline.config import override
+    from cyclades.pipeline.products import prepare_directory
     from cyclades.stages.core.errors import ConfigurationError
     from cyclades.stages.networks.weights_files import weights_folder
 
@@ -75,6 +76,7 @@ def train_classifier(
         files = [folder / f"morphology.{suffix}" for suffix in ("safetensors", "md")]
         say_plan(as_json, files, options=options.model_dump(mode="json"))
         return
+    prepare_directory(output or weights_folder())
     with tqdm(total=100, unit="%", disable=None, leave=False, desc="features") as bar:
 
         def told(share: float) -> None:

@@ -36,6 +36,8 @@ def view(
     named = named_catalogues(catalogues)
     if output.resolve() in {path.resolve() for path in (image, *named.values())}:
         raise InputError(f"The page {output} would replace an input; choose another --output.")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--output {output}: give the page a name that ends in .html.")
     show(named, image, truth=truth, viewer="page").save(output)
     if as_json:
         print_json({"page": output})

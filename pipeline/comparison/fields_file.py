@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cyclades.pipeline.comparison.compare import Comparison, compare_fields
 from cyclades.pipeline.comparison.field import ComparedField, load_field
 from cyclades.pipeline.comparison.labels import read_labels
+from cyclades.pipeline.document import read_values
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.registry import suggestion
 
@@ -101,11 +100,7 @@ def read_fields(path: str | Path, *, catalogues: bool = True) -> FieldList:
         Where the file cannot be read, lists no field, or names what there is not.
     """
     path = Path(path)
-    try:
-        held = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as a list of fields ({reason}).") from error
+    held = read_values(path, "a list of fields")
     if not isinstance(held, Mapping) or not isinstance(held.get("fields"), list):
         raise InputError(
             f"{path} lists no fields; write 'fields:' and below it a list of entries with "

@@ -225,18 +225,19 @@ SUMMARY_COLUMNS = {
 
 
 def _summary_html(table: "Table") -> str:
-    """The main numbers of each catalogue, intervals beside them."""
+    """The main numbers of each catalogue, intervals below them."""
     head = "".join(f'<th scope="col">{html.escape(t)}</th>' for t in SUMMARY_COLUMNS.values())
     lines = []
     for row in table:
         cells = []
         for name in SUMMARY_COLUMNS:
             text = f"{row[name]:.4f}" if table[name].dtype.kind == "f" else str(row[name])
+            interval = ""
             low, high = f"{name}_low", f"{name}_high"
             if low in table.colnames:
                 plus, minus = row[high] - row[name], row[name] - row[low]
-                text = f"{row[name]:.4f} +{plus:.4f} −{minus:.4f}"
-            cells.append(f"<td>{html.escape(text)}</td>")
+                interval = f" <small>+{plus:.4f} −{minus:.4f}</small>"
+            cells.append(f"<td>{html.escape(text)}{interval}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     note = "Intervals are 68 %. The definition of every number is in the documentation (metrics)."
     return (

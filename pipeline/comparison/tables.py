@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cyclades.pipeline.comparison.layouts import LAYOUTS, TableLayout
 from cyclades.pipeline.comparison.reading import read_table
+from cyclades.pipeline.document import read_values
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.registry import suggestion
 
@@ -291,22 +292,27 @@ def read_any(
         if layout is None or _named(given) <= set(stored.colnames):
             return _from_map(stored, given, meta, str(path))
     if layout is None:
-        looked = "; ".join(f"{known.name}: {', '.join(known.needs)}" for known in LAYOUTS)
+        near = min(LAYOUTS, key=lambda known: len(_lacking(stored.colnames, known)))
+        lacking = _lacking(stored.colnames, near)
+        nearest = f"; nearest is {near.name}, but for {', '.join(lacking)}"
         raise InputError(
             f"The columns of {path} ({', '.join(stored.colnames[:12])}"
-            f"{', ...' if len(stored.colnames) > 12 else ''}) are those of no known catalogue "
-            f"(looked for {looked}); name them in a file for --columns."
+            f"{', ...' if len(stored.colnames) > 12 else ''}) are those of no known catalogue"
+            f"{nearest if len(lacking) < len(near.needs) else ''}; name them in a file for "
+            "--columns, with lines as 'ra: RAJ2000'."
         )
     return _from_layout(stored, layout, meta)
 
 
 def recognise(names: Sequence[str]) -> TableLayout | None:
     """Return the layout that a table's column names belong to, or None."""
+    return next((layout for layout in LAYOUTS if not _lacking(names, layout)), None)
+
+
+def _lacking(names: Sequence[str], layout: TableLayout) -> list[str]:
+    """The columns of a layout that are not among some names."""
     present = {name.lower() for name in names}
-    for layout in LAYOUTS:
-        if present.issuperset(need.lower() for need in layout.needs):
-            return layout
-    return None
+    return [need for need in layout.needs if need.lower() not in present]
 
 
 def _beam_of_header(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -381,12 +387,7 @@ def _texts(stored: "Table", name: str) -> NDArray[Any]:
 
 
 def _read_map(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    try:
-        held = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as a YAML map of columns: {error}.") from error
+    held = read_values(path, "a YAML map of columns")
     if not isinstance(held, Mapping):
         raise InputError(
             f"{path} holds no map of columns; write lines as 'ra: RAJ2000' or "

@@ -106,9 +106,16 @@ def make_gallery(
         Where weights or image cannot be used.
     """
     x, y, major = places(catalogue, source)
+    if not len(x):
+        raise InputError("The catalogue has no sources to compare; find some first.")
     # in an order of their own, so that nothing depends on the order of the rows
     order = np.lexsort((major, x, y))
     pictures, clear, width = _pictures(source, x[order], y[order], major[order], report)
+    if not clear.any():
+        raise InputError(
+            f"{source.name} shows none of the {len(x)} sources whole (blank there, or beyond its "
+            "edge); give the image that the catalogue is of."
+        )
     close = np.zeros((len(x), SIZE, SIZE), np.uint8)
     close[order] = pictures[:, 0]
     widths = np.full(len(x), np.nan)

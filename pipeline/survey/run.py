@@ -1,5 +1,6 @@
 """A whole batch from images to survey, and the service that waits for images."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,24 @@ class Workers:
     scheduler: str | None = None
     cluster: Path | None = None
 
+    def check(self) -> None:
+        """Look at what can be told before anything is written.
+
+        Raises
+        ------
+        ConfigurationError
+            Where two ways are asked for, the file of the cluster cannot be used, or there is no
+            such device here and no other machine is asked.
+        """
+        if self.scheduler is not None and self.cluster is not None:
+            raise ConfigurationError("Give --scheduler or --cluster, not both.")
+        if self.cluster is not None:
+            from cyclades.pipeline.survey.cluster import read_cluster
+
+            read_cluster(self.cluster)
+        elif self.scheduler is None:
+            gpus(self.device)
+
     @contextmanager
     def engine(self, work: Work) -> Iterator[Engine]:
         """Start them, and stop them at the end."""
@@ -47,8 +66,6 @@ class Workers:
             yield engine
 
     def _engine(self, work: Work) -> Engine:
-        if self.scheduler is not None and self.cluster is not None:
-            raise ConfigurationError("Give --scheduler or --cluster, not both.")
         if self.scheduler is not None or self.cluster is not None:
             from cyclades.pipeline.survey.cluster import DaskEngine, read_cluster, start_cluster
 
@@ -75,6 +92,12 @@ def gpus(device: str) -> list[str]:
     names = [name.strip() for name in device.split(",") if name.strip()]
     if names == ["cpu"] or not names:
         return []
+    wrong = [name for name in names if not re.fullmatch(r"cuda(:\d+)?", name)]
+    if wrong:
+        raise ConfigurationError(
+            f"There is no device {wrong[0]!r}; give cpu, cuda for every GPU, or some as "
+            "cuda:0,cuda:2."
+        )
     if names != ["cuda"]:
         return names
     try:
@@ -129,6 +152,7 @@ def run_survey(
         For what concerns the batch and not an image; the same command goes on from there.
     """
     workers = Workers() if workers is None else workers
+    workers.check()
     prepare_directory(work.folder)
     with Journal(work.folder) as journal:
         prepare(work)
@@ -175,6 +199,7 @@ def watch_folder(
         Given the files of the survey whenever they were written anew.
     """
     workers = Workers() if workers is None else workers
+    workers.check()
     prepare_directory(work.folder)
     with Journal(work.folder) as journal:
         prepare(work)

@@ -86,6 +86,8 @@ def read_point_spread(path: str | Path, wcs: "WCS | None", shape: tuple[int, int
         Where the file cannot be read or used.
     """
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder; give a file of beams.")
     if not path.is_file():
         raise InputError(f"{path}: there is no such file.")
     psf = _read(path, wcs, shape)

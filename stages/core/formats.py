@@ -240,6 +240,8 @@ def read_catalogue_file(path: PathType, format: str | None = None) -> Catalogue:
         stored, meta = _read(Path(path), name)
     except InputError:
         raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; give a catalogue.") from None
     except Exception as error:
         # The readers of five formats raise whatever their file makes them stumble over.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -408,12 +408,14 @@ def chosen_planes(
         return f"axis {axis} ({kind}) has {shape[len(shape) - axis]} planes"
 
     if not real and any(plane):
-        raise InputError(f"{path}: the image has one plane; leave the option plane out.")
+        raise InputError(f"{path}: the image has one plane; leave image.plane out.")
     if real and len(plane) != len(real):
         number = "one index" if len(real) == 1 else f"{len(real)} indices"
+        given = "0" if len(real) == 1 else f"[{','.join('0' * len(real))}]"
         raise InputError(
             f"{path}: this is a cube: {' and '.join(map(describe, real))}; choose a plane with "
-            f"the option plane ({number}, counted from 0), or cut one out first."
+            f"--set image.plane={given} ({number}, counted from 0; Python: plane={given}), or, "
+            "for a command without --set, cut one out first."
         )
     for axis, chosen in zip(real, plane, strict=False):
         if not 0 <= chosen < shape[len(shape) - axis]:

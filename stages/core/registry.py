@@ -98,6 +98,10 @@ def stage_class(kind: str, name: str) -> type[Stage]:
         )
     names = _table()[kind]
     if name not in names:
+        if kind == "cataloguing" and "," in name:
+            raise ConfigurationError(
+                f"Several stages of cataloguing are a list in brackets: [{name.strip('[] ')}]."
+            )
         raise ConfigurationError(
             f"There is no {kind} named {name!r}{suggestion(name, list(names))}; "
             f"choose one of {', '.join(names)}."

@@ -80,7 +80,8 @@ def _above(plane: NDArray[np.float32], threshold: float, sign: float) -> Integer
     ny, nx = plane.shape
     # The same comparisons in single precision, of twice as many pixels at once.
     limit, factor = np.float32(threshold), np.float32(sign)
-    if limit > threshold:
+    # numpy, by which this runs where nothing is compiled, would round the threshold to single too
+    if float(limit) > threshold:
         limit = np.nextafter(limit, np.float32(-np.inf))
     found = np.empty(max(nx, 1024), np.int64)
     number = 0

@@ -15,6 +15,7 @@ from cyclades.stages.networks.classification import FeatureSpec
 from cyclades.stages.networks.pictures import Bytes, prepare_pictures
 from cyclades.stages.networks.pretrained import load_pretrained, load_trunk, radio_input
 from cyclades.stages.networks.specification import BackboneSpec, PretrainedSpec
+from cyclades.stages.networks.torch_device import torch_device
 from cyclades.stages.networks.weights import WEIGHTS, find_file, read_metadata
 from cyclades.stages.networks.weights_table import IMAGENET_MEAN, IMAGENET_STD
 
@@ -187,7 +188,7 @@ class Extractor:
     Raises
     ------
     InputError
-        Where the weights cannot be had, or are others.
+        Where the weights cannot be had, or are others, or the device is not there.
     """
 
     def __init__(
@@ -200,7 +201,7 @@ class Extractor:
         if threads is not None:
             torch.set_num_threads(threads)
         self.spec = spec
-        self.device = torch.device(device)
+        self.device = torch_device(device)
         backbone = build_backbone(spec.backbone, len(spec.pictures.stretches))
         assert spec.backbone.weights is not None
         self.sha256 = load_trunk(backbone, spec.backbone.weights, sha256)

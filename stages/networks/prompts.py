@@ -21,6 +21,7 @@ from transformers import Sam2Model, SamModel
 from transformers.utils import logging as remarks
 
 from cyclades.stages.core.errors import InputError
+from cyclades.stages.networks.torch_device import torch_device
 from cyclades.stages.networks.weights_files import CONFIG
 from cyclades.stages.networks.weights_table import IMAGENET_MEAN, IMAGENET_STD
 
@@ -53,13 +54,8 @@ class PromptedNetwork:
     def __init__(
         self, folder: Path, device: str = "cpu", threads: int = 1, at_once: int = 32
     ) -> None:
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError(
-                f"There is no GPU for the device {device!r} (or torch was installed without one); "
-                "use --device cpu."
-            )
+        self.device, self.at_once = torch_device(device), at_once
         torch.set_num_threads(threads)
-        self.device, self.at_once = torch.device(device), at_once
         self.model: Any = _load(folder).to(self.device).eval()
         self.size = int(self.model.config.prompt_encoder_config.image_size)
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.region_answers import Said
 from cyclades.stages.networks.region_cells import Projection
 from cyclades.stages.networks.region_head import RegionNetwork, load_region_network
+from cyclades.stages.networks.torch_device import torch_device
 
 
 class TorchHeads:
@@ -44,11 +44,7 @@ class TorchHeads:
         InputError
             Where the device is not there, or the weights cannot be read.
         """
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError(
-                f"There is no GPU for the device {device!r} (or torch was installed without one); "
-                "use --device cpu."
-            )
+        torch_device(device)
         torch.set_num_threads(threads)
         return cls(load_region_network(weights, device), device)
 

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cyclades.stages.core.errors import InputError
 from cyclades.stages.networks.detector import Detector, load_detector
 from cyclades.stages.networks.graphs import MOST_CALLERS
 from cyclades.stages.networks.selection import Found
 from cyclades.stages.networks.targets import Prediction
+from cyclades.stages.networks.torch_device import torch_device
 
 logger = logging.getLogger("cyclades.networks")
 
@@ -67,13 +67,8 @@ class TorchDetector:
     def __init__(
         self, weights: Path, device: str = "cpu", threads: int = 1, *, cells: bool = False
     ) -> None:
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise InputError(
-                f"There is no GPU for the device {device!r} (or torch was installed without one); "
-                "use --device cpu."
-            )
+        self.device = torch_device(device)
         torch.set_num_threads(threads)
-        self.device = torch.device(device)
         self.detector: Detector = load_detector(weights, device)
         self.spec = self.detector.spec
         self.size: int | None = None

@@ -261,3 +261,17 @@ def test_blank_pixels_and_a_field_without_sources(browser, tmp_path):
     assert page.drawn["nothing"] == 0
     assert not page.errors
     page.page.close()
+
+
+def test_the_page_fits_wide_and_narrow_screens(loaded):
+    page = loaded.page
+    page.set_viewport_size({"width": 1280, "height": 900})
+    fits = "(e) => e.scrollWidth <= e.clientWidth"
+    # a catalogue's name, which is as long as it likes, left out
+    numbers = "(e) => e.scrollWidth - e.querySelector('th').offsetWidth < e.clientWidth - 120"
+    assert page.eval_on_selector("#summary .table", numbers)
+    page.set_viewport_size({"width": 400, "height": 800})
+    loaded.settle()
+    assert page.eval_on_selector("html", fits)
+    # no bars above and below a square image, which the picture's width limits
+    assert page.eval_on_selector("#stage", "(e) => e.clientHeight <= 1.05 * e.clientWidth")

@@ -221,8 +221,8 @@ def test_a_wrong_map_is_one_sentence(other, changes, words):
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_tables_say_what_was_looked_for(other, tmp_path):
-    with pytest.raises(InputError, match=r"RAJ2000.*PyBDSF: RA, DEC.*--columns"):
+def test_unknown_tables_say_what_the_nearest_kind_would_need(other, tmp_path):
+    with pytest.raises(InputError, match=r"RAJ2000.*nearest is NVSS.*S1.4, MajAxis;.*--columns"):
         read_any(other)
     with pytest.raises(InputError, match="no file"):
         read_any(tmp_path / "absent.fits")

@@ -100,7 +100,7 @@ def test_extensions():
 
 
 def test_what_cannot_be_read_says_so(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file"):
         read_catalogue(tmp_path / "missing.fits")
     broken = tmp_path / "broken.vot"
     broken.write_text("not a table")

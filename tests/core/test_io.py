@@ -113,7 +113,7 @@ def test_a_cube_needs_a_plane(tmp_path):
         read_image(path)
     message = str(caught.value)
     assert "axis 3 (FREQ) has 5 planes and axis 4 (STOKES) has 2 planes" in message
-    assert "plane (2 indices, counted from 0)" in message
+    assert "--set image.plane=[0,0] (2 indices, counted from 0;" in message
     image = read_image(path, plane=(3, 1))
     assert (image.data == 103).all()
     assert image.frequency == pytest.approx(1.03e9)

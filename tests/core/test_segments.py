@@ -7,6 +7,7 @@ from scipy import ndimage
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.products import Detections, Segments
 from cyclades.stages.core.segments import (
+    _above,
     complete_detections,
     label_segments,
     segment_maximum,
@@ -143,6 +144,9 @@ def test_a_threshold_between_two_floats_parts_them():
     assert label_segments(plane, threshold).indices.tolist() == [2]
     assert label_segments(-plane, threshold, -1).indices.tolist() == [2]
     assert label_segments(plane, float(above)).indices.size == 0
+    # numpy rounds a Python number to the precision of the other one before it compares them
+    uncompiled = getattr(_above, "py_func", _above)
+    assert uncompiled(plane, threshold, 1.0).tolist() == [2]
 
 
 def test_the_significance_is_blank_wherever_it_is_not_finite():
