@@ -69,7 +69,7 @@ class FieldList:
                 rms=f.rms,
                 columns=self.columns,
                 name=f.name,
-            )  # fmt: skip
+            )
             for f in self.fields
         ]
 
