@@ -317,7 +317,8 @@ def routes() -> list[str]:
 def load(route: "str | Path | Mapping[str, Any]") -> tuple[dict[str, Any], str]:
     """Return the mapping of a named route, a YAML file or a mapping, and what to call it.
 
-    A string is a route's name unless it looks like a path (a suffix or a separator).
+    Stages that a file leaves out are filled in, so that assignments can reach into them. A
+    string is a route's name unless it looks like a path (a suffix or a separator).
     """
     if isinstance(route, Mapping):
         return dict(route), "configuration"
@@ -340,7 +341,7 @@ def load(route: "str | Path | Mapping[str, Any]") -> tuple[dict[str, Any], str]:
             check = f"'cyclades config check {text}' lists them"
             more = f" (The first of {len(problems)} errors; {check}.)"
         raise ConfigurationError(f"{text}, line {line}: {message}{more}")
-    return document.content, text
+    return {**load(DEFAULT_ROUTE)[0], **document.content}, text
 
 
 def check_file(path: Path) -> list[tuple[int, str]]:

@@ -21,7 +21,7 @@ What one should know before quoting a score:
 - A constant class earns its share of the truth; see `constant_class_baseline`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -160,32 +160,37 @@ def challenge_score(
 
 
 def constant_class_baseline(
-    submitted: Mapping[str, ArrayLike],
-    truth: Mapping[str, ArrayLike],
-    frequency: int,
-    *,
-    centroid: bool = False,
-) -> tuple[int, ChallengeScore]:
-    """Score the same catalogue with one class for all rows: the class that scores best.
+    pairs: Sequence[tuple[Mapping[str, ArrayLike], Mapping[str, ArrayLike]]], frequency: int
+) -> tuple[int, list[ChallengeScore]]:
+    """Score the same catalogues with one class for all rows: the class that scores best.
 
     A classifier is worth what it gains over this.
+
+    Parameters
+    ----------
+    pairs : sequence of (mapping, mapping)
+        What was submitted and the truth, of every field.
+    frequency : int
+        MHz.
 
     Returns
     -------
     int
-        The class.
-    ChallengeScore
+        The class, the same in all fields.
+    list of ChallengeScore
+        Of every field.
     """
-    tried = {
-        int(name): challenge_score(
-            {**submitted, "class": np.full(np.shape(submitted["class"]), name)},
-            truth,
-            frequency,
-            centroid=centroid,
-        )
-        for name in np.unique(np.asarray(truth["class"]))
-    }
-    best = max(tried, key=lambda name: tried[name].value)
+    tried = {}
+    for name in np.unique(np.concatenate([np.asarray(truth["class"]) for _, truth in pairs])):
+        tried[int(name)] = [
+            challenge_score(
+                {**submitted, "class": np.full(np.shape(submitted["class"]), name)},
+                truth,
+                frequency,
+            )
+            for submitted, truth in pairs
+        ]
+    best = max(tried, key=lambda name: sum(score.value for score in tried[name]))
     return best, tried[best]
 
 

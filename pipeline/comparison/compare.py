@@ -43,6 +43,7 @@ from cyclades.pipeline.comparison.outcome import FLOOR, Outcome
 from cyclades.pipeline.comparison.survey_tables import survey_tables
 from cyclades.pipeline.comparison.tables import ComparisonTable, PathType
 from cyclades.pipeline.provenance import records
+from cyclades.pipeline.studies.files import written_whole
 from cyclades.stages.core.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -137,9 +138,11 @@ class Comparison:
             for name, table in self.tables.items():
                 if len(table):
                     made.append(folder / f"{name}.ecsv")
-                    table.write(made[-1], format="ascii.ecsv", overwrite=True)
+                    with written_whole(made[-1]) as path:
+                        table.write(path, format="ascii.ecsv", overwrite=True)
             made.append(folder / "comparison.json")
-            made[-1].write_text(json.dumps(self.record(), indent=1) + "\n", "utf-8")
+            with written_whole(made[-1]) as path:
+                path.write_text(json.dumps(self.record(), indent=1) + "\n", "utf-8")
         except OSError as error:
             raise OutputError(
                 f"{folder} cannot be written ({error.strerror or error}); choose another folder."

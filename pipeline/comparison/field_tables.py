@@ -76,8 +76,7 @@ def challenge_table(fields: Sequence[ComparedField], frequency: int) -> "Table":
     for name in fields[0].outcomes:
         sums = np.zeros(4)
         attributes = np.zeros(len(ATTRIBUTES))
-        constant = 0.0
-        best = 0
+        pairs = []
         for f in fields:
             assert f.truth is not None
             beam = f.catalogues[name].beam or (f.beam, f.beam)
@@ -88,14 +87,15 @@ def challenge_table(fields: Sequence[ComparedField], frequency: int) -> "Table":
             sums += [made.value, made.detections, made.matches, made.false]
             if made.matches:
                 attributes += made.matches * np.array([made.attributes[a] for a in ATTRIBUTES])
-            best, alike = constant_class_baseline(found, truth, frequency)
-            constant += alike.value
+            pairs.append((found, truth))
+        best, alike = constant_class_baseline(pairs, frequency)
         value, *numbers = sums.tolist()
         row: dict[str, Any] = {"catalogue": name, "frequency": frequency, "score": value}
         row |= dict(zip(("detections", "matches", "false"), map(int, numbers), strict=True))
         means = attributes / numbers[1] if numbers[1] else np.full(len(ATTRIBUTES), np.nan)
         row |= dict(zip(ATTRIBUTES, means.tolist(), strict=True))
-        row |= {"constant_class": best, "constant_class_score": constant}
+        row["constant_class"] = best
+        row["constant_class_score"] = sum(score.value for score in alike)
         rows.append(row)
     return Table(rows)
 

@@ -60,7 +60,15 @@ class FieldList:
     def load(self) -> list[ComparedField]:
         """Read and match all fields."""
         return [
-            load_field(f.catalogues, f.truth, f.image, rms=f.rms, columns=self.columns, name=f.name)
+            load_field(
+                f.catalogues,
+                f.truth,
+                f.image,
+                deep=f.deep,
+                rms=f.rms,
+                columns=self.columns,
+                name=f.name,
+            )
             for f in self.fields
         ]
 

@@ -22,6 +22,7 @@ from cyclades.pipeline.comparison.tables import Floats
 from cyclades.pipeline.comparison.text_columns import columns
 from cyclades.pipeline.config import DEFAULT_ROUTE
 from cyclades.pipeline.progress import Progress, Steps, Told
+from cyclades.pipeline.studies.files import written_whole
 from cyclades.stages.core.catalogue import Catalogue, read_catalogue
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import ConfigurationError, InputError, OutputError
@@ -110,8 +111,10 @@ class StageMatrix:
         paths = [folder / f"matrix.{suffix}" for suffix in ("ecsv", "png", "html")]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.table.write(paths[0], format="ascii.ecsv", overwrite=True)
-            self.plot().savefig(paths[1], dpi=110)
+            with written_whole(paths[0]) as path:
+                self.table.write(path, format="ascii.ecsv", overwrite=True)
+            with written_whole(paths[1]) as path:
+                self.plot().savefig(path, dpi=110)
         except OSError as error:
             raise OutputError(
                 f"{folder} cannot be written ({error.strerror or error}); choose another folder."

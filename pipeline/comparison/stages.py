@@ -16,6 +16,7 @@ from cyclades.pipeline.comparison.tables import ComparisonTable, Floats
 from cyclades.pipeline.comparison.text_columns import columns, number, with_interval
 from cyclades.pipeline.config import RouteConfig
 from cyclades.pipeline.progress import Steps, Told
+from cyclades.pipeline.studies.files import written_whole
 from cyclades.stages.core.errors import ConfigurationError, InputError, OutputError
 from cyclades.stages.core.stage import KINDS, Stage
 
@@ -109,9 +110,12 @@ class StageComparison:
         paths = [folder / name for name in names]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self.table.write(paths[0], format="ascii.ecsv", overwrite=True)
-            self.changes.write(paths[1], format="ascii.ecsv", overwrite=True)
-            self.plot().savefig(paths[2], dpi=110)
+            with written_whole(paths[0]) as path:
+                self.table.write(path, format="ascii.ecsv", overwrite=True)
+            with written_whole(paths[1]) as path:
+                self.changes.write(path, format="ascii.ecsv", overwrite=True)
+            with written_whole(paths[2]) as path:
+                self.plot().savefig(path, dpi=110)
         except OSError as error:
             raise OutputError(
                 f"{folder} cannot be written ({error.strerror or error}); choose another folder."

@@ -186,6 +186,12 @@ def _inverted_field(
     threads = default_workers() if workers is None else workers
     with Context(workers=threads, seed=pipeline.config.seed) as context:
         result = pipeline.run(image, context=context)
+        if result.windows is not None:
+            raise InputError(
+                f"{result.windows.survey.plane.source.name}: the image was worked through in "
+                "windows, and the inverted-image rate needs it as a whole; put image.window=0 "
+                "into the route, or cut out a part."
+            )
         plane, background = result.image, result.background
         assert plane is not None
         assert background is not None

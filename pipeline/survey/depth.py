@@ -58,10 +58,10 @@ class Sources(NamedTuple):
     """Sources of a survey as they count."""
 
     total_flux: Floats
-    """Jy."""
     peak: Floats
-    """What the threshold was held against: the brightest of fitted peak and pixel, Jy per beam.
-    Infinite of sources that were not found by their peaks, so that all of the sky counts."""
+    """What the threshold was held against: the brightest of fitted peak and pixel. Infinite of
+    sources that were not found by their peaks, so that all of the sky counts. This and the total
+    flux are in the unit of the catalogue."""
     snr: Floats
     """Of that peak."""
 
@@ -196,10 +196,21 @@ def flux_correction(
     )
 
 
+def janskys(unit: str | None) -> float | None:
+    """What fluxes of an image in a unit are multiplied with to be in Jy; None for no way."""
+    import astropy.units as u
+
+    own = u.Unit(unit or "")
+    fluxes = (own * area for area in (u.beam, u.pix, u.dimensionless_unscaled))
+    return next((float(f.to(u.Jy)) for f in fluxes if f.is_equivalent(u.Jy)), None)
+
+
 def source_counts(
     sources: Sources,
     limits: VisibilityArea,
     corrections: "Table | None" = None,
+    *,
+    unit: str | None = "Jy / beam",
 ) -> "Table | None":
     """Euclid-normalised counts of a survey's sources, corrected for what could not be seen where.
 
@@ -210,12 +221,14 @@ def source_counts(
         Area against the faintest peak that is looked for.
     corrections : Table, optional
         Of `snr_corrections`.
+    unit : str, optional
+        Of the images, and so of sources and limits.
 
     Returns
     -------
     Table or None
-        See `cyclades.pipeline.comparison.counts.differential_counts`; with ``correction``. None
-        without sources.
+        See `cyclades.pipeline.comparison.counts.differential_counts`; with ``correction``. Fluxes
+        that are no flux densities stay as they are, and have no unit. None without sources.
     """
     # a peak below all limits, by the noise at its position, is just above the lowest
     lowest = limits.rms[0] if len(limits.rms) else np.nan
@@ -224,6 +237,10 @@ def source_counts(
     if not good.any() or not len(limits.rms):
         return None
     flux, peak, snr = flux[good], np.minimum(peak[good], limits.rms[-1]), snr[good]
+    factor = janskys(unit)
+    if factor is not None:
+        flux, peak = factor * flux, factor * peak
+        limits = VisibilityArea(factor * limits.rms, limits.area)
     # edges on a fixed grid, so that surveys compare
     low = np.floor(BINS_A_DECADE * np.log10(flux.min()))
     high = np.floor(BINS_A_DECADE * np.log10(flux.max())) + 1
@@ -236,4 +253,8 @@ def source_counts(
         made["correction"], made["correction_err"] = (
             correction[name] for name in ("correction", "correction_err")
         )
+    if factor is None:
+        for name in made.colnames:
+            if "Jy" in str(made[name].unit):
+                made[name].unit = None
     return made

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -258,12 +259,15 @@ def _logged(work: Work, task: Task) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.handleError = _ignored  # type: ignore[method-assign]
     package, warned = logging.getLogger("cyclades"), logging.getLogger("py.warnings")
-    level = package.level
+    level, propagates = package.level, warned.propagate
+    levels = [(other, other.level) for other in package.handlers]
     # the terminal of the process that leads shows what it always does
-    for other in package.handlers:
-        other.setLevel(max(other.level, level))
+    for other, own in levels:
+        other.setLevel(max(own, level))
     package.setLevel(logging.INFO)
+    shown = warnings.showwarning
     logging.captureWarnings(True)
+    captured = warnings.showwarning is not shown
     warned.propagate = False
     for logger in (package, warned):
         logger.addHandler(handler)
@@ -276,7 +280,12 @@ def _logged(work: Work, task: Task) -> Iterator[None]:
     finally:
         for logger in (package, warned):
             logger.removeHandler(handler)
+        if captured:  # others may have had warnings go to the log before
+            logging.captureWarnings(False)
+        warned.propagate = propagates
         package.setLevel(level)
+        for other, own in levels:
+            other.setLevel(own)
         handler.close()
 
 

@@ -49,8 +49,9 @@ def _area(axes: Any, survey: "Survey", unit: str) -> None:
 
 def _counts(axes: Any, survey: "Survey") -> None:
     table = survey.counts
-    axes.set_xlabel("total flux (Jy)")
-    axes.set_ylabel(r"$S^{2.5}\,dN/dS$ (Jy$^{1.5}$ sr$^{-1}$)")
+    known = table is None or table["flux"].unit is not None
+    axes.set_xlabel("total flux (Jy)" if known else "total flux")
+    axes.set_ylabel(r"$S^{2.5}\,dN/dS$" + (r" (Jy$^{1.5}$ sr$^{-1}$)" if known else ""))
     if table is None:
         axes.text(0.5, 0.5, "no sources", ha="center", transform=axes.transAxes)
         return

@@ -170,7 +170,7 @@ def make_survey(
         part = parts_of(extent.seconds, rows)
         catalogue = stream_catalogue(fields, scales, marks, part, name, scratch, floors)
         sources, looks = catalogue.sources, marks.looks
-    counts = source_counts(sources, limits, corrections)
+    counts = source_counts(sources, limits, corrections, unit=(first or {}).get("unit"))
     table = quality(facts, looks, sources.peak, limits, grids)
     return Survey(catalogue, depth, limits, counts, corrections, table, tuple(stems), left_out)
 

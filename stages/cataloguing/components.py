@@ -12,6 +12,7 @@ from cyclades.stages.cataloguing.rows import (
     island_values,
     measured_values,
     positions,
+    residuals,
     row_order,
     source_values,
     take,
@@ -203,12 +204,16 @@ def link(
         values["island_id"] = values["island"] + 1
         for name in ("island_flux", "island_flux_err"):
             values[name] = island[name][values["island"]]
-    measured = source["island"]
+    # of several sources of an island none speaks for it alone
+    own = Groups.of(component["island"], component["total_flux"], component["peak_flux"])
+    measured = component["island"][own.brightest]
     island["n_components"] = np.bincount(component["island"], minlength=n_islands)
-    island["flags"][measured] |= source["flags"]
-    for name in ("residual_mean", "residual_rms", "chi2", "degrees_of_freedom"):
+    np.bitwise_or.at(island["flags"], component["island"], component["flags"])
+    told = residuals(component, own)
+    told |= {name: component[name][own.brightest] for name in ("chi2", "degrees_of_freedom")}
+    for name, values in told.items():
         island[name] = np.full(n_islands, np.nan)
-        island[name][measured] = source[name]
+        island[name][measured] = values
     return take(source, source_order)
 
 

@@ -31,6 +31,7 @@ class Sky:
     """
 
     def __init__(self, excess: Map, segments: Segments, rms: Map) -> None:
+        self.excess = excess
         self.mask = ~np.isfinite(excess)
         self.data = np.ascontiguousarray(np.where(self.mask, np.float32(0.0), excess))
         self.segments = segments

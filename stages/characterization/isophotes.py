@@ -27,7 +27,7 @@ def interpolated_peaks(excess: Map, pixels: Integers) -> Floats:
     """Height of the curves along x and y through the peak pixels and their neighbours.
 
     Gaussians (parabolas of the logarithm) where both neighbours are well above zero, parabolas
-    elsewhere. An axis along which a neighbour is blank, outside, or higher adds nothing.
+    elsewhere. An axis along which a neighbour is blank (NaN), outside, or higher adds nothing.
     """
     ny, nx = excess.shape
     y, x = np.divmod(pixels, nx)

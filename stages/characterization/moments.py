@@ -145,7 +145,7 @@ class MomentsCharacterization(CharacterizationStage):
         segments, nx = sky.segments, image.shape[1]
         values = sky.data.ravel()[segments.indices].astype(float)
         pixels = brightest_pixels(values, segments)
-        peak = interpolated_peaks(sky.data, pixels)
+        peak = interpolated_peaks(sky.excess, pixels)
         rms = sky.rms.ravel()[pixels].astype(float)
         threshold = np.minimum.reduceat(values, segments.offsets[:-1])
         flux, moments = isophotal_moments(values, segments, nx)

@@ -37,8 +37,10 @@ class Flag(IntFlag):
 DESCRIPTIONS: dict[Flag, str] = {
     Flag.EDGE: "the island touches the edge of the image",
     Flag.BLANK_NEIGHBOUR: "the island touches blank or masked pixels",
-    Flag.FIT_FAILED: "the fit did not converge; values are moments of the segment",
-    Flag.SIZE_AT_LIMIT: "a fitted size stopped at its limit; its error is not meaningful",
+    Flag.FIT_FAILED: "no free shape could be fitted: the beam's was, without errors where that "
+    "failed too; a forced measurement has no values",
+    Flag.SIZE_AT_LIMIT: "a fitted size or position stopped at its limit; its error "
+    "is not meaningful",
     Flag.TOO_FEW_PIXELS: "too few pixels for a free shape; the beam's shape was fitted",
     Flag.NEGATIVE: "a negative source",
     Flag.NEGATIVE_BACKGROUND: "the background level is negative by more than half the rms: "

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,6 +54,8 @@ def zeros_are_blank(blocks: Iterable[NDArray[np.float32]], shape: tuple[int, int
     """
     size = shape[0] * shape[1]
     stride = max(1, size // _SAMPLE)
+    while gcd(stride, shape[1]) > 1:  # otherwise the same columns would be sampled in every row
+        stride += 1
     zeros = offset = 0
     samples = []
     for block in blocks:

@@ -67,10 +67,9 @@ def parse_unit(text: str) -> "UnitBase | None":
         per = (match["per"] or "").lower().replace("**", "").replace("^", "")
         if len(prefix) > 1:
             prefix = _PREFIX[prefix.lower()]
-        elif compact.isupper() and not (prefix == "M" and per.startswith(("sr", "ster"))):
+        elif prefix != "M" or (compact.isupper() and not per.startswith(("sr", "ster"))):
             prefix = prefix.lower()
         prefix = prefix.replace("\u00b5", "u").replace("\u03bc", "u")
-        prefix = "u" if prefix == "U" else prefix
         unit = u.Unit(f"{prefix}Jy")
         if not per:
             return unit

@@ -312,6 +312,38 @@ def test_links_and_island_columns():
     assert component["frequency"].to_value(u.GHz) == pytest.approx(1.4)
 
 
+def test_an_island_of_several_sources_has_what_all_of_them_tell():
+    """Objects that a detector tells apart share an island, which speaks for none of them alone."""
+    image = make_image()
+    halves = square(58, 55), square(63, 55)
+    detections = make_detections(
+        image.shape,
+        [np.concatenate(halves), *halves],
+        parent=[-1, 0, 0],
+        source=np.array([0, 1, 2]),
+    )
+    flags = np.array([int(Flag.POOR_FIT), int(Flag.SIZE_AT_LIMIT)])
+    components = make_components(
+        [[2.0, 58.0, 55.0, 7, 1, 9], [1.0, 63.0, 55.0, 7, 1, 9]],
+        island=[0, 0],
+        detection=[1, 2],
+        flags=flags,
+        chi2=np.array([20.0, 10.0]),
+        n_pixels=np.array([30, 10]),
+        residual_mean=np.array([0.004, 0.0]),
+        residual_rms=np.array([0.02, 0.04]),
+    )
+    for order in ([0, 1], [1, 0]):
+        catalogue = build(image, detections, permute_components(components, order))
+        assert len(catalogue.sources) == 2
+        island = catalogue.islands[0]
+        assert island["flags"] & flags.sum() == flags.sum()
+        assert island["chi2"] == 20.0
+        assert island["residual_mean"].value == pytest.approx(0.003)
+        rms = np.sqrt((30 * 0.02**2 + 10 * 0.04**2) / 40)
+        assert island["residual_rms"].value == pytest.approx(rms)
+
+
 def test_an_island_without_components_has_a_row():
     image = make_image()
     detections = make_detections(image.shape, [square(60, 55), square(20, 20)])

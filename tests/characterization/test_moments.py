@@ -255,6 +255,22 @@ def test_interpolated_peak_of_a_gaussian_is_exact() -> None:
     np.testing.assert_allclose(interpolated_peaks(corner, np.array([0])), 2.0)
 
 
+@pytest.mark.parametrize("beside", [0, 1])
+def test_a_blank_neighbour_says_nothing_of_the_height_of_a_peak(beside):
+    """A peak pixel beside a blank one is no higher than the curve along the other axis says."""
+    data = np.zeros((41, 41), np.float32)
+    add_gaussian(data, 20.0, 20.0, 50.0, np.diag([4.0, 4.0]))
+    whole = data.copy()
+    blank = (slice(None), slice(21, None)) if beside else (slice(21, None), slice(None))
+    data[blank] = np.nan
+    square = [y * 41 + x for y in range(17, 24) for x in range(17, 24)]
+    found = [
+        measure(SkyImage(plane, psf=BEAM), by_segment((41, 41), [square])).peak[0]
+        for plane in (whole, data)
+    ]
+    np.testing.assert_allclose(found, 50.0, rtol=1e-3)
+
+
 def test_noise_of_apertures_and_windows_matches_simulations() -> None:
     rho = gaussian_autocorrelation(COVARIANCE, 14)
     noise = correlated_noise((1000, 1000), 5)

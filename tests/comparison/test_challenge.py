@@ -199,7 +199,7 @@ def test_nothing_matched_scores_zero_as_in_the_package():
 
 def test_the_constant_class_baseline_earns_the_commonest_class():
     truth, submitted = catalogues(7)
-    best, baseline = constant_class_baseline(submitted, truth, 1400)
+    best, (baseline,) = constant_class_baseline([(submitted, truth)], 1400)
     real = challenge_score(submitted, truth, 1400)
     share = np.mean(truth["class"][baseline.truth_rows] == best)
     assert baseline.attributes["class"] == pytest.approx(share)

@@ -106,6 +106,22 @@ def test_what_is_written_is_read_back(tables, tmp_path):
         made.write(tmp_path / "file")
 
 
+def test_a_write_that_fails_leaves_the_tables_of_before(tables, tmp_path, monkeypatch):
+    truth, one, _ = tables
+    made = compare([one], truth)
+    made.write(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(table, path, **options):
+        path.write_text("half of a tab")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Table, "write", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        made.write(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_what_cannot_be_compared_is_refused(tables):
     truth, one, _ = tables
     with pytest.raises(InputError, match="nothing to compare with"):

@@ -119,6 +119,17 @@ def test_a_file_lists_the_fields(tables, tmp_path, capsys):
     assert json.loads((out / "comparison.json").read_text())["meta"]["fields"] == 3
 
 
+def test_a_deep_catalogue_of_a_list_serves_as_truth(tables, tmp_path):
+    truth, good, _ = tables[0]
+    for name, table in (("deep", truth), ("good", good)):
+        write(table, tmp_path / f"{name}.csv")
+    (tmp_path / "fields.yaml").write_text("fields: [{deep: deep.csv, catalogues: {a: good.csv}}]\n")
+    (loaded,) = read_fields(tmp_path / "fields.yaml").load()
+    assert loaded.truth is not None
+    assert len(loaded.truth) == len(truth)
+    assert loaded.outcomes["a"].found.any()
+
+
 def test_a_pattern_stands_for_many_fields(tmp_path):
     for name in ("a.fits", "b.fits.gz"):
         (tmp_path / name).write_bytes(b"")

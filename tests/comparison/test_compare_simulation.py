@@ -11,7 +11,7 @@ from cyclades.pipeline.chain import Pipeline
 from cyclades.pipeline.cli import main
 from cyclades.pipeline.comparison.compare import compare
 from cyclades.pipeline.comparison.field import ORACLE, load_field
-from cyclades.pipeline.comparison.field_tables import catalogue_model
+from cyclades.pipeline.comparison.field_tables import catalogue_model, challenge_table
 from cyclades.pipeline.comparison.tables import from_truth, read_any
 from cyclades.pipeline.simulation.field import FieldOptions, simulate
 from cyclades.stages.core.errors import InputError
@@ -290,15 +290,19 @@ def test_a_deep_catalogue_serves_as_truth(field):
         compare({"a": noisy.catalogue}, made, deep=result.catalogue)
 
 
-def test_the_challenges_own_columns_are_scored(tmp_path):
+def challenge_truth(n):
     rng = np.random.default_rng(4)
-    n = 40
     columns = {"ra_core": 0.1 * rng.random(n), "dec_core": -30 + 0.1 * rng.random(n),
                "flux": 1e-6 * (1 + rng.random(n)), "core_frac": rng.random(n),
                "b_maj": 1 + rng.random(n), "b_min": 0.5 + 0.5 * rng.random(n),
                "pa": 45 * rng.random(n), "size": np.full(n, 2),
                "class": rng.integers(1, 4, n)}  # fmt: skip
-    truth = Table({**columns, "ra_cent": columns["ra_core"], "dec_cent": columns["dec_core"]})
+    return Table({**columns, "ra_cent": columns["ra_core"], "dec_cent": columns["dec_core"]})
+
+
+def test_the_challenges_own_columns_are_scored(tmp_path):
+    n = 40
+    truth = challenge_truth(n)
     truth.write(tmp_path / "truth.csv")
     other = truth.copy()
     other["class"] = 1
@@ -313,3 +317,18 @@ def test_the_challenges_own_columns_are_scored(tmp_path):
     assert one["class"] == pytest.approx(share)
     assert one["score"] == pytest.approx(n * (6 + share) / 7)
     assert same["constant_class_score"] < same["score"]
+
+
+def test_the_constant_class_is_the_same_in_all_fields(tmp_path):
+    (tmp_path / "beam.yaml").write_text("beam: 0.25\nra: ra_core\ndec: dec_core\n")
+    fields = []
+    for name, n in ((1, 40), (2, 30)):
+        truth = challenge_truth(n)
+        truth["class"] = name
+        path = tmp_path / f"truth{name}.csv"
+        truth.write(path)
+        fields.append(load_field({"found": path}, path, columns=tmp_path / "beam.yaml"))
+    (row,) = challenge_table(fields, 1400)
+    assert row["score"] == pytest.approx(70)
+    assert row["constant_class"] == 1  # right in the first field, wrong in the second
+    assert row["constant_class_score"] == pytest.approx(40 + 30 * 6 / 7)

@@ -90,6 +90,12 @@ def test_at_least_one_image_is_needed():
         inverted_rate(route(5.0), [])
 
 
+def test_an_image_worked_through_in_windows_is_refused():
+    config = route(5.0).replace(image={"window": 200})
+    with pytest.raises(InputError, match="as a whole"):
+        inverted_rate(config, [field(3)], workers=1)
+
+
 def catalogue(flux, rms, offset=0.0):
     n = len(flux)
     return ComparisonTable.from_columns(

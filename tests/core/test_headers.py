@@ -66,6 +66,8 @@ def header_of(**cards):
         ("", u.dimensionless_unscaled),
         ("   ", u.dimensionless_unscaled),
         ("erg/s/cm2/Hz", u.erg / u.s / u.cm**2 / u.Hz),
+        ("KJy/beam", u.kJy / u.beam),
+        ("NJy/beam", u.nJy / u.beam),
     ],
 )
 def test_units(text, unit):

@@ -81,6 +81,13 @@ def test_sample_does_not_depend_on_how_the_image_was_cut():
     assert zeros_are_blank(np.array_split(image, 500), shape)
 
 
+def test_zeros_are_judged_by_more_than_one_column():
+    shape = (20_000, 60)  # one pixel in as many as there are columns would be sampled
+    model = np.abs(np.random.default_rng(8).normal(size=shape)).astype(np.float32)
+    model[:, 0] = 0.0
+    assert not zeros_are_blank([model], shape)  # zero is the floor of a model without noise
+
+
 def write(path, data, header=None):
     fits.PrimaryHDU(data, header).writeto(path)
     return path

@@ -8,7 +8,7 @@ import yaml
 from click.testing import CliRunner
 
 from cyclades.pipeline.cli import cli
-from cyclades.pipeline.config import RouteConfig, check_file, override, parse, routes
+from cyclades.pipeline.config import RouteConfig, check_file, load, override, parse, routes
 from cyclades.pipeline.document import Document
 from cyclades.stages.core.errors import ConfigurationError
 from cyclades.stages.core.stage import RefinementStage
@@ -60,6 +60,15 @@ def test_sections_left_out_are_those_of_the_classical_route():
     assert config.detection.seed_threshold == 7
     assert config.background == classical.background
     assert config.cataloguing == classical.cataloguing
+
+
+def test_parameters_of_a_section_that_a_file_leaves_out_can_be_set(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("background: sep\n")
+    mapping = override(load(path)[0], ["detection.seed_threshold=6"])
+    config = RouteConfig.from_mapping(mapping)
+    assert (config.background.name, config.detection.name) == ("sep", "islands")
+    assert config.detection.seed_threshold == 6.0
 
 
 def test_check_reports_every_error_on_its_line(tmp_path):

@@ -1,12 +1,14 @@
 """What goes wrong during a batch leaves the catalogue that it would have become."""
 
 import errno
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -211,6 +213,31 @@ def test_files_that_are_no_images(four, work, undisturbed, tmp_path):
     told = []
     run_survey(work, images, told=told.append)
     assert [(entry.image, entry.state) for entry in told] == [(str(images[4]), "done")]
+
+
+def test_a_field_leaves_logging_and_warnings_as_they_were(work):
+    """A batch in a notebook: its warnings are shown afterwards as they were before."""
+    package, warned = logging.getLogger("cyclades"), logging.getLogger("py.warnings")
+    handler = logging.StreamHandler()
+    package.addHandler(handler)
+    package.setLevel(logging.WARNING)
+    work.folder.mkdir()
+
+    def state():
+        levels = package.level, handler.level
+        return warnings.showwarning, warned.propagate, list(warned.handlers), levels
+
+    try:
+        with warnings.catch_warnings():
+            before = state()
+            with fields._logged(work, Task(work.folder / "x.fits", "x")):
+                warnings.warn("of the field", stacklevel=1)
+            assert state()[:2] == before[:2]
+            assert state()[3] == before[3]
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(logging.NOTSET)
+    assert "of the field" in (work.folder / "logs" / "x.log").read_text()
 
 
 def test_an_unexpected_error_is_of_one_image(four, work, monkeypatch):

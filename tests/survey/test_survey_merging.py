@@ -241,3 +241,19 @@ def test_counts_recover_the_sky_through_depth_and_completeness():
     assert many.sum() >= 8
     error = np.maximum(table["counts_high"] - table["counts"], 1e-12)
     assert (abs(table["counts"] - expected)[many] < 4 * error[many]).all()
+
+
+def test_counts_are_in_janskys_whatever_the_unit_of_the_images():
+    """The same sources and noise in mJy give the same counts; what is no flux density has none."""
+    made = []
+    for scale, unit in ((1.0, "Jy / beam"), (1e3, "mJy / beam"), (1.0, "K"), (1.0, None)):
+        _, limits = survey_area([grid(0.0, scale * 1e-4)], [[]])
+        flux = scale * np.geomspace(6e-4, 1e-1, 50)
+        sources = Sources(flux, flux, np.full(50, 6.0))
+        made.append(source_counts(sources, limits, unit=unit))
+    for name in ("flux", "counts", "counts_low", "counts_high"):
+        np.testing.assert_allclose(made[1][name], made[0][name], rtol=1e-6)
+        assert str(made[1][name].unit) == str(made[0][name].unit)
+    assert str(made[0]["flux"].unit) == "Jy"
+    assert made[2]["flux"].unit is None
+    assert made[3]["counts"].unit is None
