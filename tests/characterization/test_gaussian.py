@@ -215,6 +215,10 @@ def test_half_visible_sources_get_the_beams_shape():
     assert found.flags[0] & Flag.FIT_FAILED
     assert found.sxx[0] == pytest.approx(BEAM[0, 0])
     assert np.isfinite(found.total_err[0])
+    # a shape that was not fitted has no errors; what was fitted with it held has
+    assert found.error("peak")[0] == pytest.approx(found.total_err[0])
+    assert np.isfinite([found.error("x")[0], found.error("y")[0]]).all()
+    assert np.isnan(found.covariance[0, 3:]).all()
 
 
 def test_many_components_in_one_island():
