@@ -221,6 +221,24 @@ def test_half_visible_sources_get_the_beams_shape():
     assert np.isnan(found.covariance[0, 3:]).all()
 
 
+def test_errors_with_the_beams_shape_held_are_true():
+    """About 170 sources cut in half by the edge: the sigma of a pull is known to 0.06."""
+    rng = np.random.default_rng(14)
+    y = np.arange(20.0, 4000.0, 20.0) + rng.uniform(-0.5, 0.5, 199)
+    rows = source_rows(30.0, rng.uniform(-0.3, 0.3, 199), y)
+    image, background = sky_image(rows, (4000, 40), correlated_noise((4000, 40), rng))
+    detections = IslandsDetection().detect(image, background, context=Context())
+    found = measure(image, background, detections)
+    near, of = match(found.x, found.y, rows[:, 1], rows[:, 2], 5.0)
+    held = np.array(found.fit_type)[near] == "beam"
+    assert held.sum() > 100
+    near, of = near[held], of[held]
+    for column, name in enumerate(("peak", "x", "y")):
+        pull = (getattr(found, name)[near] - rows[of, column]) / found.error(name)[near]
+        assert abs(np.median(pull)) < 0.5
+        assert 0.7 < np.subtract(*np.percentile(pull, [84, 16])) / 2 < 1.3
+
+
 def test_many_components_in_one_island():
     rng = np.random.default_rng(10)
     x = 40 + 7.0 * np.arange(20)
