@@ -223,6 +223,10 @@ class GaussianCharacterization(CharacterizationStage):
 
             with ThreadPoolExecutor(context.workers) as pool:
                 list(pool.map(task, range(0, len(chosen), ISLANDS_PER_TASK)))
+            # The bias of a position that the data do not constrain is no correction of it.
+            held, wander = fits.status == FAILED, fits.bounds[:, 3:]
+            near = np.clip(fits.params[:, 1:3] - fits.bounds[:, 1:3], -wander, wander)
+            fits.params[held, 1:3] = (fits.bounds[:, 1:3] + near)[held]
 
         params = np.zeros((len(leaves), 6))
         params[:, 0], size, largest = start_values(image, background, detections, leaves, image.psf)

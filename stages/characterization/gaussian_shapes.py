@@ -38,6 +38,8 @@ def pixel_parameters(
     values : ndarray, shape (n, 6)
         peak, x, y, sxx, sxy, syy.
     errors : ndarray, shape (n, 6, 6)
+        NaN where what they follow from is: where only the beam's shape was fitted, peak and
+        position have errors and the shape has none.
     """
     n = len(params)
     shapes, derivatives = shape_derivatives(precision_matrices(params))
@@ -63,7 +65,9 @@ def pixel_parameters(
             pixel_shape[:, 1, 1],
         ]
     )
-    errors = jacobian @ covariance @ np.swapaxes(jacobian, 1, 2)
+    errors = jacobian @ np.nan_to_num(covariance) @ np.swapaxes(jacobian, 1, 2)
+    used = (jacobian != 0.0).astype(float)
+    errors[used @ np.isnan(covariance) @ np.swapaxes(used, 1, 2) > 0.0] = np.nan
     return values, errors
 
 

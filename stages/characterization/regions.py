@@ -27,7 +27,8 @@ FINEST = 3.0
 """Least number of pixels across the smaller FWHM of the beam that are fitted; more of them add
 time, since the noise of neighbours is the same."""
 MOST_PIXELS = 2000
-"""Pixels fitted at most; in a larger island every second, third, ... row and column is."""
+"""Pixels from which on only every second, fourth, ... row and column is fitted where components
+are wide."""
 MOST_AREA = 2**21
 """Pixels of the largest box that is modelled, for the sake of memory."""
 REACH = 3.0
@@ -66,7 +67,7 @@ def weighted_jacobian(params: Floats, u: Floats, v: Floats, weight: Floats, out:
 
 
 def correlated_covariance(
-    jacobian: Floats, inside: NDArray[np.bool_], noise: NoiseAutocorrelation
+    jacobian: Floats, inside: NDArray[np.bool_], number: Integers, noise: NoiseAutocorrelation
 ) -> tuple[Floats, float]:
     """Sandwich covariance of a fit (see `fit_errors.sandwich`) by FFT, for many pixels.
 
@@ -79,16 +80,19 @@ def correlated_covariance(
         Derivatives of the model divided by the rms.
     inside : ndarray of bool, shape (ny, nx)
         The n pixels fitted, in row-major order.
+    number : ndarray of int64, shape (n,)
+        How many pixels each of them stands for.
 
     Returns
     -------
     covariance : ndarray, shape (p, p)
-    freedom : float
-        Expected chi-squared of the residual.
+    fitted : float
+        By how much the fit to noise lowers chi-squared of all pixels, as expected.
     """
     from scipy import fft
 
-    n, count = jacobian.shape
+    count = jacobian.shape[1]
+    weighted = jacobian * number[:, None]
     reach = noise.reach
     shape = [fft.next_fast_len(size + reach, real=True) for size in inside.shape]
     kernel = np.zeros(shape)
@@ -99,17 +103,17 @@ def correlated_covariance(
     plane = np.zeros(shape)
     view = plane[: inside.shape[0], : inside.shape[1]]
     for column in range(count):
-        view[inside] = jacobian[:, column]
+        view[inside] = weighted[:, column]
         filtered = fft.irfft2(fft.rfft2(plane) * transfer, shape)
         smooth[:, column] = filtered[: inside.shape[0], : inside.shape[1]][inside]
-    normal = jacobian.T @ jacobian
+    normal = jacobian.T @ weighted
     power = np.diag(normal)
     seen = power > SINGULAR**2 * power.max()
     scale = np.where(seen, 1.0 / np.sqrt(np.where(seen, power, 1.0)), 0.0)
     normal = np.linalg.pinv(normal * np.outer(scale, scale), rcond=SINGULAR, hermitian=True)
     normal *= np.outer(scale, scale)
-    half = normal @ (jacobian.T @ smooth)
-    return half @ normal, float(n - np.trace(half))
+    half = normal @ (weighted.T @ smooth)
+    return half @ normal, float(np.trace(half))
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,26 +181,40 @@ class Region:
         inside[inside] = mask[y[inside], x[inside]]
         return np.asarray(inside)
 
-    def sample(self, params: Floats) -> tuple[NDArray[np.bool_], int]:
-        """Usable pixels within `REACH` sigma of some components, thinned out to a lattice.
+    def sample(self, params: Floats) -> tuple[NDArray[np.bool_], Integers]:
+        """Usable pixels within `REACH` sigma of some components, thinned out to lattices.
+
+        Where they are more than `MOST_PIXELS` the lattice is widened, but nowhere beyond what the
+        smallest component there needs: one that falls between the pixels of a fit may take any
+        value there.
 
         Returns
         -------
         chosen : ndarray of bool, shape (ny, nx)
-        step : int
-            Every how many rows and columns are taken.
+        step : ndarray of int64, shape (ny, nx)
+            Every how many rows and columns are taken there: the square root of the number of pixels
+            that a chosen one stands for.
         """
-        near = np.zeros(self.value.shape, bool)
+        smaller = float(np.sqrt(np.linalg.eigvalsh(self.factor @ self.factor.T)[0]))
+        base = max(1, int(FWHM * smaller / FINEST))
+        widest = np.zeros(self.value.shape, np.int64)
         for _, u, v, a, b, c in params:
             du, dv = self.u - u, self.v - v
-            near |= a * du**2 + 2.0 * b * du * dv + c * dv**2 < REACH**2
-        near &= self.usable
-        smaller = float(np.sqrt(np.linalg.eigvalsh(self.factor @ self.factor.T)[0]))
-        step = max(1, int(FWHM * smaller / FINEST))
-        step = max(step, int(np.ceil(np.sqrt(np.count_nonzero(near) / MOST_PIXELS))))
-        chosen = np.zeros(near.shape, bool)
-        chosen[::step, ::step] = near[::step, ::step]
-        return chosen, step
+            near = a * du**2 + 2.0 * b * du * dv + c * dv**2 < REACH**2
+            high = 0.5 * (a + c) + np.hypot(0.5 * (a - c), b)
+            fine = FWHM * smaller / np.sqrt(high) / FINEST
+            own = base * 2 ** max(0, int(np.log2(max(fine / base, 1.0))))
+            widest[near & ((widest == 0) | (widest > own))] = own
+        widest[~self.usable] = 0
+        y, x = np.indices(widest.shape)
+        largest = base
+        while True:
+            step = np.minimum(widest, largest)
+            divisor = np.maximum(step, 1)
+            chosen = (step > 0) & (y % divisor == 0) & (x % divisor == 0)
+            if np.count_nonzero(chosen) <= MOST_PIXELS or largest >= widest.max():
+                return chosen, step
+            largest *= 2
 
     def model(self, params: Floats) -> NDArray[np.float32]:
         """Components in whitened coordinates drawn on the cut-out."""
@@ -207,9 +225,9 @@ class Region:
         values[:, 2] -= self.corner[0]
         return render_gaussians(self.value.shape, values)
 
-    def misfit(self, params: Floats) -> float:
-        """Chi-squared of all usable pixels."""
-        residual = (self.value - self.model(params)) / self.rms
+    def misfit(self, params: Floats, value: Floats | None = None) -> float:
+        """Chi-squared of all usable pixels, of `value` in place of the region's own if given."""
+        residual = ((self.value if value is None else value) - self.model(params)) / self.rms
         return float(np.sum(residual[self.usable] ** 2))
 
     def fit(self, params: Floats, bounds: Floats, rows: Integers) -> Floats:
@@ -219,18 +237,18 @@ class Region:
         """
         others = np.delete(np.arange(len(params)), rows)
         trial = np.ascontiguousarray(params[rows])
-        chosen, _ = self.sample(trial)
+        chosen, step = self.sample(trial)
         if np.count_nonzero(chosen) <= trial.size:
             return params
-        value = (self.value - self.model(params[others]))[chosen]
+        value = self.value - self.model(params[others])
         status, _ = fit_components(
-            trial, 0, len(rows), self.u[chosen], self.v[chosen], value, 1.0 / self.rms[chosen],
-            np.ascontiguousarray(bounds[rows]),
+            trial, 0, len(rows), self.u[chosen], self.v[chosen], value[chosen],
+            step[chosen] / self.rms[chosen], np.ascontiguousarray(bounds[rows]),
         )  # fmt: skip
+        if status == FAILED or not self.misfit(trial, value) < self.misfit(params[rows], value):
+            return params
         fitted = params.copy()
         fitted[rows] = trial
-        if status == FAILED or not self.misfit(fitted) < self.misfit(params):
-            return params
         return fitted
 
     def whiten(self, y: int, x: int) -> Floats:

@@ -7,6 +7,7 @@ around it are fitted again, on the whole island and a margin around it: the elli
 says nothing of the wings, which is where a Gaussian fails on a disc or on an exponential profile.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, reduce
@@ -41,6 +42,10 @@ LARGEST = 2.0
 """Largest axis of a component, in sizes of the structure that starts it."""
 SUSPICION = 3.0
 """Significance of the misfit of an island that makes its residual worth a look."""
+ROUNDS = 6
+"""Times that all components of a large island are fitted, some neighbours at a time."""
+SETTLED = 0.98
+"""Part of the misfit above which a further round is not worth its time."""
 FAINTEST = 0.1
 """Peak in units of the noise below which an added component is dropped."""
 
@@ -252,6 +257,8 @@ def model_region(
         if not region.misfit(trial) < region.misfit(params):
             break
         params, bounds = trial, limits
+    if len(params) > joint:
+        params = settle(region, params, bounds, joint)
     # One that the others made superfluous has neither a flux nor an error.
     real = params[:, 0] > FAINTEST * np.median(region.rms[region.usable])
     real[:n_before] = True
@@ -283,13 +290,35 @@ def fit_anew(region: Region, params: Floats, bounds: Floats, joint: int) -> Floa
             params[row, 0] = max(rest.flat[nearest], FAINTEST * region.rms.flat[nearest])
     elif len(params) > joint:
         return params
+    for rows in neighbours(params, joint):
+        params = region.fit(params, bounds, rows)
+    return params
+
+
+def settle(region: Region, params: Floats, bounds: Floats, joint: int) -> Floats:
+    """Fit all components of an island, `joint` neighbours at a time, until that changes little.
+
+    Where others are held, each round follows what the one before it changed beside it: a component
+    that took the light of one not yet fitted gives it back.
+    """
+    left = np.inf
+    for _ in range(ROUNDS):
+        for rows in neighbours(params, joint):
+            params = region.fit(params, bounds, rows)
+        before, left = left, region.misfit(params)
+        if not left < SETTLED * before:
+            break
+    return params
+
+
+def neighbours(params: Floats, joint: int) -> Iterator[Integers]:
+    """Rows in groups of `joint` at most: the brightest that is left and those nearest to it."""
     left = np.argsort(-params[:, 0], kind="stable")
     while left.size:
         apart = np.hypot(*(params[left, 1:3] - params[left[0], 1:3]).T)
         near = left[np.argsort(apart, kind="stable")[:joint]]
-        params = region.fit(params, bounds, np.sort(near))
+        yield np.sort(near)
         left = left[~np.isin(left, near)]
-    return params
 
 
 def finish(
@@ -314,9 +343,8 @@ def finish(
         weighted_jacobian(
             group, region.u[chosen], region.v[chosen], 1.0 / region.rms[chosen], jacobian
         )
-        block, expected = correlated_covariance(jacobian, chosen, noise)
-        # Fitted noise is that of the same structures, however many pixels they are sampled by.
-        freedom += (expected - len(jacobian)) * step**2
+        block, fitted = correlated_covariance(jacobian, chosen, step[chosen] ** 2, noise)
+        freedom -= fitted
         gradient = np.zeros((len(rows), 6 * len(rows)))
         for k, row in enumerate(rows):
             at = slice(6 * k, 6 * k + 6)

@@ -215,6 +215,44 @@ def test_half_visible_sources_get_the_beams_shape():
     assert found.flags[0] & Flag.FIT_FAILED
     assert found.sxx[0] == pytest.approx(BEAM[0, 0])
     assert np.isfinite(found.total_err[0])
+    # a shape that was not fitted has no errors; what was fitted with it held has
+    assert found.error("peak")[0] == pytest.approx(found.total_err[0])
+    assert np.isfinite([found.error("x")[0], found.error("y")[0]]).all()
+    assert np.isnan(found.covariance[0, 3:]).all()
+
+
+def test_positions_of_nothing_stay_where_they_were_looked_for():
+    """600 places without a source: a correction for bias threw some out of the image."""
+    rng = np.random.default_rng(15)
+    x, y = lattice((800, 800), 30, rng)
+    image, background = sky_image(
+        source_rows(0.0, x, y), (800, 800), correlated_noise((800, 800), rng)
+    )
+    detections = truth_detections((800, 800), source_rows(1.0, x, y))
+    found = measure(image, background, detections)
+    held = np.array(found.fit_type) == "beam"
+    assert held.sum() > 50
+    apart = np.hypot(found.x - x[found.detection], found.y - y[found.detection])[held]
+    # half a FWHM along each axis of the beam
+    assert apart.max() < 0.5 * np.hypot(5.0, 5.0) + 0.01
+
+
+def test_errors_with_the_beams_shape_held_are_true():
+    """About 170 sources cut in half by the edge: the sigma of a pull is known to 0.06."""
+    rng = np.random.default_rng(14)
+    y = np.arange(20.0, 4000.0, 20.0) + rng.uniform(-0.5, 0.5, 199)
+    rows = source_rows(30.0, rng.uniform(-0.3, 0.3, 199), y)
+    image, background = sky_image(rows, (4000, 40), correlated_noise((4000, 40), rng))
+    detections = IslandsDetection().detect(image, background, context=Context())
+    found = measure(image, background, detections)
+    near, of = match(found.x, found.y, rows[:, 1], rows[:, 2], 5.0)
+    held = np.array(found.fit_type)[near] == "beam"
+    assert held.sum() > 100
+    near, of = near[held], of[held]
+    for column, name in enumerate(("peak", "x", "y")):
+        pull = (getattr(found, name)[near] - rows[of, column]) / found.error(name)[near]
+        assert abs(np.median(pull)) < 0.5
+        assert 0.7 < np.subtract(*np.percentile(pull, [84, 16])) / 2 < 1.3
 
 
 def test_many_components_in_one_island():
