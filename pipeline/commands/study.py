@@ -157,6 +157,8 @@ def _run(
     from cyclades.pipeline.products import prepare_directory
     from cyclades.pipeline.studies.running import count_by_reason
 
+    if not dry_run:
+        prepare_directory(plan.folder)
     for reason, number in plan.problems.items():
         click.echo(f"{number} cells left out: {reason}", err=True)
     if dry_run:
@@ -165,7 +167,6 @@ def _run(
         facts = {"cells": len(plan.keys), "missing": missing, "left_out": plan.problems}
         say_plan(as_json, [plan.folder], lines, **facts)
         return
-    prepare_directory(plan.folder)
     problems: dict[str, int] = {}
     for cells in filter(None, waves):
         failed = _compute(plan, cells, processes, threads)

@@ -197,10 +197,12 @@ def _features(
     """Features of all scales side by side, kept by what they depend on."""
     try:
         from cyclades.stages.networks.features import Extractor, backbone_of
+        from cyclades.stages.networks.torch_device import torch_device
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"Comparing sources needs the package {error.name!r}; install cyclades[learned]."
         ) from error
+    torch_device(device)
     spec = FeatureSpec(
         backbone=backbone_of(weights), pictures=PictureOptions(crop=SIZE, precision="float32")
     )
