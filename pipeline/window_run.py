@@ -84,11 +84,18 @@ class WindowRun:
         inner = core.shift(-box.y0, -box.x0).slices
         self.blank = int(np.count_nonzero(np.isnan(image.data[inner])))
         places = IslandPlaces.of(image, background, detections)
-        sure = certain(places, self.survey.beam, box, self.survey.full, doubtful)
+        sure = self.certain(places, box, doubtful)
         inside = (places.y >= core.y0) & (places.y < core.y1)
         inside &= (places.x >= core.x0) & (places.x < core.x1)
         self.measure(image, background, detections, places, sure & inside, core)
         return waiting_rows(places, np.flatnonzero(meeting(places.boxes, core) & ~sure))
+
+    def certain(
+        self, places: IslandPlaces, box: Box, doubtful: "NDArray[np.int64]"
+    ) -> "NDArray[np.bool_]":
+        """Which islands a part of the image shows whole, with all that bears on them."""
+        survey = self.survey
+        return certain(places, survey.beam, box, survey.full, doubtful, survey.reach)
 
     def together(
         self, waiting: list[tuple[Box, tuple[int, int]]], times: int
@@ -123,7 +130,7 @@ class WindowRun:
         """Measure islands in a window that shows more around them; those that want more still."""
         image, background, detections, doubtful = self.detect(wide)
         places = IslandPlaces.of(image, background, detections)
-        sure = certain(places, self.survey.beam, wide, self.survey.full, doubtful)
+        sure = self.certain(places, wide, doubtful)
         rows = islands_at(image, detections, [pixel for _, pixel in waiting])
         chosen = np.zeros(len(places.y), bool)
         known = self.measured()
@@ -153,7 +160,7 @@ class WindowRun:
         """Measure some islands, together with those that bear on them, and keep their rows."""
         if not chosen.any():
             return
-        kept = bearing(places, chosen, self.survey.beam, core)
+        kept = bearing(places, chosen, self.survey.beam, core, self.survey.reach)
         subset = detections.take_islands(kept)
         components = self.survey.config.characterization.measure(
             image, background, subset, context=self.context

@@ -43,7 +43,11 @@ class Survey:
     noise : NoiseAutocorrelation
     detection : PreparedDetection
         With all that it takes from the whole image fixed.
+    reach : float
+        Pixels around an island of which its measurement looks at the islands there.
     seed : int
+    device : str
+        Of the stages.
     """
 
     config: "RouteConfig"
@@ -51,7 +55,9 @@ class Survey:
     maps: "WindowMaps"
     noise: NoiseAutocorrelation
     detection: "PreparedDetection"
+    reach: float = 0.0
     seed: int = 0
+    device: str = "cpu"
 
     @property
     def beam(self) -> float:
@@ -77,7 +83,7 @@ class Survey:
 
     def context(self, workers: int = 1) -> Context:
         """Return a context that knows the noise of the whole image."""
-        context = Context(workers=workers, seed=self.seed)
+        context = Context(workers=workers, seed=self.seed, device=self.device)
         context.whole_image_noise = self.noise
         return context
 
@@ -112,6 +118,9 @@ def make_survey(
         A sentence where a stage cannot.
     """
     plane = Plane.of(source)
+    reach = config.characterization.reach(plane)
+    if reach is None:
+        return f"the characterization {config.characterization.name!r} needs the image as a whole"
     report("background", 0.0)
     maps = config.background.survey(plane, context=context)
     if maps is None:
@@ -130,7 +139,7 @@ def make_survey(
         context.whole_image_noise = None
     if detection is None:
         return f"the detection {config.detection.name!r} needs the image as a whole"
-    return Survey(config, plane, maps, noise, detection, context.seed)
+    return Survey(config, plane, maps, noise, detection, reach, context.seed, context.device)
 
 
 def full_frame(plane: Plane) -> SkyImage:

@@ -22,15 +22,21 @@ from cyclades.stages.core.registry import create_stage
 from cyclades.stages.core.rendering import gaussians_at
 from cyclades.stages.core.segments import segment_boxes
 from cyclades.stages.core.stage import Capabilities, CharacterizationStage, parameter
+from cyclades.stages.core.streaming import Plane
 from cyclades.stages.networks.cell_maps import CellMap, Wanted, seen_cells, want_cells
 from cyclades.stages.networks.graphs import REGION_GRAPH, graph_file
 from cyclades.stages.networks.heads.table import detection_of
-from cyclades.stages.networks.region_answers import Plane, RegionMeasurer
+from cyclades.stages.networks.region_answers import RegionMeasurer
 from cyclades.stages.networks.region_cells import regions
 from cyclades.stages.networks.region_graphs import GraphHeads
 from cyclades.stages.networks.region_results import beam_fluxes, in_pixels, wider_probability
 from cyclades.stages.networks.region_spec import RegionSpec
-from cyclades.stages.networks.region_windows import Windows, cut_windows, noise_size
+from cyclades.stages.networks.region_windows import (
+    Windows,
+    cut_windows,
+    noise_size,
+    window_reach,
+)
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.weights import find_measurer, find_trunk, read_metadata
 
@@ -50,7 +56,9 @@ class LearnedCharacterization(CharacterizationStage):
 
     name: ClassVar[str] = "learned"
     summary: ClassVar[str] = "a network's positions, fluxes and shapes, with full covariances"
-    capabilities: ClassVar[Capabilities] = Capabilities(needs_beam=True, needs_weights=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        needs_beam=True, needs_weights=True, windows=True
+    )
     adds: ClassVar[tuple[str, ...]] = ()
 
     weights: str = parameter(
@@ -220,6 +228,16 @@ class LearnedCharacterization(CharacterizationStage):
         kinds = np.where(rows, other.fit_type, result.fit_type)
         return replace(result, fit_type=tuple(kinds.tolist()))
 
+    def reach(self, plane: Plane) -> float | None:
+        """Pixels to the corners of a head's window; None for a head that sees a detector's look.
+
+        See `cyclades.stages.core.stage.CharacterizationStage.reach`.
+        """
+        spec = RegionSpec.from_file(find_measurer(self.weights))
+        if spec.trunk is not None or plane.psf is None:
+            return None
+        return window_reach(plane.psf, plane.shape)
+
     def prepare(self, *, context: Context) -> None:
         """Load the heads, and say which features they want of a detector's look.
 
@@ -234,7 +252,7 @@ class LearnedCharacterization(CharacterizationStage):
 
     def _around(
         self, network: RegionMeasurer, windows: Windows, image: SkyImage, context: Context
-    ) -> Plane | None:
+    ) -> NDArray[np.float32] | None:
         """Features of a backbone around the windows, for heads that see such."""
         wanted = _wanted(network)
         if wanted is None or not len(windows.scale):

@@ -188,6 +188,19 @@ class CharacterizationStage(Stage):
     kind: ClassVar[str] = "characterization"
     adds: ClassVar[tuple[str, ...] | None] = None
 
+    def reach(self, plane: "Plane") -> float | None:
+        """Pixels around an island of which its measurement looks at the islands there.
+
+        Beyond the neighbours whose light reaches it, which are known in every window. None where
+        the stage as it is set needs the image as a whole.
+
+        Parameters
+        ----------
+        plane : Plane
+            The image.
+        """
+        return 0.0 if self.capabilities.windows else None
+
     def measure_again(
         self,
         image: "SkyImage",

@@ -85,8 +85,8 @@ def _sides(boxes: Integers) -> Floats:
     return np.asarray((boxes[:, 1::2] - boxes[:, ::2]).max(1, initial=0), float)
 
 
-def _with_margin(boxes: Integers, margin: Floats) -> Integers:
-    whole = np.ceil(margin).astype(np.int64)
+def _with_margin(boxes: Integers, margin: Floats | float) -> Integers:
+    whole = np.broadcast_to(np.ceil(margin), len(boxes)).astype(np.int64)
     return boxes + np.stack([-whole, whole, -whole, whole], -1)
 
 
@@ -97,7 +97,12 @@ def meeting(boxes: Integers, box: Integers | Box) -> NDArray[np.bool_]:
 
 
 def certain(
-    places: IslandPlaces, beam: float, window: Box, full: Box, doubtful: Integers
+    places: IslandPlaces,
+    beam: float,
+    window: Box,
+    full: Box,
+    doubtful: Integers,
+    reach: float = 0.0,
 ) -> NDArray[np.bool_]:
     """Which islands are seen whole, with all that bears on them.
 
@@ -110,11 +115,18 @@ def certain(
         What was read, and the full image.
     doubtful : ndarray of int, shape (n, 4)
         Boxes of what may go on outside of the window.
+    reach : float
+        Pixels around an island of which its measurement looks at the islands there.
     """
     looked_at = grown(places.boxes, MARGIN, beam, 1.0)
-    whole = _within(grown(places.boxes, NEIGHBOURHOOD, beam, 1.0), window, full)
+    near = grown(places.boxes, NEIGHBOURHOOD, beam, 1.0)
+    whole = _within(_with_margin(near, reach), window, full)
     for box in bearing_boxes(doubtful, beam):
         whole &= ~meeting(looked_at, box)
+    if reach > 0.0:
+        # Those of the neighbours must be known too, since their light counts.
+        for box in _with_margin(doubtful, reach):
+            whole &= ~meeting(near, box)
     # A large island throws its wings far: it must be seen whole itself.
     sure = whole & _within(grown(places.boxes, SURROUNDINGS, beam, 1.0), window, full)
     large = np.flatnonzero(~whole & (_sides(places.boxes) > NEIGHBOURHOOD * beam))
@@ -132,7 +144,11 @@ def _within(boxes: Integers, window: Box, full: Box) -> NDArray[np.bool_]:
 
 
 def bearing(
-    places: IslandPlaces, chosen: NDArray[np.bool_], beam: float, core: Box | None = None
+    places: IslandPlaces,
+    chosen: NDArray[np.bool_],
+    beam: float,
+    core: Box | None = None,
+    reach: float = 0.0,
 ) -> NDArray[np.bool_]:
     """Islands that are chosen, those that bear on their measurement, and the neighbours of these.
 
@@ -144,6 +160,8 @@ def bearing(
         FWHM in pixels.
     core : Box, optional
         Where all islands are taken that bear on anything in it, for many chosen ones.
+    reach : float
+        Pixels around an island of which its measurement looks at the islands there.
     """
     kept = chosen.copy()
     if not chosen.any():
@@ -163,6 +181,10 @@ def bearing(
     beside = np.where(large[:, None], near, grown(places.boxes, MARGIN, beam, 0.0))
     for box in looked_at[kept & ~chosen]:
         kept |= meeting(beside, box)
+    if reach > 0.0:
+        seen = _with_margin(places.boxes, reach)
+        for box in places.boxes[kept]:
+            kept |= meeting(seen, box)
     return kept
 
 

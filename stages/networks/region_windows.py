@@ -37,6 +37,8 @@ CLIMB = 1.5
 """How far the brightest pixel may be from the summit, in sigmas of the beam along each axis."""
 LEAST_SCALE = 1.0
 """Values are divided by no less than this many rms."""
+KERNEL = 3
+"""Pixels that an interpolation reaches to either side."""
 OWN, SIBLING, STRANGER = 0.0, 0.5, 1.0
 """Second channel: pixels of nobody or the source, of a neighbour in its island, of another island
 (or outside the image, or blank)."""
@@ -101,6 +103,15 @@ def noise_size(noise: NoiseAutocorrelation, psf: "PointSpread") -> float:
     c = noise.curvature
     roughness = max(float(c[0, 0] * c[1, 1] - c[0, 1] ** 2), 1e-12)
     return float(-0.5 * np.log(roughness * determinant(psf.covariance)))
+
+
+def window_reach(psf: "PointSpread", shape: tuple[int, int]) -> float:
+    """Pixels from a summit to the farthest pixel of the widest window in a plane of a shape."""
+    y, x = (np.linspace(0.0, number - 1.0, 5) for number in shape)
+    places = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
+    frame = np.abs(symmetric_root(psf.covariances(places[:, 0], places[:, 1])))
+    side = CLIMB + 0.5 * STEP * COARSER * SAMPLES
+    return float(side * frame.sum(2).max() + KERNEL)
 
 
 def cut_windows(

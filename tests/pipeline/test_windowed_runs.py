@@ -36,13 +36,15 @@ def pipeline(route, **image):
         chosen = chosen.replace(characterization="moments", detection="photutils")
     if route == "negative":
         chosen = chosen.replace(detection={"name": "islands", "negative": True}, background="none")
+    if route == "learned":
+        chosen = chosen.replace(characterization="learned")
     if route == "associate":
         chosen = chosen.replace(cataloguing=["components", "associate"])
     return chosen.replace(image=image) if image else chosen
 
 
 def needs(route):
-    if route == "yolo":
+    if route in {"yolo", "learned"}:
         pytest.importorskip("onnxruntime")
 
 
@@ -57,6 +59,8 @@ def needs(route):
         ("moments", 192),
         ("negative", 192),
         ("associate", 128),
+        ("learned", 128),
+        ("learned", 192),
     ],
 )
 def test_catalogue_is_that_of_the_whole_image(route, window):
