@@ -21,7 +21,8 @@ from torch.nn import functional
 from cyclades.pipeline.simulation.field import Simulation
 from cyclades.pipeline.training.background_skies import SIZE, random_field
 from cyclades.stages.background.cells import STATISTICS, CellGrid
-from cyclades.stages.background.dense import DenseBackground, describe
+from cyclades.stages.background.dense import DenseBackground
+from cyclades.stages.background.dense_maps import describe
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.registry import create_stage

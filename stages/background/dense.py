@@ -8,15 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.background.base import MeshBackground
-from cyclades.stages.background.cells import STATISTICS, CellGrid, statistics
-from cyclades.stages.background.mesh import Map, bands
+from cyclades.stages.background.cells import STATISTICS, CellGrid
+from cyclades.stages.background.dense_maps import (
+    Corrections,
+    DenseMaps,
+    describe,
+    describe_plane,
+)
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage
-from cyclades.stages.core.masking import source_mask
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.registry import create_stage
 from cyclades.stages.core.stage import BackgroundStage, Capabilities, parameter
+from cyclades.stages.core.streaming import Plane
 from cyclades.stages.networks.cell_maps import Project, cell_channels, put_cells
 from cyclades.stages.networks.dense_background import COMMAND, BackgroundHead, read_head
 from cyclades.stages.networks.heads.table import detection_of
@@ -28,9 +33,6 @@ from cyclades.stages.networks.weights import (
     find_trunk,
     read_metadata,
 )
-
-UNKNOWN_BEAM = 4.0
-"""FWHM in pixels where no beam is known."""
 
 
 class DenseBackground(BackgroundStage):
@@ -86,29 +88,50 @@ class DenseBackground(BackgroundStage):
             Where the weights are missing, damaged or no background's, or those of the backbone are
             not the ones that the head was trained on.
         """
-        path = find_background(self.weights)
-        head = context.cached(("background", str(path)), lambda: _load(path))
-        mesh = cast(
-            MeshBackground,
-            create_stage("background", head.spec.estimator, **head.spec.options),
-        )
-        first = mesh.estimate(image, context=context)
+        head = self._head(context)
+        first = _mesh(head).estimate(image, context=context)
         if not np.isfinite(first.rms).any():
             return first
+        seen = self._seen(image, head, context)
+        made = head.corrections(seen.features, *describe(image, first, seen.grid))
+        return Corrections.of(seen.grid, *made).apply(first)
+
+    def survey(self, plane: Plane, *, context: Context) -> DenseMaps | None:
+        """Measure a plane that is read by strips, for the same maps in less memory.
+
+        Of each cell it keeps 34 numbers, half a byte for a pixel of the network. None where the
+        mesh estimator cannot.
+
+        Raises
+        ------
+        ConfigurationError, InputError
+            As `estimate`.
+        """
+        head = self._head(context)
+        first = _mesh(head).survey(plane, context=context)
+        if first is None:
+            return None
+        seen = self._seen(plane, head, context)
+        described = describe_plane(plane, first, seen.grid, context.workers)
+        made = head.corrections(seen.features, *described)
+        return DenseMaps(first, Corrections.of(seen.grid, *made))
+
+    def _head(self, context: Context) -> BackgroundHead:
+        path = find_background(self.weights)
+        return context.cached(("background", str(path)), lambda: _load(path))
+
+    def _seen(self, image: SkyImage | Plane, head: BackgroundHead, context: Context) -> "Seen":
         with context.noting_below("background"):
-            seen = self.look(image, head.spec.trunk, head.spec.cell, head.project, context)
-        described, share = describe(image, first, seen.grid)
-        level, rms = head.corrections(seen.features, described, share)
-        return corrected(first, seen.grid, level, rms)
+            return self.look(image, head.spec.trunk, head.spec.cell, head.project, context)
 
     def look(
-        self, image: SkyImage, trunk: str, cell: int, project: Project, context: Context
+        self, image: SkyImage | Plane, trunk: str, cell: int, project: Project, context: Context
     ) -> "Seen":
         """Features of the cells of an image.
 
         Parameters
         ----------
-        image : SkyImage
+        image : SkyImage or Plane
         trunk : str
             The detector that looks; a shipped one's name, or a file.
         cell : int
@@ -143,42 +166,10 @@ class Seen(NamedTuple):
     features: NDArray[np.float32]
 
 
-def describe(
-    image: SkyImage, first: Background, grid: CellGrid
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Statistics of the cells of an image in units of first maps, and the share they rest on.
-
-    See `cyclades.stages.background.cells.statistics`.
-    """
-    beam = UNKNOWN_BEAM if image.psf is None else image.psf.size
-    known = np.isfinite(image.data) & np.isfinite(first.rms)
-    significance = np.zeros(image.shape, np.float32)
-    for rows in bands(len(significance)):
-        part = image.data[rows] - first.level[rows]
-        np.divide(part, first.rms[rows], out=significance[rows], where=known[rows])
-    masked = source_mask(significance, grow=int(np.ceil(0.5 * beam)))
-    return statistics(significance, known, masked, grid, beam)
-
-
-def corrected(first: Background, grid: CellGrid, level: Map, rms: Map) -> Background:
-    """Apply the corrections of cells to first maps.
-
-    Parameters
-    ----------
-    first : Background
-    grid : CellGrid
-    level, rms : ndarray, shape of the grid
-        See `cyclades.stages.networks.dense_background.BackgroundHead.corrections`.
-    """
-    shift = grid.mesh.interpolate(np.asarray(level, float))
-    shift *= first.rms
-    shift += first.level
-    factor = grid.mesh.interpolate(np.asarray(rms, float))
-    np.exp(factor, out=factor)
-    factor *= first.rms
-    # the noise floor of the first maps may be the smallest number that there is
-    np.maximum(factor, np.finfo(np.float32).tiny, out=factor)
-    return Background(shift, factor, first.uncertain)
+def _mesh(head: BackgroundHead) -> MeshBackground:
+    """Return the estimator of the first maps."""
+    made = create_stage("background", head.spec.estimator, **head.spec.options)
+    return cast(MeshBackground, made)
 
 
 def _load(path: Path) -> BackgroundHead:

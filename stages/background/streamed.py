@@ -42,8 +42,7 @@ from cyclades.stages.background.mesh_maps import (
 from cyclades.stages.background.peeling import Cells, Peeling, Surfaces
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import InputError
-from cyclades.stages.core.masking import source_mask
-from cyclades.stages.core.streaming import BitMask, Plane, StripGroups, in_order, joined_peaks
+from cyclades.stages.core.streaming import BitMask, Plane, flood_plane, in_order
 from cyclades.stages.core.tiling import Box
 
 if TYPE_CHECKING:
@@ -214,51 +213,22 @@ class Sweeps:
 
     def flood(self, surfaces: Surfaces) -> None:
         """Flood the sources, over the seams of strips: `flooded` holds them, not yet grown."""
-        seed, flood = self.stage.mask_seed_threshold, self.stage.mask_flood_threshold
-        # "At least" in single precision is "above" the number before.
-        least = np.float32(flood)
-        least = least if float(least) >= flood else np.nextafter(least, np.float32(np.inf))
-        limit = float(np.nextafter(least, np.float32(-np.inf)))
-        self.flooded = BitMask(self.plane.shape)
-        nx = self.plane.shape[1]
-
-        def one(rows: slice) -> tuple[StripGroups, Integers, Integers, slice]:
-            values = np.abs(self.significance(Strip.read(self.plane, rows), surfaces))
-            groups, indices, owner = StripGroups.find(values, limit)
-            seeded = groups.peak >= seed
-            mask = np.zeros(values.shape, bool)
-            mask.ravel()[indices[seeded[owner]]] = True
-            self.flooded[rows] = mask
-            # Of the others, those at a seam may belong to a seeded one.
-            open_ends = np.zeros(len(seeded), bool)
-            open_ends[groups.first[1]] = True
-            open_ends[groups.last[1]] = True
-            waiting = (open_ends & ~seeded)[owner]
-            number = np.cumsum(open_ends) - 1
-            kept = StripGroups(
-                groups.peak[open_ends],
-                (groups.first[0], number[groups.first[1]]),
-                (groups.last[0], number[groups.last[1]]),
-            )
-            return kept, indices[waiting] + rows.start * nx, number[owner[waiting]], rows
-
-        found = list(in_order(one, self.plane.strips(), self.threads))
-        rows, peak = joined_peaks([part[0] for part in found])
-        for (_, pixels, owner, _), joined in zip(found, rows, strict=True):
-            self.flooded.add(pixels[peak[joined[owner]] >= seed])
+        self.flooded = flood_plane(
+            self.plane,
+            lambda rows: self.significance(Strip.read(self.plane, rows), surfaces),
+            self.stage.mask_seed_threshold,
+            self.stage.mask_flood_threshold,
+            self.threads,
+        )
 
     def extend(self, surfaces: Surfaces) -> None:
         """Grow what was flooded, and find faint extended sources in what is left."""
-        ny, radius, fine = self.plane.shape[0], self.radius, self.fine
+        fine = self.fine
 
         def one(cells: tuple[int, int]) -> Floats:
             axis, rows = fine.y.part(*cells)
             strip = Strip.read(self.plane, rows)
-            around = slice(max(0, rows.start - radius), min(ny, rows.stop + radius))
-            near = self.flooded[around].astype(np.float32)
-            grown = source_mask(near, seed=0.5, flood=0.5, grow=radius)
-            inner = slice(rows.start - around.start, rows.stop - around.start)
-            mask = self.mask[rows] | grown[inner]
+            mask = self.mask[rows] | self.flooded.grown(rows, self.radius)
             self.mask[rows] = mask
             mask |= self.extended.pixels(rows)
             values = self.significance(strip, surfaces)
@@ -381,9 +351,6 @@ class Sweeps:
         values, number = (np.concatenate([part[i] for part in found]) for i in (0, 1))
         area = 1.0 if self.plane.psf is None else self.plane.psf.area
         return replace(maps, rises=tuple(steps.rises(values, number, area / thin)))
-
-
-Integers = NDArray[np.int64]
 
 
 def overlapping(

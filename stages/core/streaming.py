@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.core.image import SkyImage
+from cyclades.stages.core.masking import source_mask
 from cyclades.stages.core.products import Floats, Integers
 from cyclades.stages.core.segments import label_segments, segment_maximum
 from cyclades.stages.core.tiling import Box
@@ -137,6 +138,13 @@ class BitMask:
         start = columns.start - 8 * first
         return np.ascontiguousarray(bits[:, start : start + columns.stop - columns.start])
 
+    def grown(self, rows: slice, radius: int) -> NDArray[np.bool_]:
+        """Return the mask of some rows, grown by a disc of a radius."""
+        around = slice(max(0, rows.start - radius), min(self.shape[0], rows.stop + radius))
+        near = self[around].astype(np.float32)
+        mask = source_mask(near, seed=0.5, flood=0.5, grow=radius)
+        return mask[rows.start - around.start : rows.stop - around.start]
+
     def join(self, rows: slice, columns: slice, mask: NDArray[np.bool_]) -> None:
         """Set the pixels of a mask of some rows and columns, besides those that are set."""
         first, last = columns.start >> 3, -(-columns.stop >> 3)
@@ -186,6 +194,57 @@ class StripGroups(NamedTuple):
             ends.append((segments.indices[inside] - row * nx, owner[inside]))
         peak = segment_maximum(values, segments, sign)
         return cls(peak, ends[0], ends[1]), segments.indices, owner
+
+
+def flood_plane(
+    plane: Plane,
+    deviation: Callable[[slice], NDArray[np.float32]],
+    seed: float,
+    flood: float,
+    threads: int,
+) -> BitMask:
+    """Pixels of sources and holes, over the seams of strips; those of `source_mask`, not grown.
+
+    Parameters
+    ----------
+    plane : Plane
+    deviation : callable
+        Deviations from the level in units of the rms in some rows.
+    seed, flood : float
+        Absolute deviations at which a region counts, and down to which it reaches.
+    threads : int
+    """
+    # "At least" in single precision is "above" the number before.
+    least = np.float32(flood)
+    least = least if float(least) >= flood else np.nextafter(least, np.float32(np.inf))
+    limit = float(np.nextafter(least, np.float32(-np.inf)))
+    flooded, nx = BitMask(plane.shape), plane.shape[1]
+
+    def one(rows: slice) -> tuple[StripGroups, Integers, Integers, slice]:
+        values = np.abs(deviation(rows))
+        groups, indices, owner = StripGroups.find(values, limit)
+        seeded = groups.peak >= seed
+        mask = np.zeros(values.shape, bool)
+        mask.ravel()[indices[seeded[owner]]] = True
+        flooded[rows] = mask
+        # Of the others, those at a seam may belong to a seeded one.
+        open_ends = np.zeros(len(seeded), bool)
+        open_ends[groups.first[1]] = True
+        open_ends[groups.last[1]] = True
+        waiting = (open_ends & ~seeded)[owner]
+        number = np.cumsum(open_ends) - 1
+        kept = StripGroups(
+            groups.peak[open_ends],
+            (groups.first[0], number[groups.first[1]]),
+            (groups.last[0], number[groups.last[1]]),
+        )
+        return kept, indices[waiting] + rows.start * nx, number[owner[waiting]], rows
+
+    found = list(in_order(one, plane.strips(), threads))
+    rows, peak = joined_peaks([part[0] for part in found])
+    for (_, pixels, owner, _), joined in zip(found, rows, strict=True):
+        flooded.add(pixels[peak[joined[owner]] >= seed])
+    return flooded
 
 
 def joined_peaks(strips: list[StripGroups]) -> tuple[list[Integers], Floats]:

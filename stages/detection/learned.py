@@ -214,7 +214,7 @@ class LearnedDetection(DetectionStage):
 
     def look(
         self,
-        image: "SkyImage",
+        image: "SkyImage | Plane",
         *,
         context: "Context",
         collect: Callable[[Frame], Collect] | None = None,
@@ -223,7 +223,7 @@ class LearnedDetection(DetectionStage):
 
         Parameters
         ----------
-        image : SkyImage
+        image : SkyImage or Plane
         context : Context
         collect : callable, optional
             Given the image as the network sees it; returns what is given the features of the cells
@@ -239,7 +239,7 @@ class LearnedDetection(DetectionStage):
             As `detect`, and where the weights were not exported with the features of cells.
         """
         network = self._network(context, cells=True)
-        frame = self._frame(image, network.spec)
+        frame = self._frame(image, network.spec, context.workers)
         taken = None if collect is None else collect(frame)
         found = self._shown(image, frame, network, context, context.report, taken)
         look = self._identity(image, context, cells=True)

@@ -9,7 +9,7 @@ from cyclades.pipeline.chain import Pipeline
 from cyclades.pipeline.config import RouteConfig
 from cyclades.stages.background import dense
 from cyclades.stages.background.cells import CellGrid
-from cyclades.stages.background.dense import corrected
+from cyclades.stages.background.dense_maps import Corrections
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import ConfigurationError, InputError
 from cyclades.stages.core.image import SkyImage
@@ -66,7 +66,8 @@ def test_corrections_are_in_units_of_the_rms_and_smooth():
     first = Background(np.full((64, 80), 3.0), np.full((64, 80), 0.5))
     grid = CellGrid.of((64, 80), (0, 0), 1.0, CELL)
     level = np.broadcast_to(np.arange(5.0), (4, 5)).astype(np.float32)
-    made = corrected(first, grid, level, np.full((4, 5), np.log(2.0), np.float32))
+    rms = np.full((4, 5), np.log(2.0), np.float32)
+    made = Corrections.of(grid, level, rms).apply(first)
     np.testing.assert_allclose(made.rms, 1.0, rtol=1e-6)
     x = np.arange(80)
     np.testing.assert_allclose(made.level[7], 3.0 + 0.5 * (x - 7.5) / CELL, atol=1e-5)

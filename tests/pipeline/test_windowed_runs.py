@@ -31,20 +31,22 @@ def whole(route):
 
 
 def pipeline(route, **image):
-    chosen = Pipeline.from_route("yolo" if route == "yolo" else "classical")
+    chosen = Pipeline.from_route("yolo" if route in {"yolo", "all learned"} else "classical")
     if route == "moments":
         chosen = chosen.replace(characterization="moments", detection="photutils")
     if route == "negative":
         chosen = chosen.replace(detection={"name": "islands", "negative": True}, background="none")
-    if route == "learned":
+    if route in {"learned", "all learned"}:
         chosen = chosen.replace(characterization="learned")
+    if route == "all learned":
+        chosen = chosen.replace(background="dense")
     if route == "associate":
         chosen = chosen.replace(cataloguing=["components", "associate"])
     return chosen.replace(image=image) if image else chosen
 
 
 def needs(route):
-    if route in {"yolo", "learned"}:
+    if route in {"yolo", "learned", "all learned"}:
         pytest.importorskip("onnxruntime")
 
 
@@ -61,6 +63,8 @@ def needs(route):
         ("associate", 128),
         ("learned", 128),
         ("learned", 192),
+        ("all learned", 128),
+        ("all learned", 192),
     ],
 )
 def test_catalogue_is_that_of_the_whole_image(route, window):
