@@ -23,7 +23,7 @@ from cyclades.stages.core.geometry import shape_from_covariance
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.stage import BackgroundStage, WindowMaps, parameter
-from cyclades.stages.core.streaming import Plane
+from cyclades.stages.core.streaming import BitMask, Plane
 
 DEFAULT_BOX = 64
 """Side of a box in pixels where no beam is known."""
@@ -166,11 +166,21 @@ class MeshBackground(BackgroundStage):
             rms[blank] = np.nan
         return Background(level, rms, uncertain)
 
-    def survey(self, plane: Plane, *, context: Context) -> WindowMaps | None:
-        """Measure a plane that is read by strips, for the same maps in little memory."""
+    def survey(
+        self, plane: Plane, *, context: Context, sources: BitMask | None = None
+    ) -> WindowMaps | None:
+        """Measure a plane that is read by strips, for the same maps in little memory.
+
+        Parameters
+        ----------
+        plane : Plane
+        context : Context
+        sources : BitMask, optional
+            Pixels known to be of sources, as for `estimate`.
+        """
         from cyclades.stages.background.streamed import stream
 
-        return stream(self, plane, context)
+        return stream(self, plane, context, sources)
 
     def source_pixels(
         self,

@@ -16,7 +16,7 @@ from cyclades.stages.core.image_options import absolute_path
 from cyclades.stages.core.io import open_image
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.stage import WindowMaps, parameter
-from cyclades.stages.core.streaming import Plane
+from cyclades.stages.core.streaming import BitMask, Plane
 
 
 class MapsBackground(GridBackground):
@@ -52,11 +52,13 @@ class MapsBackground(GridBackground):
             return joined(image, level, rms, estimated)
         return joined(image, level, rms)
 
-    def survey(self, plane: Plane, *, context: Context) -> WindowMaps | None:
+    def survey(
+        self, plane: Plane, *, context: Context, sources: BitMask | None = None
+    ) -> WindowMaps | None:
         """Estimate what is left out on a plane that is read by strips."""
         if self.level is not None and self.rms is not None:
             return WindowsOfMaps(self)
-        maps = super().survey(plane, context=context)
+        maps = super().survey(plane, context=context, sources=sources)
         return None if maps is None else WindowsOfMaps(self, maps)
 
 

@@ -1,6 +1,6 @@
 """A mesh estimator that leaves out what a network takes for a source."""
 
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,14 @@ from cyclades.stages.core.objects import flood_objects
 from cyclades.stages.core.products import Background, Detections
 from cyclades.stages.core.registry import create_stage
 from cyclades.stages.core.segments import compact_objects, significance_map
-from cyclades.stages.core.stage import BackgroundStage, Capabilities, parameter
+from cyclades.stages.core.stage import BackgroundStage, Capabilities, WindowMaps, parameter
+from cyclades.stages.core.streaming import BitMask, Plane
 from cyclades.stages.networks.heads.table import detection_of
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.weights import find_detector, read_metadata
+
+if TYPE_CHECKING:
+    from cyclades.stages.detection.found import FoundDetection
 
 UNKNOWN_BEAM = 4.0
 """FWHM in pixels by which objects grow where no beam is known."""
@@ -106,11 +110,46 @@ class MaskedBackground(BackgroundStage):
         InputError
             Where the weights are missing, damaged, or no detector's.
         """
-        mesh = cast(MeshBackground, create_stage("background", self.estimator, **self.options))
+        mesh = self._mesh()
         sources = self.source_pixels(image, mesh, context)
-        share = float(np.count_nonzero(sources)) / sources.size
-        context.note("background.masked_share", round(share, 5))
+        _note_share(context, int(np.count_nonzero(sources)), image.shape)
         return mesh.estimate(image, context=context, sources=sources)
+
+    def survey(self, plane: Plane, *, context: Context) -> WindowMaps | None:
+        """Measure a plane that is read by strips, for the same maps in little memory.
+
+        None where the estimator cannot.
+
+        Raises
+        ------
+        ConfigurationError, InputError
+            As `estimate`.
+        """
+        mesh = self._mesh()
+        with context.noting_below("background"):
+            first = mesh.survey(plane, context=context)
+            if first is None:
+                return None
+            found = self._detection().survey(plane, first, context=context, keep=True)
+        sources = plane_sources(found, plane, first, self.flood, self._radius(plane), context)
+        number = sum(int(np.count_nonzero(sources[rows])) for rows in plane.strips())
+        _note_share(context, number, plane.shape)
+        return mesh.survey(plane, context=context, sources=sources)
+
+    def _mesh(self) -> MeshBackground:
+        """Return the estimator."""
+        return cast(MeshBackground, create_stage("background", self.estimator, **self.options))
+
+    def _detection(self) -> Any:
+        """Return the detection, by the network that the weights are of."""
+        path = find_detector(self.weights)
+        head = NetworkSpec.from_metadata(read_metadata(path), path).head.name
+        return create_stage("detection", detection_of(head), **self._looks())
+
+    def _radius(self, image: SkyImage | Plane) -> int:
+        """Pixels by which objects are grown."""
+        beam = UNKNOWN_BEAM if image.psf is None else image.psf.size
+        return round(self.grow * beam)
 
     def source_pixels(
         self, image: SkyImage, mesh: MeshBackground, context: Context
@@ -128,15 +167,14 @@ class MaskedBackground(BackgroundStage):
         -------
         ndarray of bool, shape (ny, nx)
         """
-        path = find_detector(self.weights)
-        head = NetworkSpec.from_metadata(read_metadata(path), path).head.name
-        detection = cast(Any, create_stage("detection", detection_of(head), **self._looks()))
         with context.noting_below("background"):
             first = mesh.estimate(image, context=context)
-            found = detection.detect(image, first, context=context, keep=True)
-        pixels = object_pixels(found, image, first, self.flood)
-        beam = UNKNOWN_BEAM if image.psf is None else image.psf.size
-        return grown(pixels, round(self.grow * beam))
+            found = self._detection().detect(image, first, context=context, keep=True)
+        return grown(object_pixels(found, image, first, self.flood), self._radius(image))
+
+
+def _note_share(context: Context, number: int, shape: tuple[int, int]) -> None:
+    context.note("background.masked_share", round(number / (shape[0] * shape[1]), 5))
 
 
 def object_pixels(
@@ -170,6 +208,30 @@ def object_pixels(
     flooded = flood_objects(significance, found.box, flood, compact_objects(found))
     flat[flooded.indices] = True
     return mask
+
+
+def plane_sources(
+    found: "FoundDetection",
+    plane: Plane,
+    maps: WindowMaps,
+    flood: float,
+    radius: int,
+    context: Context,
+) -> BitMask:
+    """Pixels of the objects of a plane, grown, strip by strip; see `object_pixels`."""
+    pixels, sources = BitMask(plane.shape), BitMask(plane.shape)
+    for rows in plane.strips():
+        part = found.of_rows(rows)
+        if part is None:
+            continue
+        objects, box = part
+        image = plane.source.window(box)
+        background = maps.window(image)
+        detections = objects.detect(image, background, context=context)
+        pixels.join(*box.slices, object_pixels(detections, image, background, flood))
+    for rows in plane.strips():
+        sources[rows] = pixels.grown(rows, radius)
+    return sources
 
 
 def grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:

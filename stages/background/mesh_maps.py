@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cyclades.stages.background.edges import Steps, blank_distance
 from cyclades.stages.background.mesh import Floats, Map, Mesh, Nodes, bands
 from cyclades.stages.core.products import Background
-from cyclades.stages.core.streaming import Plane
+from cyclades.stages.core.streaming import BitMask, Plane
 from cyclades.stages.core.tiling import full_box
 
 if TYPE_CHECKING:
@@ -21,22 +21,39 @@ Booleans = NDArray[np.bool_]
 
 
 class Strip(NamedTuple):
-    """Rows of a plane: pixels, which of them count, and the root of their weights."""
+    """Rows of a plane: pixels, which of them count, and the root of their weights.
+
+    Pixels that are known to be of sources do not count.
+    """
 
     rows: slice
     data: Map
     usable: Booleans
     root: Map | None
+    sources: Booleans | None = None
 
     @classmethod
-    def read(cls, plane: Plane, rows: slice) -> "Strip":
-        """Read some rows."""
-        return cls.of(plane.rows(rows))
+    def of(cls, image: "SkyImage", known: BitMask | None = None) -> "Strip":
+        """Return the pixels of a window.
 
-    @classmethod
-    def of(cls, image: "SkyImage") -> "Strip":
-        """Return the pixels of a window."""
-        return cls(image.box.slices[0], image.data, *usable_pixels(image))
+        Parameters
+        ----------
+        image : SkyImage
+        known : BitMask, optional
+            Pixels of the whole plane that are known to be of sources.
+        """
+        rows, columns = image.box.slices
+        usable, root = usable_pixels(image)
+        if known is None:
+            return cls(rows, image.data, usable, root)
+        sources = usable & known.part(rows, columns)
+        return cls(rows, image.data, usable > sources, root, sources)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no pixel is blank."""
+        present = self.usable if self.sources is None else self.usable | self.sources
+        return bool(present.all())
 
 
 def usable_pixels(image: "SkyImage") -> tuple[Booleans, Map | None]:

@@ -12,7 +12,7 @@ from cyclades.stages.core.context import Context
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.products import Background
 from cyclades.stages.core.stage import WindowMaps, parameter
-from cyclades.stages.core.streaming import Plane
+from cyclades.stages.core.streaming import BitMask, Plane
 
 
 class NoBackground(GridBackground):
@@ -35,9 +35,11 @@ class NoBackground(GridBackground):
         rms = super().estimate(image, context=context, sources=sources).rms
         return self._with(rms)
 
-    def survey(self, plane: Plane, *, context: Context) -> WindowMaps | None:
+    def survey(
+        self, plane: Plane, *, context: Context, sources: BitMask | None = None
+    ) -> WindowMaps | None:
         """Measure the rms of a plane that is read by strips."""
-        maps = super().survey(plane, context=context)
+        maps = super().survey(plane, context=context, sources=sources)
         return None if maps is None else ConstantLevel(self, maps)
 
     def _with(self, rms: Map) -> Background:

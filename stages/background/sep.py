@@ -11,7 +11,7 @@ from cyclades.stages.background.mesh import Floats, Map, Mesh
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.stage import WindowMaps
-from cyclades.stages.core.streaming import Plane
+from cyclades.stages.core.streaming import BitMask, Plane
 
 
 class SepBackground(MeshBackground):
@@ -24,13 +24,17 @@ class SepBackground(MeshBackground):
         """Return boxes side by side, all pixels read: the mode needs many."""
         return Mesh.anchored(image.shape, image.origin, self.box(image))
 
-    def survey(self, plane: Plane, *, context: Context) -> WindowMaps | None:
+    def survey(
+        self, plane: Plane, *, context: Context, sources: BitMask | None = None
+    ) -> WindowMaps | None:
         """Measure a plane by strips where a box has a pixel in its middle.
 
         Otherwise the values of cells, read beside their middles from splines, depend a little on
         the cells around them, and thus on the strip.
         """
-        return super().survey(plane, context=context) if self.box(plane) % 2 else None
+        if self.box(plane) % 2 == 0:
+            return None
+        return super().survey(plane, context=context, sources=sources)
 
     def statistics(self, data: Map, usable: NDArray[np.bool_], mesh: Mesh) -> tuple[Floats, Floats]:
         """Return sep's location and scale of each cell (see `MeshBackground.statistics`)."""

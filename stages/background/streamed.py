@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     from cyclades.stages.background.base import MeshBackground
 
 
-def stream(stage: "MeshBackground", plane: Plane, context: Context) -> MeshMaps | None:
+def stream(
+    stage: "MeshBackground", plane: Plane, context: Context, sources: BitMask | None = None
+) -> MeshMaps | None:
     """Measure the cells of a whole plane by strips; see `MeshBackground.estimate`.
 
     Parameters
@@ -58,6 +60,8 @@ def stream(stage: "MeshBackground", plane: Plane, context: Context) -> MeshMaps 
     plane : Plane
     context : Context
         Its number of workers is that of the threads.
+    sources : BitMask, optional
+        Pixels known to be of sources.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def stream(stage: "MeshBackground", plane: Plane, context: Context) -> MeshMaps 
     InputError
         Where all pixels are blank.
     """
-    return Sweeps(stage, plane, context.workers).run()
+    return Sweeps(stage, plane, context.workers, sources).run()
 
 
 class Sweeps:
@@ -80,12 +84,16 @@ class Sweeps:
     stage : MeshBackground
     plane : Plane
     threads : int
+    sources : BitMask, optional
+        Pixels known to be of sources.
     """
 
-    def __init__(self, stage: "MeshBackground", plane: Plane, threads: int) -> None:
+    def __init__(
+        self, stage: "MeshBackground", plane: Plane, threads: int, sources: BitMask | None = None
+    ) -> None:
         from cyclades.stages.background.base import rough
 
-        self.stage, self.plane, self.threads = stage, plane, threads
+        self.stage, self.plane, self.threads, self.known = stage, plane, threads, sources
         self.mesh = stage.mesh(plane)
         self.rough = rough(self.mesh)
         self.radius = 2 if plane.psf is None else int(np.ceil(0.5 * plane.psf.size))
@@ -153,11 +161,15 @@ class Sweeps:
     def part(self, cells: tuple[int, int], mesh: Mesh) -> tuple[Strip, Mesh]:
         """Read the boxes of some cells."""
         axis, rows = mesh.y.part(*cells)
-        return Strip.read(self.plane, rows), Mesh(axis, mesh.x, mesh.stride)
+        return self.rows(rows), Mesh(axis, mesh.x, mesh.stride)
 
     def read(self, box: Box) -> Strip:
         """Read a window."""
-        return Strip.of(self.plane.source.window(box))
+        return Strip.of(self.plane.source.window(box), self.known)
+
+    def rows(self, rows: slice) -> Strip:
+        """Read some rows."""
+        return Strip.of(self.plane.rows(rows), self.known)
 
     def left_out(self, rows: slice) -> Booleans:
         """Pixels of sources in some rows."""
@@ -180,10 +192,13 @@ class Sweeps:
             strip, mesh = self.part(cells, self.rough)
             floor = noise_floor(strip.data, strip.usable)
             location, scale = self.scales(strip.data, strip.usable, strip.root, mesh)
-            return location, scale, floor, bool(strip.usable.any()), bool(strip.usable.all())
+            return location, scale, floor, bool(strip.usable.any()), strip.complete
 
         found = list(in_order(one, self.cell_rows(), self.threads))
         if not any(part[3] for part in found):
+            if self.known is not None:
+                self.known = None
+                return self.look()
             raise InputError(f"{self.plane.source.name}: the image is all blank.")
         self.floor = max(part[2] for part in found)
         self.blank = not all(part[4] for part in found)
@@ -215,7 +230,7 @@ class Sweeps:
         """Flood the sources, over the seams of strips: `flooded` holds them, not yet grown."""
         self.flooded = flood_plane(
             self.plane,
-            lambda rows: self.significance(Strip.read(self.plane, rows), surfaces),
+            lambda rows: self.significance(self.rows(rows), surfaces),
             self.stage.mask_seed_threshold,
             self.stage.mask_flood_threshold,
             self.threads,
@@ -227,7 +242,7 @@ class Sweeps:
 
         def one(cells: tuple[int, int]) -> Floats:
             axis, rows = fine.y.part(*cells)
-            strip = Strip.read(self.plane, rows)
+            strip = self.rows(rows)
             mask = self.mask[rows] | self.flooded.grown(rows, self.radius)
             self.mask[rows] = mask
             mask |= self.extended.pixels(rows)
@@ -302,6 +317,8 @@ class Sweeps:
             left = strip.usable > sources if counted else strip.usable
             location, scale = self.scales(residual, left, strip.root, mesh)
             sources &= strip.usable
+            if strip.sources is not None:
+                sources |= strip.sources
             edges = mesh.y.edges
             own = sources[int(edges[0]) : int(edges[-1])]
             return location, scale, self.fine_counts(own, strip.rows.start + int(edges[0]), fine)

@@ -1,6 +1,6 @@
 """What a network found in an image, as detections of it or of any window of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,6 +88,15 @@ class FoundDetection:
         cut &= (boxes[:, 0] < window.y1) & (boxes[:, 1] > window.y0)
         cut &= (boxes[:, 2] < window.x1) & (boxes[:, 3] > window.x0)
         return boxes[cut]
+
+    def of_rows(self, rows: slice) -> tuple["FoundDetection", Box] | None:
+        """Objects whose boxes begin in some rows, and the rows that hold them as a whole."""
+        boxes = self._whole_pixels()
+        own = np.flatnonzero((boxes[:, 0] >= rows.start) & (boxes[:, 0] < rows.stop))
+        if not len(own):
+            return None
+        held = Box(int(boxes[own, 0].min()), int(boxes[own, 1].max()), 0, self.shape[1])
+        return replace(self, objects=self.objects.take(own)), held
 
     def _whole_pixels(self) -> Integers:
         """Boxes ``y0, y1, x0, x1`` of all pixels that objects touch."""

@@ -173,9 +173,14 @@ class LearnedDetection(DetectionStage):
         """
         self._network(context)
 
-    def survey(self, plane: Plane, maps: "WindowMaps", *, context: "Context") -> "FoundDetection":
-        """Find everything in a plane that is read tile by tile; windows get their part of it."""
-        objects, spec = self._look(plane, context, False)
+    def survey(
+        self, plane: Plane, maps: "WindowMaps", *, context: "Context", keep: bool = False
+    ) -> FoundDetection:
+        """Find everything in a plane that is read tile by tile; windows get their part of it.
+
+        See `detect` for `keep`.
+        """
+        objects, spec = self._look(plane, context, keep)
         return FoundDetection(objects, spec, plane.shape, self.name)
 
     def _look(

@@ -38,6 +38,8 @@ def pipeline(route, **image):
         chosen = chosen.replace(detection={"name": "islands", "negative": True}, background="none")
     if route in {"learned", "all learned"}:
         chosen = chosen.replace(characterization="learned")
+    if route == "masked":
+        chosen = chosen.replace(background="masked", detection="mask_rcnn")
     if route == "all learned":
         chosen = chosen.replace(background="dense")
     if route == "associate":
@@ -46,7 +48,7 @@ def pipeline(route, **image):
 
 
 def needs(route):
-    if route in {"yolo", "learned", "all learned"}:
+    if route in {"yolo", "learned", "masked", "all learned"}:
         pytest.importorskip("onnxruntime")
 
 
@@ -63,6 +65,8 @@ def needs(route):
         ("associate", 128),
         ("learned", 128),
         ("learned", 192),
+        ("masked", 128),
+        ("masked", 192),
         ("all learned", 128),
         ("all learned", 192),
     ],
