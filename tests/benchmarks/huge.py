@@ -119,10 +119,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="of images and catalogues")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--route", default="classical")
+    parser.add_argument("--set", nargs="+", default=[], dest="changes", metavar="STAGE=NAME",
+                        help="changes of the route, as background=dense")  # fmt: skip
     parser.add_argument("--window", type=int, default=4096)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    print(f"route {arguments.route}, window {arguments.window}, {arguments.workers} workers")
+    route = " ".join([arguments.route, *arguments.changes])
+    print(f"route {route}, window {arguments.window}, {arguments.workers} workers")
     print(f"{'side':>12s}{'sources':>9s}{'wall s':>9s}{'CPU s':>9s}{'CPU s/Mpx':>11s}{'MB':>7s}")
     for name in arguments.sides:
         side = int(name.rpartition(":")[2])
@@ -132,9 +135,10 @@ def main() -> None:
             partial = image.with_suffix(".partial")
             write(partial, side)
             partial.rename(image)
-        output = arguments.folder / f"{arguments.route}{side}_{window}_{arguments.workers}"
+        output = arguments.folder / f"{'-'.join(route.split())}{side}_{window}_{arguments.workers}"
         options = ["--route", arguments.route, "--workers", str(arguments.workers), "--quiet"]
-        options += ["--set", f"image.window={window}"]
+        for change in (*arguments.changes, f"image.window={window}"):
+            options += ["--set", change]
         wall, cpu, memory = measure(image, output, options)
         record = json.loads((output / f"sky{side}.provenance.json").read_text())
         found = record["counts"]["components"]
