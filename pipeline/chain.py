@@ -175,6 +175,17 @@ class Pipeline:
         """
         return Pipeline(self.config.replace(**sections))
 
+    def prepare(self, *, device: str = "cpu") -> None:
+        """Load what the stages need, such as networks, so that what lacks shows.
+
+        Raises
+        ------
+        CycladesError
+            Where a stage cannot run; the sentence says what to do.
+        """
+        with Context(seed=self.config.seed, device=device) as own:
+            self._prepare(own, KINDS)
+
     def run(
         self,
         image: "str | Path | ImageSource | ImageSet | SkyImage",
@@ -198,7 +209,8 @@ class Pipeline:
             Where networks run: ``"cpu"``, or a torch device as ``"cuda"``; classical stages
             ignore it.
         context : Context, optional
-            Used instead of a new one, and left open; its notes are those of the last run.
+            Used instead of a new one, and left open; its notes are those of the last run, and
+            its workers and device count in place of those given here.
         keep : bool
             Whether the result holds the image and the products of the stages. Without them it
             holds the catalogue and the provenance only, for many images in one process.

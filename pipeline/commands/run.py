@@ -190,6 +190,7 @@ def run(
             quiet=quiet, as_json=as_json, dry_run=dry_run,
         )  # fmt: skip
     if dry_run:
+        pipeline.prepare(device=device)
         return _say_what_would_run(pipeline, images, output, as_json, written)
     outcomes = _run_all(
         pipeline, images, output, written, workers, device, shown=not (quiet or verbose),

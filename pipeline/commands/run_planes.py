@@ -97,6 +97,7 @@ def run_planes(
     source = pipeline.check(images)
     facts: dict[str, Any] = {name: str(path) for name, path in planes.items()}
     if dry_run:
+        pipeline.prepare(device=device)
         ny, nx = source.shape
         stages = [stage.name for stage in pipeline.config.stages]
         lines = [

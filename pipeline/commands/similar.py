@@ -80,10 +80,11 @@ def similar(
     far a source is from its nearest neighbours, in deviations of the catalogue. Features are kept,
     so that the next question about the same sources is answered at once.
     """
+    import numpy as np
     from tqdm import tqdm
 
     from cyclades.pipeline.similarity.search import search
-    from cyclades.stages.core.errors import ConfigurationError
+    from cyclades.stages.core.errors import ConfigurationError, InputError
 
     if not to and not odd:
         raise ConfigurationError("Say what to look for: --to NAME, --to RA,DEC, or --odd.")
@@ -100,6 +101,11 @@ def similar(
             bar.update(round(100 * share) - bar.n)
 
         found = search(catalogue, image, to, weights=weights, beam=beam, device=device, report=told)
+    if odd and not np.isfinite(found.catalogue.sources["oddness"]).any():
+        raise InputError(
+            f"{catalogue}: too few of its sources have a picture in {image.name} for one to be odd "
+            "among them (5 are needed); use --to NAME."
+        )
     rows = found.order(odd)[:number]
     files = []
     if output is not None:
@@ -139,6 +145,11 @@ def _values(found: "Search") -> list[str]:
     return [name for name in names if name in found.catalogue.sources.colnames]
 
 
+def _number(value: float, width: int) -> str:
+    """Return a number as text, a dash where a source has no picture."""
+    return f"{'-':>{width}}" if value != value else f"{value:{width}.3f}"
+
+
 def _lines(found: "Search", rows: "NDArray[np.int64]") -> list[str]:
     """Rows of a table as text; targets have a star."""
     table = found.catalogue.sources
@@ -148,6 +159,6 @@ def _lines(found: "Search", rows: "NDArray[np.int64]") -> list[str]:
     for row in rows:
         star = "*" if row in found.targets else " "
         ra, dec = (table[axis][row].to_value("deg") for axis in ("ra", "dec"))
-        numbers = "  ".join(f"{float(table[v][row]):{len(v)}.3f}" for v in values)
+        numbers = "  ".join(_number(float(table[v][row]), len(v)) for v in values)
         lines.append(f"{star} {table['name'][row]:<{width}}  {ra:10.5f}  {dec:+10.5f}  {numbers}")
     return lines

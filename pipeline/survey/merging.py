@@ -252,7 +252,8 @@ def _best_field(
         others = rows[owner[rows] != field].tolist()
         outside = sum(field not in covered.get(row, {}) for row in others)
         edge = bool(np.any(flags[mine] & int(Flag.EDGE | Flag.BLANK_NEIGHBOUR)))
-        return outside, edge, float(np.min(rms[mine])), field
+        known = np.isfinite(rms[mine])
+        return outside, edge, float(np.min(rms[mine], initial=np.inf, where=known)), field
 
     return int(min(np.unique(owner[rows]).tolist(), key=cost))
 

@@ -303,7 +303,8 @@ class Sweeps:
     def refine(self, level: Floats, counted: bool) -> tuple[Floats, Floats, CellMask | None]:
         """Statistics of what the level leaves, and where sources leave too little for it."""
         fine, width = fine_cells(self.plane.shape, self.plane.origin, self.box, AROUND)
-        sums = np.zeros(fine.shape, np.uint16)
+        pixels = fine.y.step * fine.x.step
+        sums = np.zeros(fine.shape, np.min_scalar_type(3 * pixels))
         nodes = self.mesh.nodes(level)
 
         def one(cells: tuple[int, int]) -> tuple[Floats, Floats, tuple[slice, Floats]]:
@@ -327,8 +328,8 @@ class Sweeps:
         for location, scale, (rows, counts) in in_order(one, self.cell_rows(), self.threads):
             locations.append(location)
             scales.append(scale)
-            sums[rows] += counts.astype(np.uint16)
-        limit, half = UNCERTAIN * fine.y.step * fine.x.step, width // 2
+            sums[rows] += counts.astype(sums.dtype)
+        limit, half = UNCERTAIN * pixels, width // 2
         found = np.zeros(fine.shape, bool)
         for first in range(0, len(sums), 512):
             low, high = max(0, first - half), min(len(sums), first + 512 + half)

@@ -149,13 +149,14 @@ class PsfCharacterization(MomentsCharacterization):
         self, image: SkyImage, background: Background, context: Context
     ) -> StarProfile | None:
         """Return the profile of an image's stars, and note what it is."""
+        pixels = image.data, background.level, background.rms
 
-        def make() -> tuple[StarProfile | None, Map]:
+        def make() -> tuple[StarProfile | None, tuple[Map, ...]]:
             excess = image.data - background.level
             made = star_profile(excess, background.rms, image.psf, self.model, image.name)
-            return made, image.data  # kept, so that its id stays its own
+            return made, pixels  # kept, so that their ids stay their own
 
-        found, _ = context.cached(("star profile", self.model, id(image.data)), make)
+        found, _ = context.cached(("star profile", self.model, *map(id, pixels)), make)
         if found is not None:
             context.note(
                 f"psf.{image.name}",

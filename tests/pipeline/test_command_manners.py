@@ -170,6 +170,13 @@ def test_a_dry_run_finds_what_is_wrong(tmp_path, capsys):
     assert "would write" not in captured.out
 
 
+def test_a_dry_run_says_that_weights_are_missing(simulated, tmp_path, capsys):
+    options = ("run", simulated, "-o", tmp_path / "out", "--set", "detection=mask_rcnn")
+    weights = ("--set", f"detection.weights={tmp_path / 'none.safetensors'}")
+    assert cyclades(*options, *weights, "--dry-run") == 2
+    assert "none.safetensors" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["radio", "optical"])
 def test_a_dry_simulation_lists_what_is_written(kind, tmp_path, capsys):
     options = ("simulate", tmp_path / "s", "--size", 128, "--kind", kind)

@@ -321,3 +321,12 @@ def test_close_pictures_are_sized_by_the_source():
     assert gallery.sides(5.4, 5.4) == pytest.approx(8 * 5.4)
     assert gallery.sides(60.0, 5.4) == pytest.approx(180.0)
     assert gallery.sides(np.nan, 5.4) == pytest.approx(8 * 5.4)
+
+
+def test_too_few_sources_for_an_odd_one(catalogue, image, weights, tmp_path):
+    path, made = tmp_path / "few.fits", read_catalogue(catalogue)
+    made.replace(sources=made.sources[:3]).write(path)
+    words = ["similar", str(path), str(image), "--odd", "--weights", str(weights)]
+    result = CliRunner().invoke(cli, words)
+    assert isinstance(result.exception, InputError)
+    assert "5 are needed" in str(result.exception)
