@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cyclades.pipeline.commands.route import configuration, names, route_options
+from cyclades.pipeline.commands.route import configuration, names_option, route_options
 from cyclades.pipeline.commands.terminal import (
     INTERRUPTED,
     USER_ERROR,
@@ -49,16 +49,16 @@ def _survey_options(command: Any) -> Any:
             help="Directory for results and the journal.",
         ),
         route_options,
-        click.option(
-            "--formats", callback=names, default="fits", show_default=True,
+        names_option(
+            "--formats", default=("fits",), show_default=True,
             help="Comma-separated catalogue formats besides FITS, as for cyclades run.",
         ),
-        click.option(
-            "--columns", callback=names,
+        names_option(
+            "--columns",
             help="Catalogues in the columns of other source finders too, as for cyclades run.",
         ),
-        click.option(
-            "--products", callback=names,
+        names_option(
+            "--products",
             help="Comma-separated images to write of every field, as for cyclades run.",
         ),
         click.option("--beam", help="Beam of images that do not tell it, as 5.4arcsec."),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cyclades.pipeline.commands.route import names_option
 from cyclades.pipeline.commands.terminal import examples, json_option, print_json, progress_bar
 from cyclades.stages.core.errors import InputError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("image", type=click.Path(path_type=Path), required=False)
-@click.option(
+@names_option(
     "--routes",
     metavar="A,B",
     help="Two routes, by name or as YAML files: the one to start from, and the one to take stages "
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     help="In place of IMAGE, fields with truth: a folder of 'cyclades simulate', or a list as for "
     "'cyclades compare --fields'. Learned stages are put into a route one by one and together.",
 )
-@click.option(
+@names_option(
     "--seeds",
     metavar="A-B",
     help="In place of --matrix, simulate fields of these seeds (kept in the --output).",
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     help="With --seeds: an option of 'cyclades simulate', as size=512; may be repeated.",
 )
 @click.option("--base", default="classical", show_default=True, help="The route of the matrix.")
-@click.option(
+@names_option(
     "--stages",
     metavar="A,B,...",
     help="Stages to put into it, with @WEIGHTS behind for other networks than theirs, as "
@@ -70,13 +71,13 @@ if TYPE_CHECKING:
 @json_option
 def compare_stages(
     image: Path | None,
-    routes: str | None,
+    routes: tuple[str, ...],
     truth: Path | None,
     matrix: Path | None,
-    seeds: str | None,
+    seeds: tuple[str, ...],
     assignments: tuple[str, ...],
     base: str,
-    stages: str | None,
+    stages: tuple[str, ...],
     rows: tuple[str, ...],
     output: Path | None,
     beam: str | None,
@@ -90,15 +91,14 @@ def compare_stages(
     route B, everything else held fixed. With --matrix or --seeds: learned stages are put into the
     route --base, one by one and all together, and judged by fields with truth.
     """
-    if matrix is not None or seeds is not None:
-        if any(given is not None for given in (image, routes, truth, beam)):
+    if matrix is not None or seeds:
+        if routes or any(given is not None for given in (image, truth, beam)):
             raise InputError(
                 "A matrix takes no IMAGE, --routes, --truth or --beam; its fields have truth."
             )
-        names = None if stages is None else _names(stages)
-        _matrix(matrix, seeds, assignments, base, names, rows, output, workers, quiet, as_json)
+        _matrix(matrix, seeds, assignments, base, stages, rows, output, workers, quiet, as_json)
         return
-    if image is None or routes is None:
+    if image is None or not routes:
         raise InputError("Give an IMAGE and two --routes, or fields with truth as --matrix.")
     from cyclades.pipeline.comparison.stages import compare_stages as compare
     from cyclades.pipeline.provenance import records
@@ -109,7 +109,7 @@ def compare_stages(
 
         plane = read_image(image, beam=beam)
     with progress_bar("stage", quiet=quiet) as told:
-        made = compare(plane, _names(routes), truth, workers=workers, progress=told)
+        made = compare(plane, routes, truth, workers=workers, progress=told)
     files = [] if output is None else made.write(output)
     if as_json:
         tables = {"runs": records(made.table), "changes": records(made.changes)}
@@ -120,16 +120,12 @@ def compare_stages(
         click.echo(path)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _matrix(
     folder: Path | None,
-    seeds: str | None,
+    seeds: tuple[str, ...],
     assignments: tuple[str, ...],
     base: str,
-    stages: list[str] | None,
+    stages: tuple[str, ...],
     rows: tuple[str, ...],
     output: Path | None,
     workers: int | None,
@@ -140,7 +136,7 @@ def _matrix(
     from cyclades.pipeline.comparison.matrix_fields import read_true_fields, simulated_fields
     from cyclades.pipeline.comparison.swaps import find_stage
 
-    if seeds is None:
+    if not seeds:
         assert folder is not None
         if assignments:
             raise InputError("--set changes simulated fields; give --seeds with it.")
@@ -158,7 +154,7 @@ def _matrix(
         made = stage_matrix(
             fields,
             base,
-            None if stages is None else [find_stage(name) for name in stages],
+            [find_stage(name) for name in stages] or None,
             rows,
             workers=workers,
             kept=None if output is None else output / "catalogues",
@@ -175,14 +171,14 @@ def _matrix(
         click.echo(path)
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(parts: tuple[str, ...]) -> list[int]:
     """Whole numbers of ``7``, ``7-12`` or ``7,9-12``."""
     found: list[int] = []
-    for part in _names(text):
+    for part in parts:
         first, dash, last = part.partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise InputError(f"Seeds are whole numbers, as 801-806 or 801,803; not {text!r}.")
+            raise InputError(f"Seeds are whole numbers, as 801-806 or 801,803; not {part!r}.")
         found += range(int(first), int(last if dash else first) + 1)
     if not found:
-        raise InputError(f"There are no seeds in {text!r}; give some, as 801-806.")
+        raise InputError(f"There are no seeds in {','.join(parts)}; give some, as 801-806.")
     return list(dict.fromkeys(found))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cyclades.pipeline.commands.route import complete_names, names
+from cyclades.pipeline.commands.route import complete_names, names_option
 from cyclades.pipeline.commands.terminal import (
     USER_ERROR,
     complain,
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
         "cyclades fetch --survey LoTSS --position '3C 295' --products image",
     )
 )
-@click.option(
+@names_option(
     "--survey",
     "surveys",
-    callback=names,
     metavar="NAME,...",
     shell_complete=complete_names("cyclades.pipeline.surveys.table:SURVEYS"),
     help="FIRST, NVSS, VLASS, RACS, LoTSS, SUMSS, or several, comma-separated.",
@@ -46,10 +45,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="An image: takes its centre and its size instead.",
 )
-@click.option(
+@names_option(
     "--products",
-    callback=names,
-    default="catalogue,image",
+    default=("catalogue", "image"),
     show_default=True,
     help="What to fetch, comma-separated.",
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cyclades.pipeline.commands.route import names
+from cyclades.pipeline.commands.route import names_option
 from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 
 
@@ -19,8 +19,8 @@ from cyclades.pipeline.commands.terminal import examples, json_option, print_jso
     "--output", "-o", required=True, type=click.Path(path_type=Path),
     help="Folder; each table becomes the collection of its name in it.",
 )  # fmt: skip
-@click.option(
-    "--tables", callback=names, default="components,sources", show_default=True,
+@names_option(
+    "--tables", default=("components", "sources"), show_default=True,
     help="Comma-separated: components, sources, islands.",
 )  # fmt: skip
 @click.option(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cyclades.pipeline.commands.route import names_option
 from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 
 
@@ -14,9 +15,9 @@ from cyclades.pipeline.commands.terminal import examples, json_option, print_jso
     )
 )
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
+@names_option(
     "--routes",
-    default="classical",
+    default=("classical",),
     show_default=True,
     metavar="A,B",
     help="Routes to judge, by name or as YAML files.",
@@ -26,7 +27,7 @@ from cyclades.pipeline.commands.terminal import examples, json_option, print_jso
 @json_option
 def inverted(
     images: tuple[Path, ...],
-    routes: str,
+    routes: tuple[str, ...],
     beam: str | None,
     workers: int | None,
     as_json: bool,
@@ -46,7 +47,7 @@ def inverted(
 
     planes = [read_image(image, beam=beam) for image in images]
     found = {}
-    for name in [route.strip() for route in routes.split(",") if route.strip()]:
+    for name in routes:
         shown = tqdm(planes, desc=name, unit="image", disable=None, leave=False)
         rate = inverted_rate(Pipeline.from_route(name), shown, workers=workers)
         found[name] = {

@@ -7,7 +7,7 @@ import click
 from cyclades.pipeline.commands.route import (
     configuration,
     like_option,
-    names,
+    names_option,
     route_options,
 )
 from cyclades.pipeline.commands.terminal import examples, json_option, number_of, print_json
@@ -34,9 +34,8 @@ from cyclades.stages.core.errors import ConfigurationError
     type=click.Path(path_type=Path),
     help="What the page saved: make labels and a catalogue of it.",
 )
-@click.option(
+@names_option(
     "--classes",
-    callback=names,
     metavar="NAME,...",
     help="Classes to choose from.  [default: compact,extended,multi-component,diffuse]",
 )

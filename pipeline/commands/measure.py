@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cyclades.pipeline.commands.route import names_option
 from cyclades.pipeline.commands.run_planes import split_name
 from cyclades.pipeline.commands.terminal import (
     examples,
@@ -65,9 +66,9 @@ if TYPE_CHECKING:
     "and variability indices; stokes: polarisation of images named I, Q, U, V (by their headers, "
     "or as Q=image.fits). A cube of frequencies or Stokes parameters gives all its planes.",
 )
-@click.option(
+@names_option(
     "--formats",
-    default="fits",
+    default=("fits",),
     show_default=True,
     help="Comma-separated formats of the catalogues, as for cyclades run.",
 )
@@ -92,7 +93,7 @@ def measure(
     limit: float | None,
     significance: float,
     planes: str | None,
-    formats: str,
+    formats: tuple[str, ...],
     beam: str | None,
     config: Path | None,
     assignments: tuple[str, ...],
@@ -118,8 +119,7 @@ def measure(
     if beam is not None:
         mapping["image"] = {**(mapping.get("image") or {}), "beam": beam}
     route = RouteConfig.from_mapping(override(mapping, assignments), name=name)
-    kinds = [part.strip() for part in formats.split(",") if part.strip()]
-    kinds = [format_of("", kind, error=OutputError) for kind in dict.fromkeys(kinds)]
+    kinds = [format_of("", kind, error=OutputError) for kind in dict.fromkeys(formats)]
     prior = read_prior(catalogue)
     named = _named(images, planes, route.image)
     names = [*named, "planes"] if planes else [*named]

@@ -1,6 +1,7 @@
 """The options that choose a route and change it, as several commands have them."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,14 @@ if TYPE_CHECKING:
     from cyclades.pipeline.config import RouteConfig
 
 
-def names(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Split a comma-separated option."""
-    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
+def _names(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+names_option = partial(click.option, multiple=True, callback=_names)
+"""An option that takes names, comma-separated or one at a time: a tuple of them."""
 
 
 def complete_names(

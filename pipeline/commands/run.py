@@ -11,7 +11,7 @@ from cyclades.pipeline.commands.route import (
     complete_names,
     configuration,
     like_option,
-    names,
+    names_option,
     route_options,
 )
 from cyclades.pipeline.commands.run_planes import named_planes, run_planes
@@ -57,26 +57,23 @@ if TYPE_CHECKING:
 )
 @route_options
 @like_option
-@click.option(
+@names_option(
     "--formats",
-    callback=names,
     shell_complete=complete_names("cyclades.stages.core.formats:FORMATS"),
-    default="fits",
+    default=("fits",),
     show_default=True,
     help="Comma-separated catalogue formats besides FITS: votable, ecsv, parquet, csv, ds9 (or "
     "reg) and crtf regions, moc (coverage).",
 )
-@click.option(
+@names_option(
     "--columns",
-    callback=names,
     shell_complete=complete_names("cyclades.stages.core.exports:LAYOUTS"),
     help="Write the catalogue in the columns of other source finders too, comma-separated: "
     "aegean, pybdsf (or one of pybdsf_srl, pybdsf_gaul), selavy (or one of selavy_components, "
     "selavy_islands); as FITS, and as CSV with --formats csv.",
 )
-@click.option(
+@names_option(
     "--products",
-    callback=names,
     shell_complete=complete_names("cyclades.pipeline.products:PRODUCTS"),
     help="Comma-separated images to write: background, rms, significance, islands, model, "
     "residual, quicklook.",

@@ -170,6 +170,14 @@ def test_a_dry_run_finds_what_is_wrong(tmp_path, capsys):
     assert "would write" not in captured.out
 
 
+def test_names_are_given_at_once_or_one_by_one(simulated, tmp_path, capsys):
+    options = ("run", simulated, "-o", tmp_path / "out", "--dry-run")
+    at_once = told(capsys, *options, "--products", "rms,residual", "--formats", "csv,votable")
+    one_by_one = ("--products", "rms", "--products", "residual", "--formats", "csv")
+    assert told(capsys, *options, *one_by_one, "--formats", "votable") == at_once
+    assert sum("residual" in path or "rms" in path for path in at_once["files"]) == 2
+
+
 def test_a_dry_run_says_that_weights_are_missing(simulated, tmp_path, capsys):
     options = ("run", simulated, "-o", tmp_path / "out", "--set", "detection=mask_rcnn")
     weights = ("--set", f"detection.weights={tmp_path / 'none.safetensors'}")
