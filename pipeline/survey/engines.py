@@ -154,9 +154,12 @@ class LocalProcesses(Engine):
         return pool
 
     def _drop(self, place: int) -> None:
-        pool, self._pools[place] = self._pools[place], None
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+        """Forget a pool whose process died.
+
+        It ends by itself, and from Python 3.12 on holds its lock while it tells so: to shut it
+        down from there would wait for ever.
+        """
+        self._pools[place] = None
 
     def processes(self) -> list[int]:
         """Numbers of the worker processes."""

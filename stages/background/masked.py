@@ -1,6 +1,6 @@
 """A mesh estimator that leaves out what a network takes for a source."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,6 @@ from cyclades.stages.core.streaming import BitMask, Plane
 from cyclades.stages.networks.heads.table import detection_of
 from cyclades.stages.networks.specification import NetworkSpec
 from cyclades.stages.networks.weights import find_detector, read_metadata
-
-if TYPE_CHECKING:
-    from cyclades.stages.detection.found import FoundDetection
 
 UNKNOWN_BEAM = 4.0
 """FWHM in pixels by which objects grow where no beam is known."""
@@ -211,14 +208,28 @@ def object_pixels(
 
 
 def plane_sources(
-    found: "FoundDetection",
+    found: Any,
     plane: Plane,
     maps: WindowMaps,
     flood: float,
     radius: int,
     context: Context,
 ) -> BitMask:
-    """Pixels of the objects of a plane, grown, strip by strip; see `object_pixels`."""
+    """Pixels of the objects of a plane, grown, strip by strip; see `object_pixels`.
+
+    Parameters
+    ----------
+    found : FoundDetection
+        See `cyclades.stages.detection.found`.
+    plane : Plane
+    maps : WindowMaps
+        What the flood of boxes looks at.
+    flood : float
+        As for `object_pixels`.
+    radius : int
+        Pixels by which they are grown.
+    context : Context
+    """
     pixels, sources = BitMask(plane.shape), BitMask(plane.shape)
     for rows in plane.strips():
         part = found.of_rows(rows)

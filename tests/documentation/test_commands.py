@@ -97,6 +97,11 @@ def check_names(names, known):
             raise click.UsageError(f"there is no route {name!r}")
 
 
+def several(values, option):
+    """Names that were given to an option, with commas or one by one."""
+    return [name for value in values.get(option) or () for name in value.split(",") if name]
+
+
 def check_route(values, page):
     """Route, settings and names of outputs of a command that runs one."""
     settings = values.get("assignments", ())
@@ -107,11 +112,7 @@ def check_route(values, page):
     route = values.get("route")
     check_names([route] if route else [], routes())
     configuration(route if route in routes() else None, None, settings)
-    listed = [tuple((values.get(name) or "").split(",")) for name in ("formats", "products")]
-    formats, products = (tuple(filter(None, names)) for names in listed)
-    file_names(
-        "x", formats, products, tuple(filter(None, (values.get("columns") or "").split(",")))
-    )
+    file_names("x", *(tuple(several(values, o)) for o in ("formats", "products", "columns")))
 
 
 def check_settings(command, values, page):
@@ -125,7 +126,7 @@ def check_settings(command, values, page):
     elif name in TRAININGS and importlib.util.find_spec("torch") is not None:
         check_training(name, values, settings)
     if name in ("compare-stages", "inverted"):
-        check_names((values.get("routes") or "classical").split(","), routes())
+        check_names(several(values, "routes"), routes())
 
 
 def check_training(name, values, settings):
