@@ -239,7 +239,8 @@ def plane_sources(
         image = plane.source.window(box)
         background = maps.window(image)
         detections = objects.detect(image, background, context=context)
-        pixels.join(*box.slices, object_pixels(detections, image, background, flood))
+        inside = object_pixels(detections, image, background, flood)
+        pixels.join(slice(box.y0, box.y1), slice(box.x0, box.x1), inside)
     for rows in plane.strips():
         sources[rows] = pixels.grown(rows, radius)
     return sources
