@@ -106,6 +106,7 @@ class LocalProcesses(Engine):
         self._work = work
         self._devices = [devices[i % len(devices)] if devices else "" for i in range(workers)]
         self._pools: list[ProcessPoolExecutor | None] = [None] * workers
+        self._broken: list[ProcessPoolExecutor] = []
         self._free = set(range(workers))
 
     @property
@@ -154,12 +155,14 @@ class LocalProcesses(Engine):
         return pool
 
     def _drop(self, place: int) -> None:
-        """Forget a pool whose process died.
+        """Take a pool whose process died out of use.
 
-        It ends by itself, and from Python 3.12 on holds its lock while it tells so: to shut it
-        down from there would wait for ever.
+        From Python 3.12 on it holds its lock while it tells so, and wants it again when it is shut
+        down or nobody refers to it any more. So it is kept, and shut down at the end.
         """
-        self._pools[place] = None
+        pool, self._pools[place] = self._pools[place], None
+        if pool is not None:
+            self._broken.append(pool)
 
     def processes(self) -> list[int]:
         """Numbers of the worker processes."""
@@ -175,10 +178,11 @@ class LocalProcesses(Engine):
             for number in self.processes():
                 with suppress(OSError):
                     os.kill(number, signal.SIGTERM)
-        for pool in self._pools:
+        for pool in (*self._pools, *self._broken):
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
         self._pools = [None] * len(self._pools)
+        self._broken.clear()
 
 
 @contextmanager
