@@ -46,7 +46,9 @@ def train_classifier(
     as_json: bool,
     dry_run: bool,
 ) -> None:
-    """Make the classifier of morphologies from labelled pictures, in a few minutes.
+    """Make the classifier of morphologies from labelled pictures.
+
+    It takes ten minutes or more on two CPU cores.
 
     The pictures come from the Python package firstgalaxydata, the features from frozen backbones.
     Writes the weights (morphology.safetensors) and their card with the figures on the test
