@@ -48,7 +48,7 @@ def train_classifier(
 ) -> None:
     """Make the classifier of morphologies from labelled pictures.
 
-    It takes ten minutes or more on two CPU cores.
+    It takes five minutes on two CPU cores.
 
     The pictures come from the Python package firstgalaxydata, the features from frozen backbones.
     Writes the weights (morphology.safetensors) and their card with the figures on the test
