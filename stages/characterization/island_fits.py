@@ -12,6 +12,8 @@ from cyclades.stages.characterization.fit_bias import (
 )
 from cyclades.stages.characterization.fit_errors import sandwich, second_order_bias
 from cyclades.stages.characterization.least_squares import (
+    AT_LIMIT,
+    CONVERGED,
     FAILED,
     SMALLEST_AXIS,
     Floats,
@@ -54,14 +56,15 @@ def fit_group(
     correlation: Floats,
     want_errors: bool,
     total: Floats,
-) -> tuple[int, Floats, float, float, int]:
+) -> tuple[Integers, Floats, float, float, int]:
     """Fit some components of an island with its other ones held at their values.
 
     With errors, what is fitted is corrected for its bias, and a free shape's flux goes to `total`.
 
     Returns
     -------
-    status : int
+    states : ndarray of int64, shape (last - first,)
+        `CONVERGED`, `AT_LIMIT` or `FAILED`; one fails with all.
     covariance : ndarray, shape (p, p)
         NaN where not wanted or singular.
     chi2, freedom : float
@@ -73,9 +76,10 @@ def fit_group(
     )
     n = pixels.size
     count = free * (last - first)
-    failed = np.full((count, count), np.nan)
+    states = np.full(last - first, FAILED)
+    unknown = np.full((count, count), np.nan)
     if n <= count or (free == 6 and coverage < LEAST_COVERAGE):
-        return FAILED, failed, np.nan, np.nan, n
+        return states, unknown, np.nan, np.nan, n
     if coverage < LEAST_COVERAGE:
         # Half a source pulls the centre off the image: it stays closer to the summit.
         bounds = bounds[:last].copy()
@@ -102,22 +106,28 @@ def fit_group(
             continue
         for i in range(n):
             value[i] -= gaussian(p, u[i], v[i])
-    status, chi2 = levenberg_marquardt(params, first, last, free, u, v, value, weight, bounds)
-    if not want_errors or status == FAILED:
-        return status, failed, chi2, np.nan, n
+    limited = np.empty(last - first, np.bool_)
+    fitted, chi2 = levenberg_marquardt(
+        params, first, last, free, u, v, value, weight, bounds, limited
+    )
+    if not fitted:
+        return states, unknown, chi2, np.nan, n
+    if not want_errors:
+        states[:] = np.where(limited, AT_LIMIT, CONVERGED)
+        return states, unknown, chi2, np.nan, n
     jacobian = np.empty((n, count))
     fill_jacobian(params, first, last, free, u, v, weight, jacobian)
     good, covariance, freedom, inverse, smooth = sandwich(jacobian, pixels, nx, correlation)
     if not good:
-        return FAILED, failed, chi2, np.nan, n
+        return states, unknown, chi2, np.nan, n
     if free == 6:
         # A peak or a position that the data do not constrain: the shape is then held.
         for k in range(first, last):
             at = (k - first) * free
             if covariance[at, at] > params[k, 0] ** 2:
-                return FAILED, failed, chi2, freedom, n
+                return states, unknown, chi2, freedom, n
             if max(covariance[at + 1, at + 1], covariance[at + 2, at + 2]) > bounds[k, 3] ** 2:
-                return FAILED, failed, chi2, freedom, n
+                return states, unknown, chi2, freedom, n
     bias = second_order_bias(
         params, first, last, free, u, v, weight, jacobian, covariance, inverse, smooth
     )
@@ -154,7 +164,8 @@ def fit_group(
             total[k, 1] = np.exp(flux) * error
             # Peak times area is the flux.
             p[3:6] *= p[0] / (total[k, 0] * np.sqrt(p[3] * p[5] - p[4] ** 2)) if p[0] > 0.0 else 1.0
-    return status, covariance, chi2, freedom, n
+    states[:] = np.where(limited, AT_LIMIT, CONVERGED)
+    return states, covariance, chi2, freedom, n
 
 
 @nb.njit(cache=True, nogil=True)
@@ -194,14 +205,14 @@ def fit_island(
         if change < SHAPE_CHANGE and turn > 0:
             break
     for first in range(c0, c1, group):
-        state, block, chi2, freedom, n = fit_group(
+        states, block, chi2, freedom, n = fit_group(
             params, first, first + group, (c0, c1), 6, radius, factor, origin, sign,
             data, level, rms, labels, label, bounds, correlation, True, total,
         )  # fmt: skip
         for k in range(first, first + group):
-            status[k] = state
+            status[k] = states[k - first]
             quality[k, 0], quality[k, 1], quality[k, 2] = chi2, freedom, n
-            if state != FAILED:
+            if status[k] != FAILED:
                 at = (k - first) * 6
                 covariance[k] = block[at : at + 6, at : at + 6]
             else:
@@ -220,11 +231,11 @@ def fit_island(
         least = np.inf if narrow else covariance[c0, 1, 1] + covariance[c0, 2, 2]
         for reach in (CORE_RADIUS, radius):
             params[c0, :3], params[c0, 3:6] = fitted[:3], shape
-            state, block, _, _, _ = fit_group(
+            states, block, _, _, _ = fit_group(
                 params, c0, c1, (c0, c1), 3, reach, factor, origin, sign,
                 data, level, rms, labels, label, bounds, correlation, True, total,
             )  # fmt: skip
-            if state != FAILED and block[1, 1] + block[2, 2] < least:
+            if states[0] != FAILED and block[1, 1] + block[2, 2] < least:
                 least = block[1, 1] + block[2, 2]
                 place[:] = params[c0, 1:3]
                 # By symmetry the position of a single source does not depend on peak and shape.
@@ -241,15 +252,15 @@ def fit_island(
                 continue
             fitted = params[k].copy()
             params[k, 3], params[k, 4], params[k, 5] = 1.0, 0.0, 1.0
-            state, block, chi2, freedom, n = fit_group(
+            states, block, chi2, freedom, n = fit_group(
                 params, k, k + 1, (c0, c1), 3, radius, factor, origin, sign,
                 data, level, rms, labels, label, bounds, correlation, turn == 1, total,
             )  # fmt: skip
-            if turn == 1 and state != FAILED:
+            if turn == 1 and states[0] != FAILED:
                 beam[k, 0], beam[k, 1] = params[k, 0], np.sqrt(block[0, 0])
             if status[k] != FAILED:
                 params[k] = fitted
-            elif turn == 1 and state != FAILED:
+            elif turn == 1 and states[0] != FAILED:
                 # The free shape could not be fitted: the beam's own is kept for this row.
                 covariance[k, :3, :3] = block
                 quality[k, 0], quality[k, 1], quality[k, 2] = chi2, freedom, n

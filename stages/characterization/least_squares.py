@@ -222,11 +222,13 @@ def levenberg_marquardt(
     value: Floats,
     weight: Floats,
     bounds: Floats,
-) -> tuple[int, float]:
-    """Fit components `first` to `last` in place; returns (status, chi-squared).
+    limited: NDArray[np.bool_],
+) -> tuple[bool, float]:
+    """Fit components `first` to `last` in place; returns (whether that went well, chi-squared).
 
     `free` is 6, or 3 to hold the shapes. Amplitudes stay positive, axes and positions within
-    `bounds` (see `fit_islands`).
+    `bounds` (see `fit_islands`); `limited` says of each component whether the last step took it
+    to one.
     """
     count = (last - first) * free
     n = u.size
@@ -237,7 +239,8 @@ def levenberg_marquardt(
     trial = start.copy()
     chi2 = residuals(params, first, last, u, v, value, weight, residual)
     damping = 1e-3
-    at_limit = False
+    limited[:] = False
+    clipped = np.zeros(last - first, np.bool_)
     for _ in range(MAXIMUM_ITERATIONS):
         fill_jacobian(params, first, last, free, u, v, weight, jacobian)
         hessian = np.zeros((count, count))
@@ -258,9 +261,9 @@ def levenberg_marquardt(
             if not cholesky_solve(matrix, step):
                 damping *= 10.0
                 continue
-            clipped = False
             for c in range(last - first):
                 k = first + c
+                clipped[c] = False
                 for j in range(free):
                     trial[c, j] = params[k, j] + step[c * free + j, 0]
                 trial[c, 0] = max(trial[c, 0], 1e-3 * start[c, 0])
@@ -268,9 +271,9 @@ def levenberg_marquardt(
                     low, high = bounds[k, j] - bounds[k, 3], bounds[k, j] + bounds[k, 3]
                     if trial[c, j] < low or trial[c, j] > high:
                         trial[c, j] = min(max(trial[c, j], low), high)
-                        clipped = True
+                        clipped[c] = True
                 if free == 6 and limit_shape(trial[c, 3:6], SMALLEST_AXIS, bounds[k, 0]):
-                    clipped = True
+                    clipped[c] = True
             new = residuals(trial, 0, last - first, u, v, value, weight, trial_residual)
             if new < chi2:
                 finished = chi2 - new < 1e-7 * (chi2 + 1.0)
@@ -279,7 +282,7 @@ def levenberg_marquardt(
                 residual[:] = trial_residual
                 damping = max(damping * 0.2, 1e-9)
                 improved = True
-                at_limit = clipped
+                limited[:] = clipped
                 break
             if new - chi2 < 1e-9 * (chi2 + 1e-12):
                 finished = True
@@ -290,5 +293,5 @@ def levenberg_marquardt(
     for k in range(first, last):
         if not np.isfinite(params[k]).all():
             params[first:last] = start
-            return FAILED, chi2
-    return (AT_LIMIT if at_limit else CONVERGED), chi2
+            return False, chi2
+    return True, chi2

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from cyclades.stages.characterization.fit_rows import IslandFits
 from cyclades.stages.characterization.gaussian_shapes import pixel_parameters
 from cyclades.stages.characterization.least_squares import (
-    FAILED,
     FWHM,
     Floats,
     Integers,
@@ -37,7 +36,7 @@ SINGULAR = 1e-9
 
 
 @nb.njit(
-    "Tuple((int64, float64))(float64[:, ::1], int64, int64, float64[::1], float64[::1],"
+    "Tuple((boolean, float64))(float64[:, ::1], int64, int64, float64[::1], float64[::1],"
     " float64[::1], float64[::1], float64[:, ::1])",
     cache=True,
     nogil=True,
@@ -51,9 +50,10 @@ def fit_components(
     value: Floats,
     weight: Floats,
     bounds: Floats,
-) -> tuple[int, float]:
+) -> tuple[bool, float]:
     """Compiled entry to `levenberg_marquardt` with free shapes."""
-    return levenberg_marquardt(params, first, last, 6, u, v, value, weight, bounds)
+    limited = np.empty(last - first, np.bool_)
+    return levenberg_marquardt(params, first, last, 6, u, v, value, weight, bounds, limited)
 
 
 @nb.njit(
@@ -241,11 +241,11 @@ class Region:
         if np.count_nonzero(chosen) <= trial.size:
             return params
         value = self.value - self.model(params[others])
-        status, _ = fit_components(
+        fitted_well, _ = fit_components(
             trial, 0, len(rows), self.u[chosen], self.v[chosen], value[chosen],
             step[chosen] / self.rms[chosen], np.ascontiguousarray(bounds[rows]),
         )  # fmt: skip
-        if status == FAILED or not self.misfit(trial, value) < self.misfit(params[rows], value):
+        if not fitted_well or not self.misfit(trial, value) < self.misfit(params[rows], value):
             return params
         fitted = params.copy()
         fitted[rows] = trial

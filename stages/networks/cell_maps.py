@@ -65,17 +65,19 @@ def put_cells(
     cell : int
         Side in pixels of the network.
     """
+    core, padded = tile.core, tile.padded
+    sides = (
+        (core.y0, core.y1, padded.y0, padded.y1, first[0], values.shape[1]),
+        (core.x0, core.x1, padded.x0, padded.x1, first[1], values.shape[2]),
+    )
     places = []
-    for k in (0, 1):
-        core, padded = ((tile.core.y0, tile.core.y1), (tile.padded.y0, tile.padded.y1))
-        if k:
-            core, padded = ((tile.core.x0, tile.core.x1), (tile.padded.x0, tile.padded.x1))
-        low = max(core[0] // cell, padded[0] // cell, first[k])
-        high = min(core[1] // cell, padded[1] // cell, first[k] + values.shape[1 + k])
-        if high <= low:
+    for core_low, core_high, low, high, cells_low, cells in sides:
+        start = max(core_low // cell, low // cell, cells_low)
+        stop = min(core_high // cell, high // cell, cells_low + cells)
+        if stop <= start:
             return
-        start = padded[0] // cell
-        places.append((slice(low - first[k], high - first[k]), slice(low - start, high - start)))
+        own = slice(start - low // cell, stop - low // cell)
+        places.append((slice(start - cells_low, stop - cells_low), own))
     (y, own_y), (x, own_x) = places
     values[:, y, x] = features[:, own_y, own_x]
 

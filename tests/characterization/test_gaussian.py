@@ -352,3 +352,16 @@ def test_condons_errors_of_a_point_are_the_published_ones():
     assert np.sqrt(covariance[0, 0, 0]) == pytest.approx(10 * np.sqrt(2) / rho)
     assert np.sqrt(covariance[0, 1, 1]) == pytest.approx(2.0 * np.sqrt(2) / rho)
     assert relative[0] == pytest.approx(np.sqrt(3 * 2 / rho**2))
+
+
+def test_a_size_at_its_limit_is_the_matter_of_its_own_component():
+    """A spike narrower than the beam beside a point source, fitted together."""
+    point = source_rows(30.0, np.array([30.0]), np.array([30.0]))
+    spike = source_rows(60.0, np.array([36.0]), np.array([30.0]), 0.15 * BEAM)
+    image, background = sky_image(np.concatenate([point, spike]), (60, 60))
+    detections = IslandsDetection().detect(image, background, context=Context())
+    found = measure(image, background, detections)
+    order = np.argsort(found.x)
+    assert (found.flags & Flag.BLENDED > 0).tolist() == [True, True]
+    assert (found.flags[order] & Flag.SIZE_AT_LIMIT > 0).tolist() == [False, True]
+    assert found.peak[order][0] == pytest.approx(30.0, rel=0.05)
