@@ -12,6 +12,8 @@ from cyclades.stages.core.errors import InputError
 if TYPE_CHECKING:
     from cyclades.stages.core.image import SkyImage
 
+BASE = "classical"
+
 
 @click.command(
     "compare-stages",
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     metavar="SECTION.PARAMETER=VALUE",
     help="With --seeds: an option of 'cyclades simulate', as size=512; may be repeated.",
 )
-@click.option("--base", default="classical", show_default=True, help="The route of the matrix.")
+@click.option("--base", default=BASE, show_default=True, help="The route of the matrix.")
 @names_option(
     "--stages",
     metavar="A,B,...",
@@ -100,6 +102,10 @@ def compare_stages(
         return
     if image is None or not routes:
         raise InputError("Give an IMAGE and two --routes, or fields with truth as --matrix.")
+    of_matrix = {"--set": assignments, "--stages": stages, "--row": rows, "--base": base}
+    given = [name for name, value in of_matrix.items() if value and value != BASE]
+    if given:
+        raise InputError(f"{given[0]} is of a matrix; with an IMAGE give two --routes alone.")
     from cyclades.pipeline.comparison.stages import compare_stages as compare
     from cyclades.pipeline.provenance import records
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from cyclades.pipeline.commands.route import names_option
+from cyclades.pipeline.commands.route import configuration, names_option
 from cyclades.pipeline.commands.terminal import examples, json_option, print_json
 
 
@@ -43,13 +43,12 @@ def inverted(
 
     from cyclades.pipeline.chain import Pipeline
     from cyclades.pipeline.comparison.without_truth import inverted_rate
-    from cyclades.stages.core.io import read_image
 
-    planes = [read_image(image, beam=beam) for image in images]
     found = {}
     for name in routes:
-        shown = tqdm(planes, desc=name, unit="image", disable=None, leave=False)
-        rate = inverted_rate(Pipeline.from_route(name), shown, workers=workers)
+        shown = tqdm(images, desc=name, unit="image", disable=None, leave=False)
+        route = Pipeline(configuration(name, None, (), {"beam": beam}))
+        rate = inverted_rate(route, shown, workers=workers)
         found[name] = {
             "percentage": rate.percentage,
             "interval": rate.interval,

@@ -7,6 +7,7 @@ import click
 from cyclades.pipeline.commands.route import (
     configuration,
     like_option,
+    likeness,
     names_option,
     route_options,
 )
@@ -78,9 +79,7 @@ def label(
         )
     prepare_directory(output)
     if made is None:
-        from cyclades.pipeline.migration.like import read_like
-
-        given = None if like is None else read_like(like).mapping
+        given = None if like is None else likeness(like, [image], as_json)[0]
         chosen = configuration(route, config, assignments, {"beam": beam}, like=given)
         candidates = find_candidates(image, chosen, classes or CLASSES)
         page = write_label_page(candidates, output / f"{stem}.label.html")

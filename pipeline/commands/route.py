@@ -1,6 +1,6 @@
 """The options that choose a route and change it, as several commands have them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -104,3 +104,23 @@ def configuration(
         level, rms = map(str, maps)
         mapping["background"] = {"name": "maps", "level": level, "rms": rms}
     return RouteConfig.from_mapping(override(mapping, assignments), name=name)
+
+
+def likeness(
+    like: str, images: Sequence[Path], quiet: bool
+) -> tuple[dict[str, Any], tuple[str, ...], int | None]:
+    """Read --like: sections of a configuration, columns and workers; say what is not followed."""
+    from cyclades.pipeline.migration.like import read_like
+
+    read = read_like(like)
+    # maps beside an image can stand in the configuration of that image only
+    mapping = read.for_image(images[0]) if len(set(images)) == 1 else read.mapping
+    notes = [f"{read.finder}'s {note}" for note in read.notes]
+    if read.autoload and mapping is read.mapping:
+        notes.append(
+            "no maps are loaded by themselves: give one image, with X_bkg.fits and X_rms.fits "
+            "beside it, or --background and --rms."
+        )
+    for note in () if quiet else notes:
+        click.echo(note, err=True)
+    return mapping, read.columns, read.workers

@@ -11,6 +11,7 @@ from cyclades.pipeline.commands.route import (
     complete_names,
     configuration,
     like_option,
+    likeness,
     names_option,
     route_options,
 )
@@ -177,7 +178,7 @@ def run(
         raise ConfigurationError("--background and --rms are for one image, not for planes.")
     given = None
     if like is not None:
-        given, further, threads = _likeness(like, images, quiet)
+        given, further, threads = likeness(like, images, quiet)
         columns, workers = (*columns, *further), workers or threads
     pipeline = Pipeline(configuration(route, config, assignments, options, maps, given))
     written = {"formats": formats, "products": products, "columns": columns}
@@ -204,26 +205,6 @@ def run(
             named = outcome.error.startswith(str(outcome.image))
             click.echo(f"  {'' if named else f'{outcome.image}: '}{outcome.error}", err=True)
     return USER_ERROR if failed else 0
-
-
-def _likeness(
-    like: str, images: Sequence[Path], quiet: bool
-) -> tuple[dict[str, Any], tuple[str, ...], int | None]:
-    """Read --like: sections of a configuration, columns and workers; say what is not followed."""
-    from cyclades.pipeline.migration.like import read_like
-
-    read = read_like(like)
-    # maps beside an image can stand in the configuration of that image only
-    mapping = read.for_image(images[0]) if len(set(images)) == 1 else read.mapping
-    notes = [f"{read.finder}'s {note}" for note in read.notes]
-    if read.autoload and mapping is read.mapping:
-        notes.append(
-            "no maps are loaded by themselves: give one image, with X_bkg.fits and X_rms.fits "
-            "beside it, or --background and --rms."
-        )
-    for note in () if quiet else notes:
-        click.echo(note, err=True)
-    return mapping, read.columns, read.workers
 
 
 def _run_all(

@@ -181,7 +181,8 @@ def constant_class_baseline(
         Of every field.
     """
     tried = {}
-    for name in np.unique(np.concatenate([np.asarray(truth["class"]) for _, truth in pairs])):
+    classes = np.unique(np.concatenate([np.asarray(truth["class"]) for _, truth in pairs]))
+    for name in classes if len(classes) else (1,):
         tried[int(name)] = [
             challenge_score(
                 {**submitted, "class": np.full(np.shape(submitted["class"]), name)},
@@ -222,7 +223,7 @@ def challenge_columns(table: "ComparisonTable", beam: tuple[float, float]) -> di
         "core_frac": np.zeros(n),
         "b_maj": sizes[0],
         "b_min": sizes[1],
-        "pa": table["position_angle"],
+        "pa": np.nan_to_num(table["position_angle"]),  # a round source has none
         "size": np.full(n, GAUSSIAN),
         "class": np.ones(n, int),
     }

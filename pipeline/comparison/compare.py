@@ -135,6 +135,7 @@ class Comparison:
         made = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            earlier = _earlier_tables(folder)
             for name, table in self.tables.items():
                 if len(table):
                     made.append(folder / f"{name}.ecsv")
@@ -143,6 +144,8 @@ class Comparison:
             made.append(folder / "comparison.json")
             with written_whole(made[-1]) as path:
                 path.write_text(json.dumps(self.record(), indent=1) + "\n", "utf-8")
+            for path in {*earlier} - {*made}:
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(
                 f"{folder} cannot be written ({error.strerror or error}); choose another folder."
@@ -159,6 +162,16 @@ class Comparison:
         from cyclades.pipeline.comparison.text import comparison_text
 
         return comparison_text(self)
+
+
+def _earlier_tables(folder: Path) -> list[Path]:
+    """Files of the tables that an earlier comparison says it wrote to a folder."""
+    try:
+        record = json.loads((folder / "comparison.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return []
+    names = {*record, *LONG} - {"meta"} if isinstance(record, dict) else set()
+    return [folder / f"{name}.ecsv" for name in names]
 
 
 def compare(

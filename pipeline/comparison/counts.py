@@ -167,7 +167,8 @@ def differential_counts(
     Parameters
     ----------
     total_flux, peak_flux : array_like, shape (n,)
-        Jy and Jy per beam, of sources; NaN rows are left out.
+        Jy and Jy per beam, of sources; NaN rows are left out. An infinite peak is seen
+        everywhere.
     area : VisibilityArea
     edges : sequence of float
         Bins of total flux in Jy.
@@ -191,7 +192,7 @@ def differential_counts(
     flux, peak = np.asarray(total_flux, float), np.asarray(peak_flux, float)
     visible = area.for_peak(peak, threshold)
     bins = np.searchsorted(limits, flux, side="right") - 1
-    use = np.isfinite(flux) & np.isfinite(peak) & (visible > 0)
+    use = np.isfinite(flux) & ~np.isnan(peak) & (visible > 0)
     use &= (bins >= 0) & (bins < len(limits) - 1)
     bins, weights = bins[use], DEGREES2_PER_STERADIAN / visible[use]
     size = len(limits) - 1

@@ -1,5 +1,6 @@
 """One field of a comparison: its catalogues, truth and image, read and matched."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -174,17 +175,21 @@ def load_field(
     true, masks, oracle = _load_truth(truth if deep is None else deep, columns, floor)
     if image is None and oracle is not None:
         image = oracle.image
+    if true is not None:
+        true = _placed(true, notes)
     tables = [*([] if true is None else [true]), *held.values()]
     plane = _plane(image, tables)
+    beam = _beam(plane, tables)
     if rms is not None and plane is None:
         raise InputError("A noise map says nothing without its image; give it with --image.")
     rms_map = None if rms is None else Path(rms)
     if true is not None and plane is not None:
         true = _place_on_image(true, plane, rms_map, notes)
+    if plane is not None:
+        held = {name: _on_image(c, plane, beam, notes) for name, c in held.items()}
     if true is not None and deep is not None:
         true = _as_seen(true, next(iter(held.values())), plane, rms_map)
         notes.append("the deep catalogue serves as truth, with the noise of the shallow image")
-    beam = _beam(plane, tables)
     if true is not None and plane is not None and oracle is not None and ORACLE not in held:
         held[ORACLE], islands[ORACLE] = oracle.run(plane)
         notes.append(
@@ -376,7 +381,9 @@ def _place_on_image(
         return truth
     row, column, usable = _pixels(truth, image, image.wcs)
     if not usable.all():
-        notes.append(f"{int((~usable).sum())} true sources off the image or on blank pixels")
+        notes.append(
+            f"{int((~usable).sum())} true sources off the image or on blank pixels are left out"
+        )
     if np.isfinite(truth["snr"]).any():
         return truth.take(usable)
     background = estimate_background(image, rms_map)
@@ -388,6 +395,26 @@ def _place_on_image(
     rms: Floats = background.rms[row, column].astype(float)
     notes.append("the S/N of the truth was measured on the image")
     return truth.replace(snr=peak / rms, local_rms=rms).take(usable)
+
+
+def _on_image(
+    table: ComparisonTable, image: "SkyImage", beam: float, notes: list[str]
+) -> ComparisonTable:
+    """Leave out rows more than a beam away from any pixel that is not blank."""
+    if image.wcs is None:
+        return table
+    x, y = pixel_positions(image.wcs, table["ra"], table["dec"])
+    _, _, usable = _pixels(table, image, image.wcs)
+    reach = beam / (3600.0 * float(np.sqrt(image.wcs.proj_plane_pixel_area().to_value("deg2"))))
+    for row in np.flatnonzero(~usable & np.isfinite(x) & np.isfinite(y)):
+        low = [max(0, math.ceil(v - reach)) for v in (y[row], x[row])]
+        high = [max(0, math.floor(v + reach) + 1) for v in (y[row], x[row])]
+        usable[row] = np.isfinite(image.data[low[0] : high[0], low[1] : high[1]]).any()
+    if usable.all():
+        return table
+    number = int((~usable).sum())
+    notes.append(f"{number} rows of {table.name} off the image or on blank pixels are left out")
+    return table.take(usable)
 
 
 def _pixels(

@@ -55,7 +55,7 @@ def _readers(path: Path, table: str) -> "Table":
     if suffix == ".ecsv":
         return Table.read(path, format="ascii.ecsv")
     if suffix == ".csv":
-        return Table.read(path, format="ascii.csv")
+        return _read_csv(path)
     return _read_text(path)
 
 
@@ -99,15 +99,33 @@ def _read_votable(path: Path, table: str) -> "Table":
     return chosen.to_table(use_names_over_ids=True)
 
 
-def _read_text(path: Path) -> "Table":
-    """Read text whose first line, behind # or not, names the columns."""
+def _read_csv(path: Path) -> "Table":
+    """Read comma-separated values; of lines behind #, as PyBDSF's, the last names the columns."""
     from astropy.table import Table
 
-    lines = [line for line in path.read_text().splitlines() if line.strip()]
-    names = lines[0].lstrip("#").replace("format:", " ").split() if lines else []
-    rows = [line.split() for line in lines if not line.lstrip().startswith("#")]
-    if names and rows and not lines[0].startswith("#"):
-        rows = rows[1:]
+    head, rows = _head_and_rows(path)
+    text = [head[-1].lstrip("# "), *rows] if head else rows
+    return Table.read(text, format="ascii.csv")
+
+
+def _head_and_rows(path: Path) -> tuple[list[str], list[str]]:
+    """Lines behind #, those before the others and those among them, and the other lines."""
+    lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    head = [line for line in lines if line.startswith("#")]
+    return head, [line for line in lines if not line.startswith("#")]
+
+
+def _read_text(path: Path) -> "Table":
+    """Read text of which a line names the columns: one behind #, or else the first."""
+    from astropy.table import Table
+
+    head, lines = _head_and_rows(path)
+    rows = [line.split() for line in lines]
+    if not head and rows:
+        names, rows = rows[0], rows[1:]
+    else:
+        tried = [line.lstrip("#").replace("format:", " ").split() for line in reversed(head)]
+        names = next((n for n in tried if rows and len(n) == len(rows[0])), [])
     if not rows or any(len(row) != len(names) for row in rows):
         return Table.read(path, format="ascii")
     made = Table()

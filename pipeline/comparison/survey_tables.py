@@ -66,8 +66,8 @@ def survey_tables(
     parts = []
     truth = [f.truth for f in fields if f.truth is not None]
     if truth and truth[0].meta.get("comparable_fluxes", True):
-        # all of it is visible: the whole area counts
         total, peak = _sources(ComparisonTable.concatenate(truth), -np.inf)
+        peak = np.full_like(peak, np.inf)  # all of it is visible: the whole area counts
         parts.append(_named("truth", differential_counts(total, peak, area, edges, threshold=1e-9)))
     for name, table in tables.items():
         total, peak = _sources(table, FLOOR)
@@ -78,13 +78,17 @@ def survey_tables(
 
 
 def _sources(table: ComparisonTable, floor: float) -> tuple[Floats, Floats]:
-    """Total and peak flux of sources that are no artefacts and whose best S/N reaches the floor."""
+    """Total and peak flux of sources that are no artefacts and whose best S/N reaches the floor.
+
+    Where no peak is listed, the total flux stands for it, as of a point.
+    """
     table = table.take(table["morphology"] != SPURIOUS)
     names, group = np.unique(source_groups(table), return_inverse=True)
     total: Floats = np.bincount(group, table["total_flux"], len(names)).astype(np.float64)
     peak: Floats = np.full(len(names), -np.inf)
     snr: Floats = np.full(len(names), -np.inf)
-    np.maximum.at(peak, group, np.nan_to_num(table["peak_flux"], nan=-np.inf))
+    bright = np.where(np.isfinite(table["peak_flux"]), table["peak_flux"], table["total_flux"])
+    np.maximum.at(peak, group, np.nan_to_num(bright, nan=-np.inf))
     np.maximum.at(snr, group, np.nan_to_num(table["snr"], nan=np.inf))
     keep = snr >= floor
     return total[keep], peak[keep]

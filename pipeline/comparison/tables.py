@@ -1,6 +1,7 @@
 """Any catalogue as one table of plain columns in fixed units, so that catalogues compare."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -266,8 +267,8 @@ def read_any(
     columns : mapping or path, optional
         Where the columns of an unknown table are: ``{ra: RAJ2000, peak_flux: {column: Fp, unit:
         mJy}, ...}``, or a YAML file of that; names without a unit are in the file's unit, or in
-        ours (`UNITS`) where it gives none. A table that lacks one of these columns but is
-        recognised needs no map.
+        ours (`UNITS`) where it gives none. Of a table that is our own, or is recognised and
+        lacks one of these columns, only ``beam`` is taken, where the table does not tell it.
     name : str
         What to call it; the file's name by default.
     table : str
@@ -289,8 +290,11 @@ def read_any(
     layout = recognise(stored.colnames)
     if columns is not None:
         given = columns if isinstance(columns, Mapping) else _read_map(Path(columns))
-        if layout is None or _named(given) <= set(stored.colnames):
+        named = _named(given)
+        if layout is None or (named <= set(stored.colnames) and named and not _is_ours(stored)):
             return _from_map(stored, given, meta, str(path))
+        if "beam" not in meta:
+            meta |= _beam_of_map(given)
     if layout is None:
         near = min(LAYOUTS, key=lambda known: len(_lacking(stored.colnames, known)))
         lacking = _lacking(stored.colnames, near)
@@ -370,15 +374,32 @@ def _values(stored: "Table", name: str, unit: str, factor: float) -> Floats:
     values = np.ma.filled(np.ma.asarray(numbers), np.nan)
     values = np.array(values, np.float64)
     own = held.unit
-    if own is not None and unit and not isinstance(own, u.UnrecognizedUnit):
-        # catalogues often leave "/beam" out of, or put it into, a flux column's unit
-        for target in (unit, "Jy", "Jy / beam"):
-            if own.is_equivalent(target) and (target == unit or unit.startswith("Jy")):
-                return np.asarray(values * own.to(target))
-    if own is not None and unit.startswith("Jy") and own != u.dimensionless_unscaled:
+    if own is None or not unit or own == u.dimensionless_unscaled:
+        return values * factor
+    if isinstance(own, u.UnrecognizedUnit):
+        return values * ((_prefix(str(own)) if unit.startswith("Jy") else None) or factor)
+    # catalogues often leave "/beam" out of, or put it into, a flux column's unit
+    for target in (unit, "Jy", "Jy / beam"):
+        if own.is_equivalent(target) and (target == unit or unit.startswith("Jy")):
+            return np.asarray(values * own.to(target))
+    if unit.startswith("Jy"):
         # an image in K, say: its fluxes compare with others in the same unit
-        return values
+        return values * (_prefix(str(own)) or 1.0)
+    if unit in ("deg", "arcsec") and own.is_equivalent("s"):
+        raise InputError(
+            f"The column {name!r} is in {own}, which is a time and no angle; give positions in "
+            "degrees, or name other columns in a file for --columns."
+        )
     return values * factor
+
+
+def _prefix(unit: str) -> float | None:
+    """Factor to Jy of a unit that is spelt in a way of its own, as mJy/bm; None of others.
+
+    All capitals may be milli or mega, and say nothing.
+    """
+    factors = {"Jy": 1.0, "JY": 1.0, "mJy": 1e-3, "uJy": 1e-6, "\u00b5Jy": 1e-6, "\u03bcJy": 1e-6}
+    return factors.get(re.split(r"\W", unit.strip(), maxsplit=1)[0])
 
 
 def _texts(stored: "Table", name: str) -> NDArray[Any]:
@@ -396,6 +417,25 @@ def _read_map(path: Path) -> Mapping[str, Any]:
     return held
 
 
+def _is_ours(stored: "Table") -> bool:
+    """Whether a table is one of a catalogue of our own, whose units its file tells."""
+    return recognise(stored.colnames) is LAYOUTS[0] and "island_id" in stored.colnames
+
+
+def _beam_of_map(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The beam that a map names, for metadata."""
+    if "beam" not in given:
+        return {}
+    try:
+        major, minor = np.broadcast_to(np.asarray(given["beam"], float), 2)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The map of columns gives the beam as {given['beam']!r}; write its FWHM in arcsec, as "
+            "'beam: 5.4' or 'beam: [6.4, 5.4]'."
+        ) from error
+    return {"beam": (float(major), float(minor))}
+
+
 def _named(given: Mapping[str, Any]) -> set[str]:
     """The columns that a map names."""
     entries = (value for ours, value in given.items() if ours != "beam")
@@ -409,11 +449,8 @@ def _from_map(
     from astropy import units as u
 
     made: dict[str, Any] = {}
-    facts = dict(meta)
     for ours, value in given.items():
         if ours == "beam":
-            axes = np.broadcast_to(np.asarray(value, float), 2)
-            facts["beam"] = (float(axes[0]), float(axes[1]))
             continue
         entry = value if isinstance(value, Mapping) else {"column": value}
         there = str(entry.get("column", ""))
@@ -444,4 +481,5 @@ def _from_map(
     absent = [name for name in ("ra", "dec") if name not in made]
     if absent:
         raise InputError(f"The map of columns for {path} names no {absent[0]!r}; add it.")
-    return ComparisonTable.from_columns(made, {**facts, "layout": "map of columns"})
+    facts = {**meta, **_beam_of_map(given), "layout": "map of columns"}
+    return ComparisonTable.from_columns(made, facts)

@@ -112,7 +112,8 @@ class Labels:
     detections : Detections
         Those that were accepted, complete, one source each, their class with probability one.
     counts : dict of str to int
-        How many were accepted, rejected, left open, merged and drawn.
+        How many were accepted, rejected, left open, merged and drawn; and where there are any,
+        drawn around nothing that stands out, of which there is no object.
     """
 
     segments: Segments
@@ -169,15 +170,17 @@ def apply_decisions(candidates: Candidates, decisions: Decisions) -> Labels:
                 f"{name}: the class {decision.kind!r} is none of {', '.join(known)}; give it by "
                 "--classes, as when the page was made."
             )
-        counts[decision.state] += 1
-        counts["merged"] += len(decision.candidates) > 1
-        counts["drawn"] += decision.box is not None
         if decision.state == "rejected":
+            counts["rejected"] += 1
             continue
         source = len(accepted)
         found = _detections(candidates, decision, source, taken)
         if found is None:
+            counts["drawn around nothing"] = counts.get("drawn around nothing", 0) + 1
             continue
+        counts[decision.state] += 1
+        counts["merged"] += len(decision.candidates) > 1
+        counts["drawn"] += decision.box is not None
         assert found.segments is not None
         pixels.append(np.unique(found.segments.take(found.islands).indices))
         kinds.append(decision.kind if decision.state == "accepted" else IGNORED)
@@ -202,8 +205,12 @@ def _detections(
         assert result.background is not None
         image = candidates.image
         free = np.where(taken.reshape(image.shape), np.float32(np.nan), image.data)
+        x, y = sorted(decision.box[::2]), sorted(decision.box[1::2])
         drawn = Detections(
-            image.shape, np.array([decision.box], float), np.ones(1), np.array([-1], np.int64)
+            image.shape,
+            np.array([[x[0], y[0], x[1], y[1]]], float),
+            np.ones(1),
+            np.array([-1], np.int64),
         )
         with Context() as context:
             found = complete_detections(

@@ -224,6 +224,9 @@ def finish(
         files = [_write(work.folder / SUMMARY, _ecsv(summary_table(entries, survey)))]
         if survey is not None:
             files += _write_survey(work, survey)
+    # what an earlier call wrote in other formats is of an earlier survey
+    for earlier in {work.folder / name for name in (listed or "").split("\n") if name} - {*files}:
+        earlier.unlink(missing_ok=True)
     journal.note("survey_files", "\n".join(one.name for one in files))
     journal.note("survey", state)
     return files

@@ -16,7 +16,8 @@ from cyclades.stages.core.errors import InputError
 LIST_SUFFIXES = (".txt", ".list", ".lst")
 _MAGIC = "*?["
 BESIDE = ("truth", "rms", "level", "catalogue", *PRODUCTS)
-"""What commands write beside an image X.fits as X.truth.fits and so on; no images of a batch."""
+"""What commands write of an image X.fits as X.truth.fits and so on; no images of a batch."""
+RECORD = ".provenance.json"
 
 
 def expand(arguments: Iterable[str | Path], *, without: Path | None = None) -> list[Path]:
@@ -69,25 +70,25 @@ def absolute(path: Path) -> Path:
 def folder_images(folder: Path) -> list[Path]:
     """FITS files of a folder and of those below, compressed ones too.
 
-    Hidden files are left out, and so is what commands write beside an image that is there:
-    truth, maps, products and catalogues of ``X.fits`` (`BESIDE`).
+    Hidden files are left out, and so is what commands write of an image ``X.fits`` that is there,
+    or of which a record of theirs is: truth, maps, products and catalogues (`BESIDE`), be it beside
+    the image or in another of these folders.
     """
-    made = []
+    found: list[Path] = []
+    known: set[str] = set()
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        images = [name for name in names if is_fits(name)]
-        stems_here = {image_stem(Path(name)) for name in images}
-        made += [
-            absolute(Path(place, name)) for name in images if not _lies_beside(name, stems_here)
-        ]
-    return sorted(made)
+        found += [Path(place, name) for name in names if is_fits(name)]
+        known |= {name.removesuffix(RECORD) for name in names if name.endswith(RECORD)}
+    known |= {image_stem(path) for path in found}
+    return sorted(absolute(path) for path in found if not _is_written(path.name, known))
 
 
-def _lies_beside(name: str, stems_here: set[str]) -> bool:
-    """Whether a file was written beside an image of one of the stems."""
+def _is_written(name: str, known: set[str]) -> bool:
+    """Whether a file is what a command writes of an image of one of the stems."""
     parts = name.split(".")
     return any(
-        part in BESIDE and ".".join(parts[:place]) in stems_here
+        part in BESIDE and ".".join(parts[:place]) in known
         for place, part in enumerate(parts[1:], 1)
     )
 

@@ -81,7 +81,8 @@ def looks_of(joined: Joined, fields: int) -> Looks:
     i, j = joined.pairs
     columns = joined.columns
     here, there = np.concatenate([i, j]), np.concatenate([j, i])
-    shared = np.bincount(joined.owner[here], minlength=fields).astype(float)
+    # one that several other fields found is still one
+    shared = np.bincount(joined.owner[np.unique(here)], minlength=fields).astype(float)
     taken = np.bincount(joined.owner[joined.kept], minlength=fields)
     bright = (columns["snr"][here] > 7.0) & (columns["snr"][there] > 7.0)
     here, there = here[bright], there[bright]

@@ -44,7 +44,7 @@ FORMATS: dict[str, Format] = {
     "votable": Format("vot", "VOTable with three tables", False, True),
     "ecsv": Format("ecsv", "ECSV text, one file a table", True, True),
     "parquet": Format("parquet", "Parquet, one file a table", True, True),
-    "csv": Format("csv", "plain CSV with a header row, one file a table", True),
+    "csv": Format("csv", "plain CSV with a header row, fluxes in Jy, one file a table", True),
     "reg": Format("reg", "DS9 regions: ellipses"),
     "crtf": Format("crtf", "CASA regions: ellipses"),
     "moc": Format("moc.fits", "FITS MOC: the coverage of the image", of_image=True),
@@ -210,7 +210,20 @@ def _write_parquet(table: "QTable", meta: Mapping[str, Any], path: Path) -> None
 def _write_csv(table: "QTable", meta: Mapping[str, Any], path: Path) -> None:
     from pyarrow import csv
 
-    csv.write_csv(arrow_table(table), path)
+    csv.write_csv(arrow_table(_in_janskys(table)), path)
+
+
+def _in_janskys(table: "QTable") -> "QTable":
+    """Return a table whose fluxes are in Jy where they convert: what reads it is told no units."""
+    import astropy.units as u
+
+    made = table.copy(copy_data=False)
+    for name in made.colnames:
+        unit = made[name].unit
+        for target in (u.Jy, u.Jy / u.beam, u.Jy / u.pix):
+            if unit is not None and unit != target and unit.is_equivalent(target):
+                made[name] = made[name].to(target)
+    return made
 
 
 def arrow_table(table: "QTable") -> Any:

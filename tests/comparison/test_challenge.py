@@ -232,3 +232,14 @@ def test_a_catalogue_of_gaussians_is_brought_to_the_challenge():
     np.testing.assert_allclose(columns["ra_core"], [-0.1, 0.2])
     np.testing.assert_allclose(columns["b_maj"], [np.sqrt(0.25 - 0.0625), 0.025])
     assert challenge_score(columns, columns, 1400).value == pytest.approx(2.0)
+    # whether angles are known or not
+    bare = table.replace(position_angle=np.full(2, np.nan))
+    columns = challenge_columns(bare, (0.25, 0.25))
+    assert challenge_score(columns, columns, 1400).value == pytest.approx(2.0)
+
+
+def test_no_true_sources_have_a_constant_class_all_the_same():
+    table = ComparisonTable.from_columns({"ra": [], "dec": []})
+    columns = challenge_columns(table, (0.25, 0.25))
+    _, (score,) = constant_class_baseline([(columns, columns)], 1400)
+    assert score.value == 0.0

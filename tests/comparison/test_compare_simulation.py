@@ -266,6 +266,52 @@ def test_inverted_images_are_judged(field, capsys):
     assert "in 1 field;" in text
 
 
+def test_the_image_of_a_route_is_read_by_inversion(field, capsys, tmp_path):
+    folder, _, _ = field
+    with fits.open(folder / "sky.fits") as hdus:
+        for name in ("BMAJ", "BMIN", "BPA"):
+            hdus[0].header.remove(name, ignore_missing=True)
+        hdus.writeto(tmp_path / "bare.fits")
+    (tmp_path / "mine.yaml").write_text("image: {beam: 6arcsec}\n")
+    assert cyclades("inverted", tmp_path / "bare.fits", "--routes", tmp_path / "mine.yaml") == 0
+    assert "in 1 field;" in capsys.readouterr().out
+
+
+def test_rows_off_the_image_are_not_judged(field):
+    folder, made, result = field
+    half = made.image.replace(data=np.where(np.arange(512) < 256, made.image.data, np.nan))
+    judged = compare({"a": result.catalogue}, folder / "sky.truth.fits", half)
+    x = result.catalogue.components["x"].value
+    assert 0 < len(judged.catalogues["a"]) < np.count_nonzero(x < 260) + 1 < len(x)
+    assert np.all(judged.catalogues["a"]["x"] < 260)
+    assert judged.summary["reliability"][0] > 0.9
+    assert any("rows of a off the image" in note for note in judged.meta["notes"])
+
+
+def test_true_counts_need_no_peaks(field, tmp_path):
+    folder, made, _ = field
+    truth = made.truth.catalogue.components
+    known = Table({"RAd": truth["ra"], "DEd": truth["dec"], "S": truth["total_flux"]})
+    known["RAd"][0] = np.nan  # a row without a position is left out, and said
+    known.write(tmp_path / "total.csv", format="ascii.csv")
+    columns = {"ra": "RAd", "dec": "DEd", "total_flux": "S"}
+    judged = compare({"a": folder / "sky.catalogue.fits"}, tmp_path / "total.csv",
+                     folder / "sky.fits", columns=columns)  # fmt: skip
+    assert any("have no position" in note for note in judged.meta["notes"])
+    counts = judged.further["counts"]
+    assert rows(counts, catalogue="truth")["number"].sum() > 20
+
+
+def test_a_comparison_leaves_no_tables_of_an_earlier_one(field, tmp_path):
+    folder, _, _ = field
+    files = {"a": folder / "sky.catalogue.fits", "b": folder / "sky.catalogue.fits"}
+    compare(files, folder / "sky.truth.fits").write(tmp_path)
+    assert (tmp_path / "by_snr.ecsv").exists()
+    (tmp_path / "notes.ecsv").write_text("mine")
+    made = compare(files).write(tmp_path)
+    assert {*tmp_path.iterdir()} == {*made, tmp_path / "notes.ecsv"}
+
+
 def test_a_deep_catalogue_serves_as_truth(field):
     folder, made, result = field
     shallow = made.image.replace(

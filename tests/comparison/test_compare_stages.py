@@ -220,3 +220,11 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
         main(["compare-stages", str(tmp_path / "absent.fits"), "--routes", "classical"])
     assert exit_.value.code == 2
     assert "give two" in capsys.readouterr().err
+
+
+def test_options_of_a_matrix_are_refused_with_an_image(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["compare-stages", str(tmp_path / "x.fits"), "--routes", "classical,sep",
+              "--stages", "yolo"])  # fmt: skip
+    assert stop.value.code == 2
+    assert "--stages is of a matrix" in capsys.readouterr().err

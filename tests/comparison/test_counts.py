@@ -145,3 +145,10 @@ def test_corrections_carry_the_catalogue_to_the_truth():
     )
     assert corrected["counts"][0] == pytest.approx(plain["counts"][0])
     assert corrected["counts_high"][0] > plain["counts_high"][0]
+
+
+def test_a_source_that_is_seen_everywhere_counts_on_all_of_the_sky():
+    area = VisibilityArea.from_map(np.full((100, 100), 1e-3), plane_wcs())
+    made = differential_counts([1.0, 1.0], [np.inf, np.nan], area, [0.5, 2.0], threshold=5.0)
+    assert made["number"][0] == 1
+    assert made["effective_area"][0] == pytest.approx(area.total)

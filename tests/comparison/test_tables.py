@@ -46,8 +46,9 @@ def test_our_files_are_read_in_fixed_units(catalogue, extension, tmp_path):
         assert read.beam == pytest.approx((12.0, 8.0))
 
 
-def test_our_csv_is_in_the_units_of_the_schema(tmp_path):
-    catalogue = make_catalogue()
+@pytest.mark.parametrize("unit", ["Jy/beam", "mJy/beam"])
+def test_our_csv_is_in_the_units_of_the_schema(unit, tmp_path):
+    catalogue = make_catalogue(unit=unit)
     catalogue.write(tmp_path / "x.csv")
     same(from_catalogue(catalogue), read_any(tmp_path / "x.csv"), [*MEASURED, *ERRORS])
 
@@ -294,3 +295,43 @@ def test_wavelet_components_are_parts(tmp_path):
     table = read_any(path)
     np.testing.assert_array_equal(table["part"], [False, True])
     assert len(table.joined()) == 1
+
+
+def test_a_map_for_other_tables_leaves_ours_as_it_is(tmp_path):
+    catalogue = make_catalogue()
+    catalogue.write(tmp_path / "x.fits")
+    given = {"ra": "ra", "dec": "dec", "peak_flux": {"column": "peak_flux", "unit": "mJy/beam"}}
+    same(from_catalogue(catalogue), read_any(tmp_path / "x.fits", given), [*UNITS])
+
+
+def test_of_a_map_for_a_known_table_the_beam_is_taken(tmp_path):
+    catalogue = make_catalogue()
+    catalogue.export("pybdsf_gaul").write(tmp_path / "gaul.csv", format="ascii.csv")
+    read = read_any(tmp_path / "gaul.csv", {"beam": 5.4})
+    assert read.beam == (5.4, 5.4)
+    same(from_catalogue(catalogue), read, MEASURED)
+    with pytest.raises(InputError, match="FWHM in arcsec"):
+        read_any(tmp_path / "gaul.csv", {"beam": "wide"})
+
+
+def test_columns_named_behind_other_comments(tmp_path):
+    """The lists of PyBDSF begin with what made them."""
+    catalogue = make_catalogue()
+    catalogue.export("pybdsf_gaul").write(tmp_path / "plain.csv", format="ascii.csv")
+    text = (tmp_path / "plain.csv").read_text()
+    head = "# Gaussian list for 'x.fits'\n# Equinox : 2000.0\n\n# "
+    (tmp_path / "gaul.csv").write_text(head + text.replace(",", ", "))
+    same(read_any(tmp_path / "plain.csv"), read_any(tmp_path / "gaul.csv"), MEASURED)
+
+
+def test_units_in_a_spelling_of_their_own(tmp_path):
+    table = make_catalogue().export("pybdsf_gaul")
+    table["Peak_flux"].unit, table["RA"].unit = "mJy/bm", "h"
+    table.write(tmp_path / "hours.ecsv")
+    with pytest.raises(InputError, match="is a time and no angle"):
+        read_any(tmp_path / "hours.ecsv")
+    table["RA"].unit = "deg"
+    table.write(tmp_path / "degrees.ecsv")
+    np.testing.assert_allclose(
+        read_any(tmp_path / "degrees.ecsv")["peak_flux"], 1e-3 * np.asarray(table["Peak_flux"])
+    )

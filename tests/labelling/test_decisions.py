@@ -231,3 +231,19 @@ def test_the_command_makes_a_page_and_labels_of_what_it_saved(tmp_path, capsys):
     assert (code, "leave these options out" in error) == (2, True)
     code, _, error = run("--decisions", str(tmp_path / "none.json"))
     assert (code, "no such file" in error) == (2, True)
+
+
+def test_a_box_is_the_same_from_any_corner_and_nothing_in_it_is_said():
+    one, _ = two_far_apart()
+    y, x = np.divmod(candidates().segments[one], candidates().image.shape[1])
+    low, high = (float(x.min() - 2), float(y.min() - 2)), (float(x.max() + 2), float(y.max() + 2))
+    gone = {"candidates": (one,), "state": "rejected"}
+    found = [
+        apply_decisions(
+            candidates(), decisions(gone, {"box": box, "state": "accepted", "kind": "compact"})
+        )
+        for box in ((*low, *high), (*high, *low), (-60.0, -60.0, -50.0, -50.0))
+    ]
+    assert np.array_equal(found[0].segments.indices, found[1].segments.indices)
+    assert [labels.counts["accepted"] for labels in found] == [1, 1, 0]
+    assert found[2].counts["drawn around nothing"] == 1

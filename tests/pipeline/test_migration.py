@@ -180,6 +180,10 @@ def test_autoload_takes_the_maps_beside_the_image(simulated, tmp_path, capsys):
     assert "nocov" in capsys.readouterr().err
     components = Table.read(tmp_path / "field.catalogue.fits", hdu="components")
     np.testing.assert_allclose(components["local_rms"], 1e-4, rtol=1e-5)
+    assert cyclades("label", image, "-o", tmp_path, "--like", "aegean --autoload --nocov") == 0
+    said = capsys.readouterr()
+    assert "nocov" in said.err
+    assert f"{len(np.unique(components['source_id']))} candidates" in said.out
     assert cyclades("run", image, simulated, "-o", tmp_path / "two", "--like", "aegean --autoload",
                     "--dry-run") == 0  # fmt: skip
     assert "give one image" in capsys.readouterr().err

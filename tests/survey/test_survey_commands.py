@@ -7,6 +7,7 @@ from astropy.table import Table
 
 from cyclades.pipeline.cli import main
 from cyclades.pipeline.survey import run
+from cyclades.pipeline.survey.inputs import folder_images
 from cyclades.pipeline.survey.journal import read_entries
 from cyclades.pipeline.survey.run import watch_folder
 from cyclades.stages.core.catalogue import read_catalogue
@@ -36,10 +37,23 @@ def test_a_batch_and_the_same_again(four, tmp_path, capsys):
     assert cyclades(*command) == 0
     assert "4 of 4 images are done already." in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.fits")} == before
-    # another configuration: those images are processed again
-    assert cyclades(*command, "--set", "detection.seed_threshold=20") == 0
+    # another configuration: those images are processed again, and no file is left of before
+    assert cyclades(*command[:-2], "--set", "detection.seed_threshold=20") == 0
     assert "already" not in capsys.readouterr().err
     assert len(read_catalogue(out / "survey.catalogue.fits")) < len(catalogue)
+    assert not list(out.glob("survey.catalogue*.ecsv"))
+
+
+def test_what_was_made_of_an_image_is_no_image(four, tmp_path):
+    shutil.copy(four[0], tmp_path / "a.fits")
+    shutil.copy(four[0], tmp_path / "b.v1.fits")
+    for name in ("a.model", "a.catalogue", "b.v1.rms", "c.residual", "d.residual"):
+        (tmp_path / "results").mkdir(exist_ok=True)
+        shutil.copy(four[0], tmp_path / "results" / f"{name}.fits")
+    (tmp_path / "results" / "c.provenance.json").write_text("{}")
+    names = [path.name for path in folder_images(tmp_path)]
+    # of d, nothing but its name says that it was made of another image
+    assert names == ["a.fits", "b.v1.fits", "d.residual.fits"]
 
 
 def test_one_bad_image_gives_a_sentence_and_the_code(four, tmp_path, capsys):

@@ -15,7 +15,7 @@ from cyclades.pipeline.survey.depth import (
 from cyclades.pipeline.survey.facts import SNR_EDGES
 from cyclades.pipeline.survey.merging import NEEDED, join, overlapping
 from cyclades.pipeline.survey.noise_grid import NoiseGrid
-from cyclades.pipeline.survey.quality import deviations, expected_sources
+from cyclades.pipeline.survey.quality import deviations, expected_sources, looks_of
 from cyclades.stages.core.flags import Flag
 from cyclades.stages.core.geometry import sky_jacobian
 from cyclades.stages.core.image import SkyImage
@@ -257,3 +257,10 @@ def test_counts_are_in_janskys_whatever_the_unit_of_the_images():
     assert str(made[0]["flux"].unit) == "Jy"
     assert made[2]["flux"].unit is None
     assert made[3]["counts"].unit is None
+
+
+def test_a_component_of_three_fields_is_shared_once_by_each():
+    grids = [grid(0, 2.0), grid(0.1, 1.0), grid(0.2, 3.0)]
+    made = kept(grids, (0, 1, 0.1, 2.0), (1, 1, 0.1, 1.0), (2, 1, 0.1, 3.0))
+    made.columns.update({name: np.ones(3) for name in ("snr", "peak_flux")})
+    assert looks_of(made, 3).shared.tolist() == [1, 1, 1]
