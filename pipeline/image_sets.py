@@ -1,7 +1,6 @@
 """The chain over aligned planes: one detection, and a measurement on every plane."""
 
 import logging
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,12 @@ import numpy as np
 from cyclades.pipeline.chain import Result
 from cyclades.pipeline.chain_run import ChainRun
 from cyclades.pipeline.measurement.forced import SIGNIFICANCE, measure_at
-from cyclades.pipeline.measurement.planes import PlaneMeasurements, time_of
+from cyclades.pipeline.measurement.planes import (
+    PlaneMeasurements,
+    check_names,
+    plane_suffix,
+    time_of,
+)
 from cyclades.pipeline.measurement.prior import read_prior
 from cyclades.pipeline.measurement.rows import upper_limits
 from cyclades.pipeline.provenance import describe_file
@@ -50,6 +54,7 @@ class SetRun(ChainRun):
 
     def _read(self) -> None:
         assert self.planes is not None
+        check_names(self.planes.planes)
         self.images = self.planes.read()
         self.products["image"] = next(iter(self.images.values()))
 
@@ -178,8 +183,3 @@ def no_psf(name: str, image: str) -> str:
         f"the plane {name} ({image}) has no PSF, which forced measurement needs; give it with "
         "--beam 1.2arcsec, or --beam stars to measure it from the stars of the image."
     )
-
-
-def plane_suffix(name: str) -> str:
-    """Return a plane's name as it ends the names of columns."""
-    return re.sub(r"\W+", "_", name)

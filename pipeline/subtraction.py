@@ -67,7 +67,9 @@ def catalogue_gaussians(table: "ComparisonTable", image: "SkyImage") -> Floats:
     beam = np.full_like(shape, np.nan)
     if image.psf is not None:
         beam[known] = image.psf.covariances(x[known], y[known])
-    bare = ~np.isfinite(shape).all(axis=(1, 2))
+    # surveys write 0 or -1 for sizes that they do not tell
+    sized = (table["major"] > 0.0) & (table["minor"] > 0.0)
+    bare = ~(np.isfinite(shape).all(axis=(1, 2)) & sized)
     shape[bare] = beam[bare]
     with np.errstate(invalid="ignore"):
         from_total = table["total_flux"] * gaussian_area(beam) / gaussian_area(shape)

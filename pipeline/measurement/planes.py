@@ -1,7 +1,9 @@
 """Known components on several images: frequencies, epochs or Stokes parameters."""
 
+import logging
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from cyclades.pipeline.measurement.variability import variability
 from cyclades.pipeline.products import image_stem
 from cyclades.pipeline.progress import Steps, Told
 from cyclades.stages.core.catalogue import Catalogue
-from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.errors import BlankImageError, InputError
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.image_options import ImageOptions
 from cyclades.stages.core.io import FitsSource
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
     from cyclades.stages.core.context import Context
 
+logger = logging.getLogger("cyclades.measurement")
+
 PLANE_COLUMNS = (
     "peak_flux", "peak_flux_err", "total_flux", "total_flux_err", "total_flux_limit",
     "total_flux_is_limit", "local_rms", "flags",
@@ -40,7 +44,11 @@ PLANE_COLUMNS = (
 _FITTED = ("components", "sources")
 _TIMES = ("MJD-OBS", "DATE-OBS")
 _STOKES = {1: "I", 2: "Q", 3: "U", 4: "V"}
-_AXES = {"stokes": "STOKES", "frequencies": "FREQ"}
+_AXES: dict[str, tuple[str, ...]] = {
+    "stokes": ("STOKES",),
+    "frequencies": ("FREQ", "VRAD", "VOPT", "VELO", "FELO", "WAVE", "AWAV"),
+}
+"""How the types of an axis begin along which planes of a cube differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +82,7 @@ class PlaneMeasurements:
         first = next(iter(self.catalogues.values())) if base is None else base
         tables = {table: first.tables[table].copy() for table in _FITTED}
         for name, catalogue in self.catalogues.items():
-            suffix = re.sub(r"\W+", "_", name)
+            suffix = plane_suffix(name)
             for table in _FITTED:
                 for column in PLANE_COLUMNS:
                     if column in catalogue.tables[table].colnames:
@@ -164,14 +172,18 @@ class PlaneMeasurements:
         return joined
 
     def _unit(self, table: str) -> "UnitBase | None":
-        return next(iter(self.catalogues.values())).tables[table]["total_flux"].unit
+        """Unit in which fluxes of all images are compared: Jy in place of one of a beam's area."""
+        import astropy.units as u
+
+        unit = next(iter(self.catalogues.values())).tables[table]["total_flux"].unit
+        return u.Jy if unit is not None and u.beam in unit.bases else unit
 
     def _stacked(self, table: str, name: str) -> "NDArray[Any]":
-        """Values of a column on every image, in the unit of the first, shape (n, images)."""
+        """Values of a column on every image, in `_unit`, shape (n, images)."""
         unit = self._unit(table)
         values = []
         for label, catalogue in self.catalogues.items():
-            held = catalogue.tables[table][name]
+            held = _flux_density(catalogue.tables[table][name], catalogue.meta, label)
             if (held.unit is None) != (unit is None) or (
                 unit is not None and not held.unit.is_equivalent(unit)
             ):
@@ -183,6 +195,49 @@ class PlaneMeasurements:
             plain = held if unit is None else held.to_value(unit)
             values.append(np.asarray(plain, float))
         return np.stack(values, -1)
+
+
+def plane_suffix(name: str) -> str:
+    """Return a plane's name as it ends the names of columns, which FITS wants in ASCII."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9]+", "_", plain) or "_"
+
+
+def check_names(names: "Iterable[str]") -> None:
+    """Refuse planes whose columns would have the same names.
+
+    Raises
+    ------
+    InputError
+    """
+    taken: dict[str, str] = {}
+    for name in names:
+        other = taken.setdefault(plane_suffix(name).lower(), name)
+        if other != name:
+            raise InputError(
+                f"The planes {other} and {name} would have columns of one name "
+                f"(total_flux_{plane_suffix(name)}); name them otherwise, as first={name}.fits."
+            )
+
+
+def _flux_density(held: Any, meta: Mapping[str, Any], label: str) -> Any:
+    """Return fluxes in Jy where their unit holds a beam, whose area every image has its own of."""
+    import astropy.units as u
+
+    unit = held.unit
+    if unit is None or u.beam not in unit.bases:
+        return held
+    axes = [float(meta.get(f"beam_{axis}", np.nan)) for axis in ("major", "minor")]
+    area = np.pi * axes[0] * axes[1] / (4.0 * np.log(2.0)) * u.deg**2
+    frequency = float(meta.get("frequency", np.nan)) * u.Hz
+    try:
+        brightness = (held / u.beam).to(u.Jy / u.sr, u.brightness_temperature(frequency))
+        return (brightness * area).to(u.Jy)
+    except u.UnitConversionError as error:
+        raise InputError(
+            f"the fluxes of {label} are in {unit}, which a beam's area does not bring to Jy; give "
+            "images in Jy/beam."
+        ) from error
 
 
 def _unit_of(name: str) -> "UnitBase | None":
@@ -234,16 +289,26 @@ def measure_planes(
     prior = catalogue if isinstance(catalogue, Prior) else read_prior(catalogue)
     made, known = {}, dict(times or {})
     steps = Steps(progress, 3 * len(planes))
+    check_names(planes)
     for name, image in planes.items():
         tell = steps.of(name)
         tell("read")
-        plane = read_plane(image, config)
+        try:
+            plane = read_plane(image, config)
+        except BlankImageError as error:
+            if len(planes) == 1:
+                raise
+            # a channel without data is no reason to do without the others
+            logger.warning("%s is left out: %s", name, error)
+            continue
         known.setdefault(name, time_of(plane))
         made[name] = measure_at(
             plane, prior, free_positions=free_positions, significance=significance,
             route=config, workers=workers, context=context, progress=tell,
         )  # fmt: skip
     steps.end()
+    if not made:
+        raise InputError("all of the images are blank; nothing can be measured.")
     return PlaneMeasurements(made, known, significance)
 
 
@@ -288,17 +353,17 @@ def file_planes(
         Where the file cannot be read, or is a cube of something else.
     """
     path = Path(path)
-    stem, axis_type = image_stem(path), _AXES.get(differ or "", "")
+    stem, axis_types = image_stem(path), _AXES.get(differ or "", ())
     try:
         header = open_plane(path, extension=options.extension, plane=options.plane).header
     except InputError:
-        if not axis_type or options.plane:
+        if not axis_types or options.plane:
             raise
         try:
             header = open_plane(path, extension=options.extension, plane=(0,)).header
         except InputError:
             header = None
-        length = 0 if header is None else _axis(header, axis_type)[1]
+        length = 0 if header is None else _axis(header, axis_types)[1]
         if header is None or length < 2:
             raise
         made = {}
@@ -312,17 +377,17 @@ def file_planes(
     return {name or stem: FitsSource(path, options)}
 
 
-def _axis(header: "Header", kind: str) -> tuple[int, int]:
-    """Number and length of the axis of a kind; 0 and 0 where there is none."""
+def _axis(header: "Header", kinds: tuple[str, ...]) -> tuple[int, int]:
+    """Number and length of the first axis whose type begins so; 0 and 0 where there is none."""
     for axis in range(1, int(header.get("NAXIS", 0)) + 1):
-        if str(header.get(f"CTYPE{axis}", "")).strip().upper() == kind:
+        if str(header.get(f"CTYPE{axis}", "")).strip().upper().startswith(kinds):
             return axis, int(header.get(f"NAXIS{axis}", 1))
     return 0, 0
 
 
 def stokes_of(header: "Header", plane: int = 0) -> str:
     """Stokes parameter (I, Q, U or V) of a plane by the header; empty where it tells none."""
-    axis, _ = _axis(header, "STOKES")
+    axis, _ = _axis(header, _AXES["stokes"])
     if not axis:
         return ""
     reference, first, step = (

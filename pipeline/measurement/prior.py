@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 ARCSEC = 3600.0
 _SHAPE = ("major", "minor", "position_angle", "psf_major", "psf_minor", "psf_pa")
-_UNITS = {"ra": "deg", "dec": "deg", "ra_err": "deg", "dec_err": "deg", "x": "pix", "y": "pix"}
+_UNITS = {
+    "ra": "deg", "dec": "deg", "ra_err": "deg", "dec_err": "deg",
+    "x": "pix", "y": "pix", "x_err": "pix", "y_err": "pix",
+}  # fmt: skip
 _FOREIGN_SHAPES = {
     "Aegean": ("a", "b", "pa", "psf_a", "psf_b", "psf_pa"),
     "PyBDSF": ("DC_Maj", "DC_Min", "DC_PA"),
@@ -171,7 +174,7 @@ def _read_file(path: Path) -> Prior:
     layout = recognise(stored.colnames)
     if layout is None or layout.name == "cyclades":
         for name in stored.colnames:
-            if name != name.lower() and name.lower() in ("ra", "dec"):
+            if name.lower() in ("ra", "dec") and name.lower() not in stored.colnames:
                 stored.rename_column(name, name.lower())
         return _from_table(stored, str(path), {})
     table = read_any(path)
@@ -203,6 +206,43 @@ def _foreign_shape(stored: "Table", layout: str) -> list[Floats]:
     return values + [np.zeros(len(stored))] * (len(_SHAPE) - len(values))
 
 
+def _numbers(table: "Table", name: str, unit: str, label: str) -> Floats:
+    """Values of a column in a unit, or in degrees and pixels where it has none; NaN where masked.
+
+    Raises
+    ------
+    InputError
+        Where it holds no numbers, or they are in a unit that does not convert.
+    """
+    from astropy.units import Unit, UnitConversionError
+
+    held = table[name]
+    own = getattr(held, "unit", None)
+    mask = np.ma.getmaskarray(np.ma.MaskedArray(getattr(held, "unmasked", held)))
+    mask = mask | np.asarray(getattr(held, "mask", False), bool)
+    try:
+        plain = getattr(held, "value", getattr(held, "data", held))
+        values = np.where(mask, np.nan, np.ma.getdata(np.ma.MaskedArray(plain)).astype(float))
+        if own is not None and unit:
+            spelt = "deg" if str(own).lower() in ("degree", "degrees") else own
+            values = values * Unit(spelt).to(unit)
+    except (ValueError, TypeError, UnitConversionError) as error:
+        raise InputError(
+            f"The column {name!r} of {label} cannot be used ({error}); give numbers, positions in "
+            "degrees (ICRS)."
+        ) from error
+    return np.asarray(values, float)
+
+
+def _identifiers(held: Any) -> NDArray[np.int64]:
+    """Whole numbers of a column; where it holds names, rows of one name get one number."""
+    values = np.ma.getdata(np.ma.MaskedArray(getattr(held, "value", held)))
+    if values.dtype.kind in "iu":
+        return np.asarray(values, np.int64)
+    _, number = np.unique(values.astype(str), return_inverse=True)
+    return np.asarray(number + 1, np.int64)
+
+
 def _from_table(table: "Table", label: str, names: dict[str, dict[int, str]]) -> Prior:
     n = len(table)
     if not n:
@@ -215,22 +255,18 @@ def _from_table(table: "Table", label: str, names: dict[str, dict[int, str]]) ->
     def numbers(name: str, unit: str) -> Floats:
         if name not in table.colnames:
             return np.full(n, np.nan)
-        held = table[name]
-        if getattr(held, "unit", None) is not None and unit:
-            from astropy.units import Quantity
+        return _numbers(table, name, unit, label)
 
-            return np.asarray(Quantity(held).to_value(unit), float)
-        plain = np.ma.MaskedArray(getattr(held, "value", held))
-        return np.ma.filled(plain.astype(float), np.nan)
-
-    columns: dict[str, Any] = {name: numbers(name, unit) for name, unit in _UNITS.items()}
-    for name in ("x_err", "y_err"):
-        columns[name] = numbers(name, "pix")
+    places = ("ra", "dec", "ra_err", "dec_err") if sky else ("x", "y", "x_err", "y_err")
+    columns: dict[str, Any] = {name: np.full(n, np.nan) for name in _UNITS}
+    columns |= {name: numbers(name, _UNITS[name]) for name in places}
+    # what stands for unknown, as -99, is no declination
+    columns["dec"] = np.where(np.abs(columns["dec"]) <= 90.0, columns["dec"], np.nan)
     if not np.isfinite(columns[wanted[0]]).any():
         raise InputError(f"{label} has no finite positions; there is nothing to measure.")
     for name, key in (("component_id", None), ("source_id", None), ("island_id", "source_id")):
         default = columns[key] if key else np.arange(n) + 1
-        held = np.asarray(table[name], np.int64) if name in table.colnames else default
+        held = _identifiers(table[name]) if name in table.colnames else default
         columns[name] = np.asarray(held, np.int64)
     if len(np.unique(columns["component_id"])) != n:
         raise InputError(f"{label} has a component_id more than once; rows need their own numbers.")

@@ -9,6 +9,10 @@ class InputError(CycladesError, ValueError):
     """An image, mask or table that cannot be used as it is."""
 
 
+class BlankImageError(InputError):
+    """An image of which no pixel can be used."""
+
+
 class ConfigurationError(CycladesError, ValueError):
     """An unknown stage, an unknown or invalid parameter, or stages that do not fit together."""
 

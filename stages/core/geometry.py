@@ -113,14 +113,15 @@ def sky_positions(wcs: "WCS", x: ArrayLike, y: ArrayLike, *, icrs: bool = True) 
 def pixel_positions(wcs: "WCS", ra: ArrayLike, dec: ArrayLike) -> tuple[Floats, Floats]:
     """0-based pixel positions of ICRS positions in degrees, whatever the image's own frame.
 
-    The inverse of `sky_positions`. NaN where a position is not finite or beyond the projection.
+    The inverse of `sky_positions`. NaN where a position is not finite, not on the sky (as -99 for
+    unknown), or beyond the projection.
     """
     from astropy.coordinates import SkyCoord
     from astropy.wcs.utils import wcs_to_celestial_frame
 
     ra, dec = (np.atleast_1d(np.asarray(v, float)) for v in (ra, dec))
     x, y = np.full(len(ra), np.nan), np.full(len(ra), np.nan)
-    good = np.isfinite(ra) & np.isfinite(dec)
+    good = np.isfinite(ra) & (np.abs(dec) <= 90.0)
     if not good.any():
         return x, y
     there = SkyCoord(ra[good], dec[good], unit="deg", frame="icrs").transform_to(

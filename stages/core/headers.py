@@ -27,6 +27,8 @@ logger = logging.getLogger("cyclades.io")
 
 SPEED_OF_LIGHT = 299792458.0
 _LARGEST_AXIS = 9
+_CAPITALS = {"HZ": "Hz", "KHZ": "kHz", "MHZ": "MHz", "GHZ": "GHz", "M/S": "m/s", "KM/S": "km/s"}
+"""Units as older programmes write them."""
 _EQUATORIAL_SYSTEMS = ("ICRS", "FK5", "FK4", "FK4-NO-E")
 
 
@@ -122,10 +124,15 @@ def _axis_frequency(header: "Header", axis: int, index: int | None, rest: float)
         default = "m/s"
     else:
         return np.nan
+    written = _text(header, f"CUNIT{axis}")
     try:
-        unit = u.Unit(_text(header, f"CUNIT{axis}") or default)
+        unit = u.Unit(_CAPITALS.get(written, written) or default)
         value = float(u.Quantity(value, unit).to_value(default))
     except (ValueError, TypeError):
+        logger.warning(
+            "the unit %r of the spectral axis is not understood, and the axis left aside; give the "
+            "frequency with --frequency.", written,
+        )  # fmt: skip
         return np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         if default == "Hz":
@@ -339,7 +346,7 @@ def product_header(image: "SkyImage", unit: "UnitBase | None" = None) -> "Header
         header["RESTFRQ"] = (float(image.frequency), "[Hz] frequency")
     unit = image.unit if unit is None else unit
     if unit is not None:
-        header["BUNIT"] = unit.to_string().replace(" ", "")
+        header["BUNIT"] = unit.to_string().replace(" / ", "/")
     return header
 
 

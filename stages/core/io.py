@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from cyclades.stages.core.errors import ConfigurationError, InputError
+from cyclades.stages.core.errors import BlankImageError, ConfigurationError, InputError
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.image_options import FROM_STARS, ImageOptions, absolute_path
 from cyclades.stages.core.registry import suggestion
@@ -241,7 +241,9 @@ class FitsSource:
         image = self._image(data, full_box(self.shape))
         if not np.isfinite(image.data).any():
             left = "" if self._mask is None else " or left out by the mask or the part to include"
-            raise InputError(f"{self.path}: the image is all blank{left}; nothing can be measured.")
+            raise BlankImageError(
+                f"{self.path}: the image is all blank{left}; nothing can be measured."
+            )
         return image
 
     def _image(self, data: NDArray[np.float32], box: Box) -> SkyImage:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _SIZES = re.compile(rb"(NAXIS[ \d]{3}|GCOUNT  |PCOUNT  )= *([-+]?\d+)")
 """Cards that say how much there is to be read."""
 _MOST_AXES = 999
+_NO_DITHER = -1
 """Of the FITS standard, 4.4.1.1."""
 _LOOKED_AT = 2**16
 """Bytes in which the first headers lie."""
@@ -292,7 +293,7 @@ def _open_plane(
             index=index,
             planes=planes,
             beam=beam,
-            floating=int(header.get("BITPIX", -32)) < 0,
+            floating=int(header.get("BITPIX", -32)) < 0 and not _is_quantised(hdu, path),
             compressed=compressed,
             mapped=_is_tiled(hdu) and not {"BSCALE", "BZERO", "BLANK"} & set(header),
             blank=_blank_value(header),
@@ -320,6 +321,18 @@ def _is_tiled(hdu: Any) -> bool:
     from astropy.io import fits
 
     return isinstance(hdu, fits.CompImageHDU)
+
+
+def _is_quantised(hdu: Any, path: Path | RemoteFile) -> bool:
+    """Whether floats are stored as integers without dithering: noise has exact zeros then."""
+    from astropy.io.fits import CompImageHDU
+
+    plain = isinstance(hdu, CompImageHDU) and hdu.quantize_method == _NO_DITHER
+    return (
+        plain
+        and not isinstance(path, RemoteFile)
+        and "ZSCALE" in (hdu.compressed_data.columns.names)
+    )
 
 
 def _blank_value(header: "Header") -> float:

@@ -13,6 +13,9 @@ _FLUX = re.compile(
     r"arcsec\^?(?:\*\*)?2|deg\^?(?:\*\*)?2)(?:\^|\*\*)?(?:-1)?)?",
     re.IGNORECASE,
 )
+_VELOCITY = re.compile(
+    r"(?P<brightness>.+?)[\s.*]+(?P<speed>k?m)(?:\s*/\s*s|[\s.]*s(?:\^|\*\*)?-1)", re.IGNORECASE
+)
 _PER = {
     "beam": "beam",
     "bm": "beam",
@@ -51,7 +54,8 @@ def parse_unit(text: str) -> "UnitBase | None":
     ----------
     text : str
         ``JY/BEAM``, ``Jy/bm``, ``mJy beam-1``, ``K``, ``counts``, ... In a string of capitals only
-        (as AIPS writes) ``MJY`` is mJy, except per steradian, where it is MJy.
+        (as AIPS writes) ``MJY`` is mJy, except per steradian, where it is MJy. A velocity at the
+        end, as in ``Jy/beam.km/s`` of a moment map, is a factor.
 
     Returns
     -------
@@ -61,6 +65,9 @@ def parse_unit(text: str) -> "UnitBase | None":
     import astropy.units as u
 
     text = text.strip()
+    if match := _VELOCITY.fullmatch(text):
+        brightness = parse_unit(match["brightness"])
+        return brightness and brightness * u.Unit(f"{match['speed'].lower()}/s")
     compact = re.sub(r"[\s()]", "", text)
     if match := _FLUX.fullmatch(compact):
         prefix = match["prefix"] or ""

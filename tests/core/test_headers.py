@@ -45,6 +45,10 @@ def header_of(**cards):
         ("beam-1 Jy", u.Jy / u.beam),
         ("Jansky/beam", u.Jy / u.beam),
         ("janskys per beam", u.Jy / u.beam),
+        ("Jy/beam.km/s", u.Jy / u.beam * u.km / u.s),
+        ("JY/BEAM.KM/S", u.Jy / u.beam * u.km / u.s),
+        ("mJy beam-1 m s-1", u.mJy / u.beam * u.m / u.s),
+        ("K km/s", u.K * u.km / u.s),
         ("mJy/beam", u.mJy / u.beam),
         ("MJY/BEAM", u.mJy / u.beam),
         ("uJy/beam", u.uJy / u.beam),
@@ -74,6 +78,12 @@ def test_units(text, unit):
     assert parse_unit(text) == unit
 
 
+@pytest.mark.parametrize("text", ["Jy/beam", "mJy/pixel", "Jy/beam.km/s", "K km/s", "MJy/sr"])
+def test_units_of_products_are_read_back(text):
+    image = SkyImage(np.zeros((4, 4), np.float32), parse_unit(text))
+    assert header_unit(product_header(image)) == parse_unit(text)
+
+
 def test_unit_that_is_not_understood(caplog):
     assert parse_unit("flux (arbitrary)") is None
     assert header_unit(header_of(BUNIT="flux, I think")) == u.dimensionless_unscaled
@@ -101,6 +111,8 @@ def test_what_is_not_a_frequency_is_refused(value):
         ({"CTYPE3": "FREQ", "CRVAL3": 1.4e9, "CUNIT3": "Hz"}, 1.4e9),
         ({"CTYPE4": "FREQ-LSR", "CRVAL4": 1.4e9, "RESTFRQ": 1.42e9}, 1.4e9),
         ({"CTYPE3": "FREQ", "CRVAL3": 1400.0, "CUNIT3": "MHz"}, 1.4e9),
+        ({"CTYPE3": "FREQ", "CRVAL3": 1400.0, "CUNIT3": "MHZ", "RESTFRQ": 1e9}, 1.4e9),
+        ({"CTYPE3": "VRAD", "CRVAL3": 2997.92458, "CUNIT3": "KM/S", "RESTFREQ": 1e9}, 0.99e9),
         ({"CTYPE3": "LAMBDA", "CRVAL3": 0.2130681818}, 1.40702e9),
         ({"CTYPE3": "WAVE", "CRVAL3": 500.0, "CUNIT3": "nm"}, 5.99585e14),
         ({"CTYPE3": "VOPT", "CRVAL3": 0.0, "CUNIT3": "m/s", "RESTFRQ": 1.65e10}, 1.65e10),

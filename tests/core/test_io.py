@@ -193,6 +193,15 @@ def test_tile_compressed_images(tmp_path, kind):
     assert image.psf is not None
 
 
+def test_noise_quantised_to_zero_is_not_blank(tmp_path):
+    """astropy compresses by default to steps of the noise, one of which is zero."""
+    data = np.random.default_rng(2).normal(0.0, 1.0, (256, 256)).astype(np.float32)
+    fits.CompImageHDU(data, HEADER).writeto(tmp_path / "a.fits.fz")
+    made = open_image(tmp_path / "a.fits.fz").read().data
+    assert np.count_nonzero(made == 0) > 100
+    assert np.isfinite(made).all()
+
+
 @pytest.mark.parametrize(
     ("data", "cards"),
     [

@@ -3,12 +3,13 @@
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 from fields import RMS, make_prior, observe, positions, sky_wcs
 from skies import correlated_noise
 
 import cyclades
 from cyclades.pipeline.measurement.forced import measure_at
+from cyclades.pipeline.measurement.prior import read_prior
 from cyclades.pipeline.measurement.rows import upper_limits
 from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.catalogue import read_catalogue
@@ -211,3 +212,22 @@ def test_errors_are_clear():
         measure_at(image, prior, free_positions=5.0)
     with pytest.raises(ConfigurationError, match="must be positive"):
         measure_at(image, prior, significance=0)
+
+
+def test_tables_as_people_have_them():
+    ra, dec = np.array([10.0, 11.0, 12.0]), np.array([20.0, 21.0, -99.0])
+    table = Table(
+        {
+            "ra": MaskedColumn(ra, mask=[False, True, False], unit="deg"),
+            "dec": MaskedColumn(dec, mask=[False, True, False], unit="deg"),
+            "source_id": ["RACS_1", "RACS_2", "RACS_1"],
+            "x": [1.0, 2.0, 3.0] * u.mm,
+        }
+    )
+    prior = read_prior(table)
+    assert np.isnan(prior["ra"]).tolist() == [False, True, False]
+    assert np.isnan(prior["dec"]).tolist() == [False, True, True]
+    assert prior["source_id"].tolist() == [1, 2, 1]
+    hours = Table({"ra": ["12:00:00"], "dec": ["30:00:00"]})
+    with pytest.raises(InputError, match="positions in degrees"):
+        read_prior(hours)

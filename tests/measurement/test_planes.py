@@ -1,15 +1,22 @@
 """Several images: spectral indices, light curves, polarisation."""
 
+import astropy.units as u
 import numpy as np
 import pytest
 from fields import RMS, make_prior, observe, positions, sky_wcs
 
-from cyclades.pipeline.measurement.planes import measure_planes, stokes_of, time_of
+from cyclades.pipeline.measurement.planes import (
+    check_names,
+    measure_planes,
+    plane_suffix,
+    stokes_of,
+    time_of,
+)
 from cyclades.pipeline.measurement.polarisation import UNKNOWN_ANGLE, debias, polarisation
 from cyclades.pipeline.measurement.spectra import spectral_index
 from cyclades.pipeline.measurement.variability import variability
 from cyclades.stages.core.catalogue import read_catalogue
-from cyclades.stages.core.errors import InputError
+from cyclades.stages.core.errors import BlankImageError, InputError
 from cyclades.stages.core.schema import column
 from cyclades.stages.core.source import ImageSet, MemorySource
 
@@ -267,3 +274,49 @@ def test_further_columns_are_declared(name):
     spec = column("components", name)
     assert spec.description
     assert check_ucd(spec.ucd, check_controlled_vocabulary=True)
+
+
+@pytest.mark.parametrize("unit", ["K", "MJy/sr"])
+def test_indices_of_surface_brightness_are_those_of_flux_density(unit):
+    """A beam is another area in each image, so that fluxes in K beam do not compare."""
+    ra, dec = positions(SIZE, 60, np.random.default_rng(3), sky_wcs(SIZE))
+    images = {}
+    for name, nu, beam in (("low", 1e9, (12.0, 10.0, 20.0)), ("high", 2e9, (8.0, 8.0, 0.0))):
+        made, _ = observe(
+            ra, dec, np.full(len(ra), 100 * RMS * (nu / 1e9) ** -0.7), np.random.default_rng(4),
+            beam=beam, shape=SIZE, frequency=nu,
+        )  # fmt: skip
+        area = np.pi * beam[0] * beam[1] / (4 * np.log(2)) * u.arcsec**2
+        flux = 1.0 * u.Jy / area
+        scale = flux.to_value(unit, u.brightness_temperature(nu * u.Hz))
+        images[name] = made.replace(data=made.data * np.float32(scale), unit=u.Unit(unit))
+    joined = measure_planes(images, make_prior(ra, dec)).spectra()
+    pull = (value(joined.components, "spectral_index") + 0.7) / value(
+        joined.components, "spectral_index_err"
+    )
+    assert abs(np.mean(pull)) < 4 / np.sqrt(len(ra))
+    assert value(joined.components, "total_flux_low").mean() > 10 * RMS  # in the image's own unit
+
+
+def test_a_blank_channel_is_left_out(caplog):
+    ra, dec = positions(SIZE, 60, np.random.default_rng(3), sky_wcs(SIZE))
+    image, _ = observe(ra, dec, np.full(len(ra), 15 * RMS), np.random.default_rng(5))
+    kept = measure_planes({"first": image, "flagged": Blank()}, make_prior(ra, dec))
+    assert list(kept.catalogues) == ["first"]
+    assert "flagged is left out" in caplog.text
+    with pytest.raises(InputError, match="all of the images are blank"):
+        measure_planes({"a": Blank(), "b": Blank()}, make_prior(ra, dec))
+
+
+class Blank:
+    """An image of which no pixel can be used."""
+
+    def read(self):
+        raise BlankImageError("cube.fits: the image is all blank; nothing can be measured.")
+
+
+def test_names_of_planes_are_ascii_and_their_own():
+    assert [plane_suffix(name) for name in ("\u00e91", "a-1.b", "\u65e5")] == ["e1", "a_1_b", "_"]
+    with pytest.raises(InputError, match=r"columns of one name \(total_flux_a_1\)"):
+        check_names(["a-1", "a_1"])
+    check_names(["a", "b", "a1"])

@@ -92,7 +92,7 @@ def plane(unit="Jy/beam", **changes):
 
 def table(tmp_path, **columns):
     path = tmp_path / "sources.csv"
-    Table({"ra": [10.0], "dec": [20.0], **columns}).write(path, format="ascii.csv")
+    Table({"ra": [10.0], "dec": [20.0], **columns}).write(path, format="ascii.csv", overwrite=True)
     return read_any(path, {name: name for name in ("ra", "dec", *columns)})
 
 
@@ -103,6 +103,18 @@ def test_units_and_missing_shapes(tmp_path):
     assert model[32, 32] == pytest.approx(2000.0, rel=1e-6)
     area = plane().psf.area
     assert model.sum() == pytest.approx(2000.0 * area, rel=1e-4)
+    # surveys write 0 or -1 for what they do not tell
+    for size in (0.0, -1.0):
+        sizes = {"major": [size], "minor": [size], "position_angle": [0.0]}
+        given = table(tmp_path, peak_flux=[2.0], **sizes)
+        np.testing.assert_allclose(-subtract_catalogue(plane("mJy/beam"), given).data, model)
+
+
+def test_what_is_not_on_the_sky_is_left_out(tmp_path):
+    path = tmp_path / "sources.csv"
+    Table({"ra": [10.0, 10.0], "dec": [-99.0, 20.0], "peak_flux": [1.0, 1.0]}).write(path)
+    sources = read_any(path, {name: name for name in ("ra", "dec", "peak_flux")})
+    assert -subtract_catalogue(plane(), sources).data.min() == pytest.approx(1.0)
 
 
 def test_a_total_flux_gives_the_peak(tmp_path):
