@@ -109,7 +109,7 @@ def subtract_catalogue(
     image : SkyImage
         Its background level stays in it; blank pixels stay blank.
     table : ComparisonTable
-        A catalogue of any origin; see `cyclades.pipeline.comparison.tables.read_any`.
+        A catalogue of any origin; see `cyclades.pipeline.comparison.any_catalogue.read_any`.
     add : bool
         Add the sources instead.
     mask_brighter : float, optional

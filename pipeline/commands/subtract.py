@@ -56,7 +56,7 @@ def subtract(
     The background stays in the image. Sources are drawn as elliptical Gaussians with their
     listed peak flux, size and angle, or as the beam where no size is listed.
     """
-    from cyclades.pipeline.comparison.tables import read_any
+    from cyclades.pipeline.comparison.any_catalogue import read_any
     from cyclades.pipeline.subtraction import rows_on_image, subtract_catalogue, write_image
     from cyclades.stages.core.errors import OutputError
     from cyclades.stages.core.io import read_image

@@ -302,7 +302,7 @@ def truth_started_pairs(
     Pairs
         Truth and measurement of every source on good pixels whose fit converged.
     """
-    from cyclades.pipeline.comparison.tables import from_catalogue, from_truth
+    from cyclades.pipeline.comparison.any_catalogue import from_catalogue, from_truth
     from cyclades.stages.cataloguing.components import ComponentsCatalogue
     from cyclades.stages.core.context import Context
     from cyclades.stages.core.errors import InputError

@@ -260,8 +260,8 @@ def injected_merges(
     InputError
         Where the image has no beam or no coordinates.
     """
+    from cyclades.pipeline.comparison.any_catalogue import from_catalogue, from_truth
     from cyclades.pipeline.comparison.match import common_beam
-    from cyclades.pipeline.comparison.tables import from_catalogue, from_truth
     from cyclades.pipeline.simulation.injection import InjectionOptions, inject
 
     start = pipeline.run_until("background", image, workers=workers)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue, from_truth, read_any
 from cyclades.pipeline.comparison.challenge import challenge_file
 from cyclades.pipeline.comparison.instances import (
     catalogue_islands,
@@ -22,14 +23,7 @@ from cyclades.pipeline.comparison.instances import (
 from cyclades.pipeline.comparison.match import common_beam
 from cyclades.pipeline.comparison.outcome import FLOOR, OBJECTS, Outcome
 from cyclades.pipeline.comparison.overlaps import Objects
-from cyclades.pipeline.comparison.tables import (
-    ComparisonTable,
-    Integers,
-    PathType,
-    from_catalogue,
-    from_truth,
-    read_any,
-)
+from cyclades.pipeline.comparison.tables import ComparisonTable, Integers, PathType
 from cyclades.pipeline.comparison.without_truth import as_seen_by
 from cyclades.stages.core.catalogue import Catalogue
 from cyclades.stages.core.errors import InputError

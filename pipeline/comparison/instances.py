@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue
 from cyclades.pipeline.comparison.association import source_groups
 from cyclades.pipeline.comparison.outcome import (
     EXTENDED,
@@ -16,7 +17,7 @@ from cyclades.pipeline.comparison.outcome import (
 )
 from cyclades.pipeline.comparison.overlaps import LEAST_BOX, Objects, ellipse_boxes, pixel_edges
 from cyclades.pipeline.comparison.reading import read_table
-from cyclades.pipeline.comparison.tables import ComparisonTable, PathType, from_catalogue
+from cyclades.pipeline.comparison.tables import ComparisonTable, PathType
 from cyclades.stages.core.catalogue import Catalogue
 from cyclades.stages.core.context import Context
 from cyclades.stages.core.errors import InputError

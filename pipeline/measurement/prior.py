@@ -134,7 +134,7 @@ def read_prior(catalogue: "Catalogue | Table | str | Path") -> Prior:
     ----------
     catalogue : Catalogue, astropy table, or path
         A table needs the columns ``ra`` and ``dec`` (degrees, ICRS, where they have no unit). A
-        file may be any that `cyclades.pipeline.comparison.tables.read_any` reads.
+        file may be any that `cyclades.pipeline.comparison.any_catalogue.read_any` reads.
 
     Raises
     ------
@@ -167,8 +167,8 @@ def _read_file(path: Path) -> Prior:
     except InputError as error:
         if "has schema version" in str(error):
             raise
+    from cyclades.pipeline.comparison.any_catalogue import read_any, recognise
     from cyclades.pipeline.comparison.reading import read_table
-    from cyclades.pipeline.comparison.tables import read_any, recognise
 
     stored = read_table(path, "components")
     layout = recognise(stored.colnames)

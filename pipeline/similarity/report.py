@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue
 from cyclades.pipeline.comparison.report_curves import plain
 from cyclades.pipeline.comparison.report_sources import COLOURS, FluxUnit, fields, row_values
-from cyclades.pipeline.comparison.tables import Floats, from_catalogue
+from cyclades.pipeline.comparison.tables import Floats
 from cyclades.pipeline.page import asset, fill, render_page, table_html, write_page
 from cyclades.pipeline.similarity.gallery import SIZE
 from cyclades.pipeline.similarity.ranking import most_alike

@@ -355,8 +355,8 @@ def injected_completeness(
     InputError
         Where the image has no beam or no coordinates, or no room for a source.
     """
+    from cyclades.pipeline.comparison.any_catalogue import from_catalogue, from_truth
     from cyclades.pipeline.comparison.match import match
-    from cyclades.pipeline.comparison.tables import from_catalogue, from_truth
 
     options = InjectionOptions() if options is None else options
     start = pipeline.run_until("background", image, **run_options)

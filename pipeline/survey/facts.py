@@ -167,8 +167,8 @@ def _injected(
     pipeline: "Pipeline", result: "Result", number: int, stem: str, context: Context
 ) -> dict[str, Any]:
     """Counts of injected sources, and of those found, by true S/N; none where there is no room."""
+    from cyclades.pipeline.comparison.any_catalogue import from_catalogue, from_truth
     from cyclades.pipeline.comparison.match import match
-    from cyclades.pipeline.comparison.tables import from_catalogue, from_truth
     from cyclades.pipeline.simulation.injection import InjectionOptions, inject
 
     # by name, so that the draw does not depend on which other images there are

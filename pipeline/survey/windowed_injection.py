@@ -70,7 +70,8 @@ def inject_in_windows(
     InputError
         Where the image has no beam, or no room for a single source.
     """
-    from cyclades.pipeline.comparison.tables import ComparisonTable, from_truth
+    from cyclades.pipeline.comparison.any_catalogue import from_truth
+    from cyclades.pipeline.comparison.tables import ComparisonTable
 
     source, psf = survey.plane.source, survey.plane.psf
     if psf is None:

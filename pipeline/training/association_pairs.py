@@ -8,8 +8,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue, from_truth
 from cyclades.pipeline.comparison.association import COMPACT, NO_OBJECT, object_rows
-from cyclades.pipeline.comparison.tables import ComparisonTable, from_catalogue, from_truth
+from cyclades.pipeline.comparison.tables import ComparisonTable
 from cyclades.pipeline.simulation.field import Simulation
 from cyclades.pipeline.simulation.render import drawn
 from cyclades.stages.cataloguing.associate import AssociateRefinement, image_area

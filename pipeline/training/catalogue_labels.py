@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cyclades.pipeline.comparison.tables import ComparisonTable, read_any
+from cyclades.pipeline.comparison.any_catalogue import read_any
+from cyclades.pipeline.comparison.tables import ComparisonTable
 from cyclades.pipeline.simulation.objects import EXTENDED
 from cyclades.pipeline.training.labelled import (
     PLACE,

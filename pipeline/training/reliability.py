@@ -16,8 +16,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue
 from cyclades.pipeline.comparison.real_rows import real_rows
-from cyclades.pipeline.comparison.tables import from_catalogue
 from cyclades.pipeline.simulation.field import FieldOptions, Simulation, simulate
 from cyclades.pipeline.training.boosting import exported_trees
 from cyclades.pipeline.training.simulated import presets

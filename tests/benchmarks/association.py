@@ -21,6 +21,7 @@ import numpy as np
 from peers import DENSITY, FIRST_BEAM, FIRST_SOUTHERN_BEAM, INJECTED, SOUTHERN, markdown
 
 from cyclades.pipeline.chain import Pipeline
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue, from_truth
 from cyclades.pipeline.comparison.association import (
     COMPACT,
     LINKING_LENGTHS,
@@ -36,7 +37,7 @@ from cyclades.pipeline.comparison.association import (
 from cyclades.pipeline.comparison.intervals import bootstrap, wilson
 from cyclades.pipeline.comparison.labels import Label, read_labels
 from cyclades.pipeline.comparison.match import neighbours
-from cyclades.pipeline.comparison.tables import ComparisonTable, from_catalogue, from_truth
+from cyclades.pipeline.comparison.tables import ComparisonTable
 from cyclades.pipeline.simulation.field import simulate
 from cyclades.pipeline.simulation.injection import inject
 from cyclades.pipeline.training.association import field_options

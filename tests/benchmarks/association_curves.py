@@ -18,6 +18,7 @@ from association import BEAM, SEP, first_image, injected, interval, right_ascens
 from peers import markdown
 
 from cyclades.pipeline.chain import Pipeline
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue
 from cyclades.pipeline.comparison.association import (
     covered_by_one,
     friends_of_friends,
@@ -25,7 +26,7 @@ from cyclades.pipeline.comparison.association import (
     wrongly_merged,
 )
 from cyclades.pipeline.comparison.labels import MARGIN_BEAMS, Label, read_labels
-from cyclades.pipeline.comparison.tables import ComparisonTable, from_catalogue
+from cyclades.pipeline.comparison.tables import ComparisonTable
 from cyclades.stages.cataloguing.associate import AssociateRefinement, WeighedPairs
 from cyclades.stages.cataloguing.merging import rows_of
 from cyclades.stages.core.catalogue import Catalogue

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from peers import INJECTED, first_fields, markdown
 
 from cyclades.pipeline.chain import Pipeline
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue, from_truth
 from cyclades.pipeline.comparison.intervals import wilson
 from cyclades.pipeline.comparison.labels import read_labels
 from cyclades.pipeline.comparison.match import candidate_pairs, one_to_one
 from cyclades.pipeline.comparison.real_rows import real_rows
-from cyclades.pipeline.comparison.tables import ComparisonTable, from_catalogue, from_truth
+from cyclades.pipeline.comparison.tables import ComparisonTable
 from cyclades.pipeline.comparison.without_truth import inverted_rate
 from cyclades.pipeline.simulation.field import FieldOptions, Simulation, simulate
 from cyclades.pipeline.simulation.injection import inject

@@ -10,8 +10,9 @@ from factories import make_catalogue, make_context
 from skies import BEAM, correlated_noise
 
 from cyclades.pipeline.chain import Pipeline
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue, from_truth
 from cyclades.pipeline.comparison.real_rows import real_rows
-from cyclades.pipeline.comparison.tables import ComparisonTable, from_catalogue, from_truth
+from cyclades.pipeline.comparison.tables import ComparisonTable
 from cyclades.pipeline.simulation.counts import PowerLawCounts
 from cyclades.pipeline.simulation.field import FieldOptions, simulate
 from cyclades.pipeline.training.boosting import exported_trees

@@ -160,8 +160,8 @@ def test_the_best_linking_length_joins_doubles_but_not_neighbours():
 def test_first_fields_are_judged(shared_data):
     """Half of Radio Galaxy Zoo's sources are single islands; the route finds their components."""
     from cyclades import Pipeline, read_image
+    from cyclades.pipeline.comparison.any_catalogue import from_catalogue
     from cyclades.pipeline.comparison.labels import component_recall, read_labels
-    from cyclades.pipeline.comparison.tables import from_catalogue
 
     folder = shared_data / "first-rgz-fields-dev"
     labels = read_labels(folder / "labels.csv")

@@ -141,7 +141,7 @@ def test_a_catalogue_in_memory_is_taken():
 
 def test_the_image_gives_what_a_truth_lacks(simulated):
     path, _, catalogue = simulated
-    from cyclades.pipeline.comparison.tables import read_any
+    from cyclades.pipeline.comparison.any_catalogue import read_any
     from cyclades.stages.core.io import read_image
 
     found = read_any(catalogue)
@@ -166,7 +166,7 @@ def test_the_image_gives_what_a_truth_lacks(simulated):
 
 
 def test_blank_pixels_hold_no_truth(simulated):
-    from cyclades.pipeline.comparison.tables import read_any
+    from cyclades.pipeline.comparison.any_catalogue import read_any
     from cyclades.stages.core.io import read_image
 
     path, _, catalogue = simulated

@@ -206,8 +206,8 @@ def labelled(tmp_path):
 
 
 def test_labels_judge_what_volunteers_saw(labelled):
+    from cyclades.pipeline.comparison.any_catalogue import read_any
     from cyclades.pipeline.comparison.labels import read_labels
-    from cyclades.pipeline.comparison.tables import read_any
 
     loaded = [
         load_field({"x": read_any(labelled / f"f{k}.csv")}, name=f"f{k}.fits") for k in range(4)
@@ -234,8 +234,8 @@ def test_labels_judge_what_volunteers_saw(labelled):
 
 
 def test_a_part_of_a_source_recalls_a_labelled_component_and_is_no_row_of_its_own(labelled):
+    from cyclades.pipeline.comparison.any_catalogue import read_any
     from cyclades.pipeline.comparison.labels import read_labels
-    from cyclades.pipeline.comparison.tables import read_any
 
     loaded = []
     for k in range(4):

@@ -9,10 +9,10 @@ from astropy.table import Table
 
 from cyclades.pipeline.chain import Pipeline
 from cyclades.pipeline.cli import main
+from cyclades.pipeline.comparison.any_catalogue import from_truth, read_any
 from cyclades.pipeline.comparison.compare import compare
 from cyclades.pipeline.comparison.field import ORACLE, load_field
 from cyclades.pipeline.comparison.field_tables import catalogue_model, challenge_table
-from cyclades.pipeline.comparison.tables import from_truth, read_any
 from cyclades.pipeline.simulation.field import FieldOptions, simulate
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.io import read_image

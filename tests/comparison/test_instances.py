@@ -5,6 +5,7 @@ import pytest
 from comparison_cases import rows
 
 from cyclades.pipeline.chain import Pipeline
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue, from_truth
 from cyclades.pipeline.comparison.association import (
     friends_of_friends,
     injected_merges,
@@ -20,7 +21,7 @@ from cyclades.pipeline.comparison.instances import (
     table_objects,
     truth_objects,
 )
-from cyclades.pipeline.comparison.tables import ComparisonTable, from_catalogue, from_truth
+from cyclades.pipeline.comparison.tables import ComparisonTable
 from cyclades.pipeline.simulation.field import FieldOptions, simulate
 from cyclades.pipeline.simulation.stream import TRAINING
 

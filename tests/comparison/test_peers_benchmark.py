@@ -32,7 +32,7 @@ def test_simulated_fields_are_compared(peers, tmp_path):
 
 
 def test_a_finder_that_finds_nothing_has_an_empty_catalogue(peers, tmp_path):
-    from cyclades.pipeline.comparison.tables import read_any
+    from cyclades.pipeline.comparison.any_catalogue import read_any
 
     assert len(read_any(peers.found(tmp_path / "absent.csv"))) == 0
 

@@ -7,12 +7,8 @@ from astropy.table import Table
 from comparison_cases import rows
 from factories import make_catalogue
 
-from cyclades.pipeline.comparison.tables import (
-    UNITS,
-    ComparisonTable,
-    from_catalogue,
-    read_any,
-)
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue, read_any
+from cyclades.pipeline.comparison.tables import UNITS, ComparisonTable
 from cyclades.stages.core.errors import InputError
 
 MEASURED = ("ra", "dec", "peak_flux", "total_flux", "major", "minor", "position_angle")

@@ -7,7 +7,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 
 from cyclades.pipeline.cli import main
-from cyclades.pipeline.comparison.tables import read_any
+from cyclades.pipeline.comparison.any_catalogue import read_any
 from cyclades.pipeline.subtraction import rows_on_image, subtract_catalogue
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.image import SkyImage

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cyclades.pipeline.chain import Pipeline
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue, from_truth
 from cyclades.pipeline.comparison.match import match
-from cyclades.pipeline.comparison.tables import from_catalogue, from_truth
 from cyclades.pipeline.simulation.geometry import Geometry
 from cyclades.pipeline.simulation.injection import (
     CAVEAT,

@@ -6,8 +6,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from cyclades.pipeline.chain import Pipeline
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue
 from cyclades.pipeline.comparison.match import match
-from cyclades.pipeline.comparison.tables import from_catalogue
 from cyclades.pipeline.comparison.without_truth import bright_surroundings, near_bright
 from cyclades.pipeline.config import RouteConfig
 from cyclades.pipeline.simulation.injection import InjectionOptions, usable_pixels

@@ -14,7 +14,7 @@ from pyvo.utils import vocabularies
 from survey_server import DEC, FLUX, RA, SurveyServer
 
 from cyclades.pipeline.cli import main
-from cyclades.pipeline.comparison.tables import read_any
+from cyclades.pipeline.comparison.any_catalogue import read_any
 from cyclades.pipeline.reference import documents
 from cyclades.pipeline.surveys import web
 from cyclades.pipeline.surveys.region import Region, parse_position, parse_size, region_of_image

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.pipeline.chain import Pipeline, Result
+from cyclades.pipeline.comparison.any_catalogue import from_catalogue
 from cyclades.pipeline.comparison.instances import found_objects, table_objects
 from cyclades.pipeline.comparison.overlaps import Objects
-from cyclades.pipeline.comparison.tables import from_catalogue
 from cyclades.pipeline.training.samples import Sample
 from cyclades.stages.core.beam import PointSpread
 from cyclades.stages.core.context import Context
