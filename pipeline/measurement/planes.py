@@ -212,7 +212,7 @@ def check_names(names: "Iterable[str]") -> None:
     """
     taken: dict[str, str] = {}
     for name in names:
-        other = taken.setdefault(plane_suffix(name).lower(), name)
+        other = taken.setdefault(plane_suffix(name), name)
         if other != name:
             raise InputError(
                 f"The planes {other} and {name} would have columns of one name "
