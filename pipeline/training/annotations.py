@@ -111,6 +111,7 @@ def labelme_labels(content: dict[str, Any], file: Path, shape: tuple[int, int]) 
     InputError
         Where it cannot be read.
     """
+    check_size((content.get("imageHeight"), content.get("imageWidth")), shape, file)
     groups: dict[Any, list[Floats]] = {}
     try:
         for number, one in enumerate(content["shapes"]):
@@ -134,6 +135,28 @@ def labelme_labels(content: dict[str, Any], file: Path, shape: tuple[int, int]) 
     ]
     names = [name for name, _, _ in groups]
     return Annotations(boxes, names, Segments.from_lists(pixels), np.zeros(len(names), bool))
+
+
+def check_size(told: tuple[Any, Any], shape: tuple[int, int], file: Path) -> None:
+    """Refuse labels that were drawn on a picture of other pixels than the image's.
+
+    Parameters
+    ----------
+    told : (height, width)
+        Of the picture, as the file says; None where it does not.
+    shape : (ny, nx)
+        Of the image.
+    file : path
+
+    Raises
+    ------
+    InputError
+    """
+    if all(isinstance(side, int) and side > 0 for side in told) and told != shape:
+        raise InputError(
+            f"{file}: the labels are of a picture {told[0]} pixels high and {told[1]} wide, "
+            f"the image is {shape[0]} and {shape[1]}; give labels on the image's own pixels."
+        )
 
 
 def filled(corners: Floats, shape: tuple[int, int]) -> Integers:

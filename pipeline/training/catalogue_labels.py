@@ -97,15 +97,18 @@ class CatalogueSource(LabelledSource):
         source, table = self.open(path), self._table(path)
         x, y = _pixels(table, source)
         shapes = _shapes(table, source, x, y)
-        sure = np.isfinite(x) & np.isfinite(y) & np.isfinite(shapes).all((1, 2))
+        sure = np.isfinite(shapes).all((1, 2))
+        for place, side in ((x, source.shape[1]), (y, source.shape[0])):
+            # numbers of sources may begin anew in each field of a catalogue of many
+            sure &= np.isfinite(place) & (np.abs(place - 0.5 * side) < 1.5 * side)
         with np.errstate(invalid="ignore"):
             sure &= ~(table["peak_flux"] < 0.0)
         rows = np.flatnonzero(sure)
         x, y, shapes, table = x[rows], y[rows], shapes[rows], table.take(rows)
         pixels = [_ellipse(*one, source.shape) for one in zip(x, y, shapes, strict=True)]
         owner = self._owner(table)
-        count = int(owner.max(initial=-1)) + 1
-        members = [np.flatnonzero(owner == k) for k in range(count)]
+        order = np.argsort(owner, kind="stable")
+        members = np.split(order, np.flatnonzero(np.diff(owner[order])) + 1) if len(order) else []
         segments = Segments.from_lists(
             [np.unique(np.concatenate([pixels[row] for row in rows])) for rows in members]
         )
@@ -252,13 +255,15 @@ def _ellipse(x: float, y: float, shape: Floats, size: tuple[int, int]) -> Intege
     reach = np.sqrt(limit * np.diag(shape))
     x0, x1 = max(0, int(np.ceil(x - reach[0]))), min(size[1] - 1, int(np.floor(x + reach[0])))
     y0, y1 = max(0, int(np.ceil(y - reach[1]))), min(size[0] - 1, int(np.floor(y + reach[1])))
-    if x1 < x0 or y1 < y0:
-        return np.zeros(0, np.int64)
     dx, dy = np.arange(x0, x1 + 1) - x, np.arange(y0, y1 + 1)[:, None] - y
     p = inverse(shape)
     inside = p[0, 0] * dx**2 + 2.0 * p[0, 1] * dx * dy + p[1, 1] * dy**2 <= limit
     row, column = np.nonzero(inside)
-    return np.asarray((row + y0) * size[1] + column + x0, np.int64)
+    if len(row):
+        return np.asarray((row + y0) * size[1] + column + x0, np.int64)
+    middle = round(float(y)), round(float(x))
+    seen = 0 <= middle[0] < size[0] and 0 <= middle[1] < size[1]
+    return np.full(int(seen), middle[0] * size[1] + middle[1], np.int64)
 
 
 def _component_classes(

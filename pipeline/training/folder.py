@@ -16,6 +16,7 @@ from cyclades.pipeline.simulation.coco import decode
 from cyclades.pipeline.training.annotations import (
     Annotations,
     caesar_labels,
+    check_size,
     filled,
     labelme_labels,
 )
@@ -188,6 +189,10 @@ def _coco_labels(
     content: dict[str, Any], path: Path, shape: tuple[int, int], file: Path
 ) -> tuple[Floats, Integers, Segments | None, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Boxes, positions among the categories, pixels, and whether a crowd, of one image."""
+    images = content.get("images")
+    for row in images if isinstance(images, list) else ():
+        if isinstance(row, dict) and _stem(Path(str(row.get("file_name")))) == _stem(path):
+            check_size((row.get("height"), row.get("width")), shape, file)
     try:
         wanted = [
             row["id"] for row in content["images"] if _stem(Path(row["file_name"])) == _stem(path)

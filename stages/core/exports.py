@@ -172,7 +172,7 @@ _SELAVY_COMPONENTS = (
     _C("spectral_index_err", "=0.0"),
     _C("spectral_curvature_err", "=0.0"),
     _C("rms_image", "local_rms", "mJy/beam"),
-    _C("has_siblings", "several:n_components"),
+    _C("has_siblings", "several:islands.n_components"),
     _C("fit_is_estimate", "=0"),
     _C("spectral_index_from_TT", "=0"),
     _C("flag_c4", "=0"),

@@ -1,5 +1,6 @@
 """Shapes on the sky: catalogue rows as region files, the image's coverage as a MOC."""
 
+import re
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,10 @@ def write_regions(table: "QTable", path: Path, format: str) -> None:
     if format == "crtf":
         options = {"format": "crtf", "fmt": f".{_DECIMALS}f", "coordsys": "image"}
     text = Regions(regions).serialize(**options) if regions else _HEAD[format]
+    if format == "crtf":
+        # degrees of pixels are what the package makes of them; CASA wants them called pixels
+        text = text.replace("global coord=IMAGE\n", "")
+        text = re.sub(r"\[[^][]*\]", lambda inner: inner[0].replace("deg", "pix"), text)
     path.write_text(text, encoding="utf-8")
 
 

@@ -144,7 +144,13 @@ def test_selavy_is_in_millijansky_arcsec_and_megahertz(catalogue):
     np.testing.assert_allclose(table["ra_err"], c["ra_err"].value * 3600, rtol=1e-6)
     assert (table["flux_int"].unit, table["ra_err"].unit) == (u.mJy, u.arcsec)
     np.testing.assert_allclose(table["freq"], 1400.0)
-    assert list(table["has_siblings"]) == [int(n > 1) for n in c["n_components"]]
+    _, island, number = np.unique(c["island_id"], return_inverse=True, return_counts=True)
+    assert list(table["has_siblings"]) == (number[island] > 1).astype(int).tolist()
+    # several components of a source in islands of their own are no siblings
+    joined = c.copy()
+    joined["n_components"] = 2
+    alone = catalogue.replace(components=joined).export("selavy_components")
+    assert list(alone["has_siblings"]) == list(table["has_siblings"])
     islands = catalogue.export("selavy_islands")
     assert list(islands["n_pix"]) == list(catalogue.islands["n_pixels"])
     assert islands["x_peak"][0] == catalogue.islands["x"][0].value

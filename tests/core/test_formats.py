@@ -179,6 +179,10 @@ def test_regions_without_a_sky_are_in_pixels(format, tmp_path):
     catalogue = make_catalogue(2, sky=False)
     path = tmp_path / f"x.{format}"
     catalogue.write(path)
+    if format == "crtf":
+        line = path.read_text().splitlines()[-1]
+        assert line.count("pix") == 4
+        assert "IMAGE" not in path.read_text()
     found = regions.Regions.read(path, format={"reg": "ds9", "crtf": "crtf"}[format])
     for region, row in zip(found, catalogue.components, strict=True):
         assert region.center.x == pytest.approx(row["x"].value, abs=1e-6)

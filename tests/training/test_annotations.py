@@ -181,6 +181,21 @@ def test_labelme_shapes_and_groups(image, tmp_path):
     assert (rows.min(), rows.max()) == (26, 31)
 
 
+def test_labels_drawn_on_a_picture_of_other_pixels_are_refused(image, tmp_path):
+    """Where they would be put in the wrong place without a word."""
+    file = labelme(tmp_path / "x.json", image)
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps({**told, "imageHeight": 2 * SHAPE[0]}))
+    with pytest.raises(InputError, match=f"{2 * SHAPE[0]} pixels high"):
+        whole(image, file)
+    radio_galaxy_net(tmp_path / "train.json", image)
+    told = json.loads((tmp_path / "train.json").read_text())
+    told["images"][0]["width"] //= 2
+    (tmp_path / "train.json").write_text(json.dumps(told))
+    with pytest.raises(InputError, match=f"{SHAPE[1] // 2} wide"):
+        whole(image, tmp_path / "train.json", ("FR-II", "FR-I", "FR-X", "R"))
+
+
 def test_bad_labelme_files_are_refused_in_one_sentence(image, tmp_path):
     file = labelme(tmp_path / "x.json", image, shape("compact", "mask", [[1, 2], [3, 4]]))
     with pytest.raises(InputError, match="LabelMe"):

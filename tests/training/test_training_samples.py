@@ -338,6 +338,23 @@ def test_any_catalogue_labels(image, tmp_path, layout):
     check_the_source_is_where_the_light_is(crops(validated(options)))
 
 
+def test_one_catalogue_of_several_fields_and_sizes_below_a_pixel(image, tmp_path):
+    """Sources of PyBDSF are numbered anew in every field."""
+    path, wcs = image
+    here = wcs.pixel_to_world([40.5, 80.5], [90.5, 40.5])
+    ra = np.concatenate([here.ra.deg, here.ra.deg + 30.0])
+    dec = np.concatenate([here.dec.deg, here.dec.deg])
+    n, size = np.zeros(4), np.full(4, 0.4 * PIXEL)
+    Table(
+        {"Source_id": [0, 1, 0, 1], "RA": ra, "DEC": dec, "E_RA": n, "Total_flux": n + 1.0,
+         "Peak_flux": n + 1.0, "Maj": size, "Min": size, "PA": n, "Isl_rms": n + 0.01}
+    ).write(tmp_path / "all.csv", format="ascii.csv")  # fmt: skip
+    options = {"kind": "catalogue", "images": str(path), "catalogue": str(tmp_path / "all.csv")}
+    labels = build_source(validated(options), SIZE).labelled_image(0)
+    np.testing.assert_array_equal(labels.classes, [0, 0])
+    assert labels.segments.lengths.tolist() == [1, 1]
+
+
 def test_nothing_is_labelled_outside_the_discs(image, tmp_path):
     path, wcs = image
     sky = wcs.pixel_to_world(40.0, 90.0)
