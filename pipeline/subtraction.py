@@ -79,14 +79,13 @@ def catalogue_gaussians(table: "ComparisonTable", image: "SkyImage") -> Floats:
 
 
 def _scale(image: "SkyImage") -> float:
-    """Jy/beam in the unit of an image."""
+    """Jy/beam (or a pixel) in the unit of an image."""
     import astropy.units as u
 
-    unit, flux = image.unit, u.Unit("Jy / beam")
-    if unit is not None and unit.is_equivalent(flux):
-        return float(flux.to(unit))
-    if unit is not None and unit.is_equivalent(u.Jy):
-        return float(u.Jy.to(unit))
+    unit = image.unit
+    for flux in (u.Jy / u.beam, u.Jy / u.pix, u.Jy):
+        if unit is not None and unit.is_equivalent(flux):
+            return float(flux.to(unit))
     logger.warning(
         "%s is not in Jy/beam; the catalogue's fluxes are taken to be in its unit: convert the "
         "image where they are not.",

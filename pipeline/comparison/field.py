@@ -355,10 +355,10 @@ def _in_janskys(image: "SkyImage") -> "SkyImage":
     """Return an image in the unit of the tables (`ComparisonTable`) where it converts."""
     import astropy.units as u
 
-    flux = u.Jy / u.beam
-    if image.unit is None or image.unit == flux or not image.unit.is_equivalent(flux):
-        return image
-    return image.replace(data=image.data * np.float32(image.unit.to(flux)), unit=flux)
+    for flux in (u.Jy / u.beam, u.Jy / u.pix):
+        if image.unit is not None and image.unit != flux and image.unit.is_equivalent(flux):
+            return image.replace(data=image.data * np.float32(image.unit.to(flux)), unit=flux)
+    return image
 
 
 def _beam(plane: "SkyImage | None", tables: Sequence[ComparisonTable]) -> float:

@@ -19,6 +19,7 @@ from cyclades.pipeline.measurement.variability import variability
 from cyclades.pipeline.products import image_stem
 from cyclades.pipeline.progress import Steps, Told
 from cyclades.stages.core.catalogue import Catalogue
+from cyclades.stages.core.cube_axes import SPECTRAL
 from cyclades.stages.core.errors import BlankImageError, InputError
 from cyclades.stages.core.image import SkyImage
 from cyclades.stages.core.image_options import ImageOptions
@@ -44,10 +45,7 @@ PLANE_COLUMNS = (
 _FITTED = ("components", "sources")
 _TIMES = ("MJD-OBS", "DATE-OBS")
 _STOKES = {1: "I", 2: "Q", 3: "U", 4: "V"}
-_AXES: dict[str, tuple[str, ...]] = {
-    "stokes": ("STOKES",),
-    "frequencies": ("FREQ", "VRAD", "VOPT", "VELO", "FELO", "WAVE", "AWAV"),
-}
+_AXES = {"stokes": ("STOKES",), "frequencies": SPECTRAL}
 """How the types of an axis begin along which planes of a cube differ."""
 
 

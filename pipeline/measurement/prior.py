@@ -218,11 +218,10 @@ def _numbers(table: "Table", name: str, unit: str, label: str) -> Floats:
 
     held = table[name]
     own = getattr(held, "unit", None)
-    mask = np.ma.getmaskarray(np.ma.MaskedArray(getattr(held, "unmasked", held)))
-    mask = mask | np.asarray(getattr(held, "mask", False), bool)
+    mask = np.asarray(getattr(held, "mask", False), bool)
     try:
-        plain = getattr(held, "value", getattr(held, "data", held))
-        values = np.where(mask, np.nan, np.ma.getdata(np.ma.MaskedArray(plain)).astype(float))
+        plain = np.ma.getdata(np.ma.MaskedArray(getattr(held, "value", held)))
+        values = np.where(mask, np.nan, plain.astype(float))
         if own is not None and unit:
             spelt = "deg" if str(own).lower() in ("degree", "degrees") else own
             values = values * Unit(spelt).to(unit)

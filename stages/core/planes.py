@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cyclades.stages.core.beam_shape import BeamShape
+from cyclades.stages.core.cube_axes import SPECTRAL, chosen_planes, image_axes
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.headers import celestial_wcs, clean_header, header_beam, table_beam
 from cyclades.stages.core.image import single_precision
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 _SIZES = re.compile(rb"(NAXIS[ \d]{3}|GCOUNT  |PCOUNT  )= *([-+]?\d+)")
 """Cards that say how much there is to be read."""
 _MOST_AXES = 999
-_NO_DITHER = -1
 """Of the FITS standard, 4.4.1.1."""
+_NO_DITHER = -1
 _LOOKED_AT = 2**16
 """Bytes in which the first headers lie."""
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"PK\x03\x04", b"\x1f\x9d", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
@@ -325,14 +326,9 @@ def _is_tiled(hdu: Any) -> bool:
 
 def _is_quantised(hdu: Any, path: Path | RemoteFile) -> bool:
     """Whether floats are stored as integers without dithering: noise has exact zeros then."""
-    from astropy.io.fits import CompImageHDU
-
-    plain = isinstance(hdu, CompImageHDU) and hdu.quantize_method == _NO_DITHER
-    return (
-        plain
-        and not isinstance(path, RemoteFile)
-        and "ZSCALE" in (hdu.compressed_data.columns.names)
-    )
+    if not _is_tiled(hdu) or hdu.quantize_method != _NO_DITHER or isinstance(path, RemoteFile):
+        return False
+    return "ZSCALE" in hdu.compressed_data.columns.names
 
 
 def _blank_value(header: "Header") -> float:
@@ -395,50 +391,6 @@ def _check_size(file: "HDUList", hdu: Any, path: Path | RemoteFile) -> None:
         raise _damaged(path)
 
 
-def image_axes(shape: tuple[int, ...], wcs: "WCS | None") -> tuple[int, int]:
-    """FITS numbers (from 1) of the axes along columns and along rows."""
-    if wcs is not None:
-        first, second = sorted((wcs.wcs.lng + 1, wcs.wcs.lat + 1))
-        return first, second
-    long = [axis for axis in range(1, len(shape) + 1) if shape[len(shape) - axis] > 1]
-    return (long[0], long[1]) if len(long) >= 2 else (1, 2)
-
-
-def chosen_planes(
-    path: Path | RemoteFile,
-    shape: tuple[int, ...],
-    axes: tuple[int, int],
-    header: "Header",
-    plane: tuple[int, ...],
-) -> dict[int, int]:
-    """Plane number along every FITS axis that is not one of the image's."""
-    extra = [axis for axis in range(1, len(shape) + 1) if axis not in axes]
-    real = [axis for axis in extra if shape[len(shape) - axis] > 1]
-    planes = dict.fromkeys(extra, 0)
-
-    def describe(axis: int) -> str:
-        kind = str(header.get(f"CTYPE{axis}", "")).strip() or "unnamed"
-        return f"axis {axis} ({kind}) has {shape[len(shape) - axis]} planes"
-
-    if not real and any(plane):
-        raise InputError(f"{path}: the image has one plane; leave image.plane out.")
-    if real and len(plane) != len(real):
-        number = "one index" if len(real) == 1 else f"{len(real)} indices"
-        given = "0" if len(real) == 1 else f"[{','.join('0' * len(real))}]"
-        raise InputError(
-            f"{path}: this is a cube: {' and '.join(map(describe, real))}; choose a plane with "
-            f"--set image.plane={given} ({number}, counted from 0; Python: plane={given}), or, "
-            "for a command without --set, cut one out first."
-        )
-    for axis, chosen in zip(real, plane, strict=False):
-        if not 0 <= chosen < shape[len(shape) - axis]:
-            raise InputError(
-                f"{path}: there is no plane {chosen}: {describe(axis)}, counted from 0."
-            )
-        planes[axis] = chosen
-    return planes
-
-
 def _beam(
     file: "HDUList",
     hdu: Any,
@@ -456,7 +408,6 @@ def _beam(
             for axis, index in planes.items()
             if shape[len(shape) - axis] > 1
         }
-        spectral = ("FREQ", "VRAD", "VOPT", "VELO", "FELO", "WAVE", "AWAV")
-        channel = next((many[kind] for kind in spectral if kind in many), None)
+        channel = next((many[kind] for kind in SPECTRAL if kind in many), None)
         beam = table_beam(file["BEAMS"], channel, many.get("STOK"))
     return beam if beam is not None or not announced else header_beam(hdu.header)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cyclades.stages.core.cube_axes import chosen_planes, image_axes
 from cyclades.stages.core.errors import InputError
 from cyclades.stages.core.headers import celestial_wcs, clean_header, header_beam
 from cyclades.stages.core.image import single_precision
-from cyclades.stages.core.planes import FitsPlane, chosen_planes, image_axes
+from cyclades.stages.core.planes import FitsPlane
 from cyclades.stages.core.remote import RemoteFile
 from cyclades.stages.core.tiling import Box
 

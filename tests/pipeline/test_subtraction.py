@@ -103,6 +103,8 @@ def test_units_and_missing_shapes(tmp_path):
     assert model[32, 32] == pytest.approx(2000.0, rel=1e-6)
     area = plane().psf.area
     assert model.sum() == pytest.approx(2000.0 * area, rel=1e-4)
+    per_pixel = -subtract_catalogue(plane("mJy/pix"), sources).data
+    np.testing.assert_allclose(per_pixel, model)
     # surveys write 0 or -1 for what they do not tell
     for size in (0.0, -1.0):
         sizes = {"major": [size], "minor": [size], "position_angle": [0.0]}
